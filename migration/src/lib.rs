@@ -1,0 +1,34 @@
+//! The changes of shape that the database went through, one file a change, oldest first.
+//!
+//! A change that was released is never edited: a new one follows it. Each runs in a transaction on
+//! both databases. When they are run, and by whom, is decided by the daemon's `store` room.
+
+mod dialect;
+mod m0001_people;
+mod m0002_upstreams;
+mod m0003_namespaces;
+mod m0004_entrances;
+mod m0005_oauth;
+
+pub use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::prelude::*;
+
+/// Knows every change, in order.
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_people::Migration),
+            Box::new(m0002_upstreams::Migration),
+            Box::new(m0003_namespaces::Migration),
+            Box::new(m0004_entrances::Migration),
+            Box::new(m0005_oauth::Migration),
+        ]
+    }
+}
+
+/// The names of every change we know, oldest first.
+pub fn known() -> Vec<String> {
+    Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect()
+}

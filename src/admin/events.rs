@@ -1,0 +1,147 @@
+//! `/api/v1/events`: every change of state of every server, as it happens.
+//!
+//! What happened before is in each server's history; a watcher that was away reads it there. One
+//! that reads too slowly is told how much it has missed, and holds up nobody.
+
+use std::{convert::Infallible, sync::Arc};
+
+use actix_web::{
+    HttpResponse, get,
+    http::header,
+    web::{Bytes, Data, Query},
+};
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::{AdminState, ApiError};
+use crate::{upstream::status::Transition, wire::sse};
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// The name or the uuid of the one server to watch.
+    server: Option<String>,
+}
+
+/// Changes of state as they happen, as server-sent events.
+///
+/// An event is named `transition`, has an id that only grows, and carries the change as JSON. An
+/// event `missed` carries `{"count"}`: so many were lost, because they were not read in time.
+#[utoipa::path(
+    tag = "events",
+    params(EventsQuery),
+    responses((status = 200, body = Transition, content_type = "text/event-stream"))
+)]
+#[get("/events")]
+pub async fn watch(
+    state: Data<AdminState>,
+    query: Query<EventsQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let server = match &query.server {
+        Some(id) => Some(server_named(&state, id)?),
+        None => None,
+    };
+    let watcher = Watcher {
+        transitions: state.conductor.witness.transitions.subscribe(),
+        server,
+        heartbeat: {
+            let period = state.heartbeat.max(std::time::Duration::from_millis(1));
+            let mut heartbeat = interval_at(Instant::now() + period, period);
+            heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            heartbeat
+        },
+        stopping: state.stopping.clone(),
+        last_id: 0,
+        has_begun: false,
+    };
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(watcher.into_stream()))
+}
+
+struct Watcher {
+    transitions: Receiver<Arc<Transition>>,
+    server: Option<Uuid>,
+    heartbeat: Interval,
+    stopping: CancellationToken,
+    /// Microseconds of the epoch, so that ids grow over reconnects and restarts too.
+    last_id: i128,
+    has_begun: bool,
+}
+
+impl Watcher {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        stream::unfold(self, |mut watcher| async {
+            let bytes = watcher.next().await?;
+            Some((Ok(bytes), watcher))
+        })
+    }
+
+    /// What to write next; `None` at the end of the daemon.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.has_begun {
+            // Whoever reads this knows that nothing is missed from here on.
+            self.has_begun = true;
+            return Some(sse::HEARTBEAT);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return None,
+                heard = self.transitions.recv() => match heard {
+                    Ok(transition) => {
+                        let is_asked_for =
+                            self.server.is_none_or(|server| server == transition.mcp_server_uuid);
+                        if is_asked_for {
+                            return Some(self.event(&transition));
+                        }
+                    }
+                    Err(RecvError::Lagged(count)) => {
+                        metrics::counter!("metamcpd_events_missed_total").increment(count);
+                        let data = json!({ "count": count }).to_string();
+                        return Some(sse::named("missed", data.as_bytes()));
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = self.heartbeat.tick() => return Some(sse::HEARTBEAT),
+            }
+        }
+    }
+
+    fn event(&mut self, transition: &Transition) -> Bytes {
+        self.last_id = (transition.at.unix_timestamp_nanos() / 1_000).max(self.last_id + 1);
+        let data = json!(transition).to_string();
+        let event = format!("event: transition\nid: {}\ndata: {data}\n\n", self.last_id);
+        Bytes::from(event)
+    }
+}
+
+/// Found among what runs, so that one can watch while the database is away.
+fn server_named(state: &AdminState, id: &str) -> Result<Uuid, ApiError> {
+    let roster = state.conductor.roster.load();
+    let asked = Uuid::try_parse(id).ok();
+    let mut found = roster.values().filter(|board| match asked {
+        Some(uuid) => board.id == uuid,
+        None => board.spec().name == id,
+    });
+    match (found.next(), found.next()) {
+        (Some(board), None) => Ok(board.id),
+        (None, _) => Err(ApiError::not_found("server", id)),
+        (Some(_), Some(_)) => {
+            let what =
+                format!("several owners have a server named `{id}`: its uuid has to be used");
+            Err(ApiError::Ambiguous { what })
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `/api/v1/namespaces`: named groups of servers. What their tools are like is in
+//! `namespace_tools`.
+
+use actix_web::{
+    HttpResponse, delete, get, patch, post, put,
+    web::{Data, Json, Path, Query},
+};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    AdminState, ApiError,
+    body::{Body, Rows, given, named, or_empty},
+    paging,
+};
+use crate::store::{
+    Membership, Namespace, NamespaceFilter, NamespacePatch, Naming, NewNamespace, Page, Problem,
+    Status, Store, StoreError,
+};
+
+/// Which namespaces; every filter that is given has to match.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NamespacesQuery {
+    /// 1 to 500; 100 unless given.
+    limit: Option<u64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    name: Option<String>,
+    /// `null` asks for what is public.
+    user_id: Option<String>,
+}
+
+/// A namespace to be made.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceBody {
+    name: String,
+    description: Option<String>,
+    /// ALWAYS unless given.
+    naming: Option<Naming>,
+    /// In the order in which their tools are listed.
+    #[serde(default, deserialize_with = "or_empty")]
+    servers: Vec<MemberBody>,
+    user_id: Option<String>,
+}
+
+/// The fields that are to change; `null` clears.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceChange {
+    #[serde(default, deserialize_with = "given")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "named")]
+    description: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    naming: Option<Naming>,
+    #[serde(default, deserialize_with = "named")]
+    user_id: Option<Option<String>>,
+}
+
+/// A server by its name or uuid: ACTIVE unless it says otherwise.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a server's name or uuid, or {\"server\", \"status\"}")]
+pub enum MemberBody {
+    Server(String),
+    WithStatus(MemberWithStatus),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberWithStatus {
+    server: String,
+    status: Option<Status>,
+}
+
+/// Every namespace, oldest first.
+#[utoipa::path(
+    tag = "namespaces",
+    params(NamespacesQuery),
+    responses((status = 200, body = Page<Namespace>))
+)]
+#[get("/namespaces")]
+pub async fn list(
+    state: Data<AdminState>,
+    query: Query<NamespacesQuery>,
+) -> Result<Json<Page<Namespace>>, ApiError> {
+    let query = query.into_inner();
+    let request = paging::page(query.limit, query.cursor)?;
+    let filter = NamespaceFilter { name: query.name, user_id: paging::owner(query.user_id) };
+    Ok(Json(state.store().namespaces_where(&filter, &request).await?))
+}
+
+#[utoipa::path(
+    tag = "namespaces",
+    request_body = NamespaceBody,
+    responses((status = 201, body = Namespace))
+)]
+#[post("/namespaces")]
+pub async fn create(
+    state: Data<AdminState>,
+    Body(body): Body<NamespaceBody>,
+) -> Result<HttpResponse, ApiError> {
+    let new = NewNamespace {
+        servers: memberships(state.store(), body.servers).await?,
+        name: body.name,
+        description: body.description,
+        naming: body.naming.unwrap_or(Naming::Always),
+        user_id: body.user_id,
+    };
+    let row = state.write(|store| async move { store.create_namespace(new).await }).await?;
+    Ok(HttpResponse::Created().json(row))
+}
+
+#[utoipa::path(tag = "namespaces", responses((status = 200, body = Namespace)))]
+#[get("/namespaces/{id}")]
+pub async fn read(state: Data<AdminState>, id: Path<String>) -> Result<Json<Namespace>, ApiError> {
+    Ok(Json(state.store().namespace(&id).await?))
+}
+
+/// Changes the fields that are named. Its servers are replaced by a PUT of their own.
+#[utoipa::path(
+    tag = "namespaces",
+    request_body = NamespaceChange,
+    responses((status = 200, body = Namespace))
+)]
+#[patch("/namespaces/{id}")]
+pub async fn change(
+    state: Data<AdminState>,
+    id: Path<String>,
+    Body(change): Body<NamespaceChange>,
+) -> Result<Json<Namespace>, ApiError> {
+    let uuid = state.store().namespace(&id).await?.uuid;
+    let NamespaceChange { name, description, naming, user_id } = change;
+    let patch = NamespacePatch { name, description, naming, user_id };
+    let row = state.write(|store| async move { store.patch_namespace(uuid, patch).await }).await?;
+    Ok(Json(row))
+}
+
+/// Forgets a namespace with its endpoints. Its servers stay.
+#[utoipa::path(tag = "namespaces", responses((status = 204)))]
+#[delete("/namespaces/{id}")]
+pub async fn delete(state: Data<AdminState>, id: Path<String>) -> Result<HttpResponse, ApiError> {
+    let uuid = state.store().namespace(&id).await?.uuid;
+    state.write(|store| async move { store.delete_namespace(uuid).await }).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Makes its servers exactly these, in this order.
+#[utoipa::path(
+    tag = "namespaces",
+    request_body = Vec<MemberBody>,
+    responses((status = 200, body = Namespace))
+)]
+#[put("/namespaces/{id}/servers")]
+pub async fn put_servers(
+    state: Data<AdminState>,
+    id: Path<String>,
+    Rows(servers): Rows<MemberBody>,
+) -> Result<Json<Namespace>, ApiError> {
+    let uuid = state.store().namespace(&id).await?.uuid;
+    let members = memberships(state.store(), servers).await?;
+    let row = state.write(|store| async move { store.set_members(uuid, &members).await }).await?;
+    Ok(Json(row))
+}
+
+/// Finds the servers that are named. Whether they may be in the namespace is judged by the store.
+async fn memberships(store: &Store, wanted: Vec<MemberBody>) -> Result<Vec<Membership>, ApiError> {
+    let mut members = Vec::with_capacity(wanted.len());
+    let mut problems = Vec::new();
+    for (index, member) in wanted.into_iter().enumerate() {
+        let (id, status) = match member {
+            MemberBody::Server(server) => (server, None),
+            MemberBody::WithStatus(MemberWithStatus { server, status }) => (server, status),
+        };
+        match store.server(&id).await {
+            Ok(server) => {
+                let status = status.unwrap_or(Status::Active);
+                members.push(Membership { server: server.uuid, status });
+            }
+            Err(StoreError::NotFound { .. }) => {
+                let reason = format!("there is no server `{id}`");
+                let problem = Problem::new(format!("servers[{index}].server"), reason);
+                problems.push(problem.accepted("the name or the uuid of a server"));
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+    if problems.is_empty() { Ok(members) } else { Err(ApiError::Invalid(problems)) }
+}

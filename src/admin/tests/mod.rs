@@ -1,0 +1,266 @@
+//! The admin API as HTTP, over a real store and a real fleet whose workers only pretend: a server
+//! named `broken…` ends at once, every other is ready and offers the tools `a` and `b`.
+
+#![allow(clippy::unwrap_used)]
+
+mod authorisation;
+mod entrances;
+mod events;
+mod namespaces;
+mod servers;
+
+use std::{rc::Rc, time::Duration};
+
+use actix::Actor;
+use actix_web::{
+    App, Error,
+    body::{BoxBody, to_bytes},
+    dev::{Service, ServiceResponse},
+    http::{Method, header::HeaderMap},
+    test::{self, TestRequest},
+};
+use bytes::Bytes;
+use futures_util::{FutureExt, future::LocalBoxFuture};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    catalogue::tool::Tool,
+    conductor::{Defaults, Parts, Witness},
+    fleet::{Fleet, Roster},
+    identity::keys::KeyText,
+    namespace::NamespaceOptions,
+    session::{SessionOptions, Sessions},
+    store::{DatabaseOptions, Journal, JournalOptions, testing},
+    upstream::{
+        Exit, Reason,
+        actor::{Launch, Post},
+        lifecycle::Patience,
+        link::Link,
+        port::CallOptions,
+        spec::CallLimits,
+        status::ExitCode,
+        worker::News,
+    },
+};
+
+const ADMIN_KEY: &str = "an-admin-key-of-more-than-32-characters";
+const SECOND: Duration = Duration::from_secs(1);
+/// A test that waits longer has failed.
+const SOON: Duration = Duration::from_secs(10);
+
+type Call = Box<dyn Fn(TestRequest) -> LocalBoxFuture<'static, ServiceResponse<BoxBody>>>;
+
+/// The API with everything below it.
+struct House {
+    state: Data<AdminState>,
+    call: Call,
+    _data_dir: TempDir,
+}
+
+/// An answer, read to its end.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl House {
+    async fn new() -> House {
+        House::with(false).await
+    }
+
+    async fn with(metrics_open: bool) -> House {
+        let house = House::unread(metrics_open).await;
+        house.state.conductor.reconcile().await.unwrap();
+        house
+    }
+
+    /// As it is before the rows have been read.
+    async fn unread(metrics_open: bool) -> House {
+        let data_dir = tempfile::tempdir().unwrap();
+        let store = testing::open(&DatabaseOptions::default(), data_dir.path()).await;
+        let state = Data::new(AdminState {
+            conductor: conductor(store),
+            prometheus: PrometheusBuilder::new().build_recorder().handle(),
+            metrics_open,
+            public_url: "http://gateway.example".to_owned(),
+            heartbeat: Duration::from_millis(50),
+            stopping: CancellationToken::new(),
+        });
+        let configured = state.clone();
+        let app = App::new().configure(move |config| configure(config, configured));
+        let app = Rc::new(test::init_service(app).await);
+        let call: Call = Box::new(move |request| {
+            let app = app.clone();
+            async move {
+                let answer: Result<_, Error> = app.call(request.to_request()).await;
+                answer.unwrap().map_into_boxed_body()
+            }
+            .boxed_local()
+        });
+        House { state, call, _data_dir: data_dir }
+    }
+
+    async fn send(&self, request: TestRequest) -> Answer {
+        let answer = (self.call)(request).await;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, body: to_bytes(answer.into_body()).await.ok().unwrap() }
+    }
+
+    /// A request of the operator below `/api/v1/`.
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let mut request = operator(method, path);
+        if let Some(body) = body {
+            request = request.set_json(body);
+        }
+        let answer = self.send(request).await;
+        (answer.status, answer.json())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.ask(Method::GET, path, None).await;
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    async fn create(&self, path: &str, body: Value) -> Value {
+        let (status, row) = self.ask(Method::POST, path, Some(body)).await;
+        assert_eq!(status, 201, "POST {path}: {row}");
+        row
+    }
+
+    async fn change(&self, path: &str, body: Value) -> Value {
+        let (status, row) = self.ask(Method::PATCH, path, Some(body)).await;
+        assert_eq!(status, 200, "PATCH {path}: {row}");
+        row
+    }
+
+    async fn remove(&self, path: &str) {
+        let (status, body) = self.ask(Method::DELETE, path, None).await;
+        assert_eq!((status, body), (204, Value::Null), "DELETE {path}");
+    }
+
+    /// Makes a server that pretends.
+    async fn server(&self, name: &str) -> Value {
+        self.create("mcp-servers", json!({"name": name, "type": "STDIO", "command": "x"})).await
+    }
+
+    /// What is answered where something is refused: the status, the code, and the fields to blame.
+    async fn refused(&self, method: Method, path: &str, body: Value) -> (u16, String, Vec<String>) {
+        let (status, answer) = self.ask(method, path, Some(body)).await;
+        assert!(answer["message"].is_string(), "{path}: {status} {answer}");
+        let details = answer["details"].as_array().unwrap();
+        let fields = details.iter().map(|detail| detail["field"].as_str().unwrap().to_owned());
+        (status, answer["code"].as_str().unwrap().to_owned(), fields.collect())
+    }
+
+    /// Reads a path until it looks as wanted.
+    async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let look = async {
+            loop {
+                let seen = self.get(path).await;
+                if wanted(&seen) {
+                    return seen;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, look).await.unwrap()
+    }
+
+    async fn close_database(&self) {
+        self.state.conductor.store.clone().close().await.unwrap();
+    }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+fn operator(method: Method, path: &str) -> TestRequest {
+    anybody(method, &format!("/api/v1/{path}"))
+        .insert_header(("authorization", format!("Bearer {ADMIN_KEY}")))
+}
+
+fn anybody(method: Method, path: &str) -> TestRequest {
+    TestRequest::default().method(method).uri(path)
+}
+
+fn conductor(store: Store) -> Arc<Conductor> {
+    let journal = Journal::start(store.clone(), JournalOptions::default());
+    let witness = Witness::new(journal.clone(), 4);
+    let patience = Patience {
+        backoff_min: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(1),
+        failures_burst: 1,
+        burst_window: SECOND,
+        failures_slow: 1,
+        slow_window: SECOND,
+        probe_every: 3600 * SECOND,
+        probe_every_max: 3600 * SECOND,
+        steady_after: SECOND,
+    };
+    let calls = CallOptions {
+        timeout: SECOND,
+        total: SECOND,
+        in_flight_max: 1,
+        queue_wait: SECOND,
+        ready_wait: SECOND,
+        events_max: 1,
+        queue_max: 1,
+    };
+    let roster = Roster::default();
+    let launch: Launch = Rc::new(|post| pretend(post).boxed_local());
+    let fleet = Fleet::new(Arc::new(patience), calls, launch, witness.clone(), roster.clone());
+    let sessions = SessionOptions {
+        idle: SECOND,
+        lifetime: SECOND,
+        per_principal_max: 1,
+        total_max: 1,
+        in_flight_max: 8,
+        heartbeat: SECOND,
+        stream_buffer: 1,
+    };
+    let conductor = Conductor::new(Parts {
+        store,
+        journal,
+        roster,
+        fleet: fleet.start(),
+        sessions: Arc::new(Sessions::new(sessions, Box::new(|_| {}))),
+        witness: witness.clone(),
+        settings_key: Some(KeyText::chosen(ADMIN_KEY.to_owned()).unwrap()),
+        defaults: Defaults {
+            connect_timeout: SECOND,
+            limits: CallLimits { inactivity: SECOND, total: SECOND },
+        },
+        namespace_options: NamespaceOptions { names_max: 48, first_wait: SECOND },
+    });
+    witness.meet(&conductor);
+    conductor
+}
+
+async fn pretend(post: Post) -> Exit {
+    if post.board.spec().name.starts_with("broken") {
+        post.board.stderr.push(b"out of order");
+        let code = Some(ExitCode { code: Some(3), signal: None });
+        return Exit { code, ..Exit::new(Reason::Exited, "it ended with the code 3") };
+    }
+    let (pipe, _outbox) = crate::upstream::testing::pipe(1);
+    let tool =
+        |name: &str| Tool::parse(format!(r#"{{"name":"{name}","inputSchema":{{}}}}"#).into());
+    let tools = vec![tool("a").unwrap(), tool("b").unwrap()];
+    (post.tell)(News::Running { pid: 4242 });
+    (post.tell)(News::Listed(Arc::new(tools)));
+    (post.tell)(News::Ready { link: Link::Pipe(pipe), version: "2025-11-25" });
+    post.stop.cancelled().await;
+    Exit::of(Reason::Asked)
+}

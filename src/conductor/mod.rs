@@ -1,0 +1,258 @@
+//! Makes what the rows say into what runs: after a start, after every change, and again until it
+//! has worked.
+//!
+//! It reads everything at once and tells each room what it is to be; each of them touches only what
+//! has changed. Nothing else carries configuration from the database into the running daemon.
+
+pub mod snapshot;
+mod witness;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use actix::prelude::*;
+use arc_swap::ArcSwap;
+use uuid::Uuid;
+
+pub use snapshot::{Defaults, EndpointEntry};
+pub use witness::Witness;
+
+use crate::{
+    fleet::{Fleet, Reconcile, RestartOne, Roster},
+    identity::keys::{KeyRing, KeyText},
+    namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
+    session::Sessions,
+    store::{Journal, Server, Store, StoreError},
+    upstream::board::Board,
+};
+
+/// How long until the rows are read again when that has failed.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// The endpoints by name. A change publishes a new map.
+pub type Directory = ArcSwap<HashMap<String, Arc<EndpointEntry>>>;
+
+/// What the rooms above share.
+pub struct Conductor {
+    pub store: Store,
+    pub journal: Journal,
+    pub roster: Roster,
+    pub endpoints: Directory,
+    pub keys: ArcSwap<KeyRing>,
+    /// The servers as they were last read, oldest first, for those who watch them while the database
+    /// is away.
+    pub servers: ArcSwap<Vec<Server>>,
+    pub sessions: Arc<Sessions>,
+    pub witness: Arc<Witness>,
+    /// Whether the rows have been read since the start.
+    pub is_ready: AtomicBool,
+    fleet: Addr<Fleet>,
+    settings_key: Option<KeyText>,
+    defaults: Defaults,
+    namespace_options: NamespaceOptions,
+    namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
+    /// Held while the rows are read and handed on, so that an older reading never wins.
+    turn: tokio::sync::Mutex<()>,
+    is_behind: AtomicBool,
+    /// Where namespaces live: the one that runs as long as the daemon does.
+    arbiter: ArbiterHandle,
+}
+
+/// What a conductor is made of.
+pub struct Parts {
+    pub store: Store,
+    pub journal: Journal,
+    pub roster: Roster,
+    pub fleet: Addr<Fleet>,
+    pub sessions: Arc<Sessions>,
+    pub witness: Arc<Witness>,
+    pub settings_key: Option<KeyText>,
+    pub defaults: Defaults,
+    pub namespace_options: NamespaceOptions,
+}
+
+impl Conductor {
+    /// To be made on the thread that is to keep the namespaces.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            store,
+            journal,
+            roster,
+            fleet,
+            sessions,
+            witness,
+            settings_key,
+            defaults,
+            namespace_options,
+        } = parts;
+        Arc::new(Self {
+            store,
+            journal,
+            roster,
+            endpoints: ArcSwap::default(),
+            keys: ArcSwap::from_pointee(KeyRing::new([])),
+            servers: ArcSwap::default(),
+            sessions,
+            witness,
+            is_ready: AtomicBool::new(false),
+            fleet,
+            settings_key,
+            defaults,
+            namespace_options,
+            namespaces: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+            is_behind: AtomicBool::new(false),
+            arbiter: Arbiter::current(),
+        })
+    }
+
+    /// Reads every row and makes the daemon so. Returns when every room has been told.
+    ///
+    /// When the database cannot be read, what runs goes on as it was, and the reading is repeated
+    /// until it works.
+    pub async fn reconcile(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let wanted = match self.store.everything().await {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                self.is_behind.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
+        };
+        self.is_behind.store(false, Ordering::Relaxed);
+
+        let mut ring = KeyRing::new(snapshot::keys(&wanted.keys));
+        if let Some(key) = &self.settings_key {
+            ring = ring.with_settings_key(key);
+        }
+        self.keys.store(Arc::new(ring));
+
+        let specs = wanted.servers.iter().map(|server| self.defaults.spec(server)).collect();
+        let catalogues = snapshot::catalogues(&wanted.catalogues);
+        if self.fleet.send(Reconcile { wanted: specs, catalogues }).await.is_err() {
+            tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
+        }
+        self.apply_namespaces(snapshot::namespaces(&wanted)).await;
+        self.apply_endpoints(&wanted.endpoints);
+        self.servers.store(Arc::new(wanted.servers));
+        self.is_ready.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What `reconcile` owes after a failure, paid as soon as the database is back, and namespaces
+    /// that panicked made anew. Runs as long as the daemon.
+    pub async fn keep_up(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(RETRY_EVERY).await;
+            let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
+            if (has_dead || self.is_behind.load(Ordering::Relaxed))
+                && let Err(error) = self.reconcile().await
+            {
+                tracing::warn!(%error, "the configuration could not be read; what runs goes on");
+            }
+        }
+    }
+
+    /// The operator's restart of an upstream.
+    pub async fn restart(&self, server: Uuid) -> bool {
+        self.fleet.send(RestartOne(server)).await.unwrap_or(false)
+    }
+
+    pub fn board(&self, server: Uuid) -> Option<Arc<Board>> {
+        self.roster.load().get(&server).cloned()
+    }
+
+    pub fn namespace(&self, id: Uuid) -> Option<NamespaceHandle> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn handles(&self) -> Vec<NamespaceHandle> {
+        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.values().cloned().collect()
+    }
+
+    /// Tells the namespaces that something about an upstream has changed.
+    pub fn upstream_changed(&self, server: Uuid) {
+        for handle in self.handles() {
+            // Facts of our own: one for each list that changed, and none may be lost.
+            handle.actor.do_send(UpstreamChanged(server));
+        }
+    }
+
+    async fn apply_namespaces(&self, wanted: Vec<namespace::NamespaceSpec>) {
+        let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
+        for spec in wanted {
+            let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
+            let told = match known {
+                Some(handle) => handle.actor.send(namespace::Reconfigure(spec)).await.is_ok(),
+                None => self.start_namespace(spec).await,
+            };
+            if !told {
+                metrics::counter!("metamcpd_panics_total").increment(1);
+                self.is_behind.store(true, Ordering::Relaxed);
+            }
+        }
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.retain(|id, _| ids.contains(id));
+    }
+
+    async fn start_namespace(&self, spec: namespace::NamespaceSpec) -> bool {
+        let id = spec.id;
+        let (options, roster) = (self.namespace_options.clone(), self.roster.clone());
+        let keeper = self.witness.clone();
+        // Sessions that knew an actor which panicked must not take its successor's list for old.
+        let count = self.namespace(id).map_or(0, |handle| *handle.changes.borrow() + 1);
+        let (told, started) = tokio::sync::oneshot::channel();
+        // Whichever server thread asks for it, an actor lives on the daemon's own.
+        self.arbiter.spawn_fn(move || {
+            let handle = Namespace::start(spec, options, roster, keeper, count);
+            drop(told.send(handle));
+        });
+        let Ok(handle) = started.await else { return false };
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.insert(id, handle);
+        true
+    }
+
+    fn apply_endpoints(&self, wanted: &[crate::store::Endpoint]) {
+        let entries = wanted.iter().filter_map(|row| {
+            let namespace = self.namespace(row.namespace_uuid)?;
+            Some((row.name.clone(), Arc::new(EndpointEntry::new(row, namespace))))
+        });
+        let entries: HashMap<_, _> = entries.collect();
+        let namespace_of = |entries: &HashMap<String, Arc<EndpointEntry>>| -> HashMap<Uuid, Uuid> {
+            entries.values().map(|entry| (entry.id, entry.namespace.id)).collect()
+        };
+        let now = namespace_of(&entries);
+        let before = namespace_of(&self.endpoints.swap(Arc::new(entries)));
+        // What a client may no longer reach, it does not keep. Nor does one that was told of
+        // another namespace's tools, whose streams would go on to tell of those.
+        self.sessions.end_where(|session| {
+            let (now, before) = (now.get(&session.endpoint), before.get(&session.endpoint));
+            let is_gone = now.is_none();
+            let is_elsewhere = before.is_some() && before != now;
+            is_gone || is_elsewhere || !self.may_keep(session)
+        });
+    }
+
+    /// Whether the principal of a session would still be let in.
+    fn may_keep(&self, session: &crate::session::Session) -> bool {
+        use crate::access::{Principal, Verdict, admit};
+        let endpoints = self.endpoints.load();
+        let Some(entry) = endpoints.values().find(|entry| entry.id == session.endpoint) else {
+            return false;
+        };
+        let keys = self.keys.load();
+        let facts = match &session.principal {
+            Principal::Anonymous => None,
+            Principal::Key { uuid, .. } => keys.by_uuid(*uuid).map(|record| record.facts()),
+        };
+        matches!(admit(&entry.facts, facts.as_ref()), Verdict::Allowed(admitted) if admitted == session.principal)
+    }
+}

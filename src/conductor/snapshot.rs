@@ -1,0 +1,183 @@
+//! Turns what the database remembers into what the rooms are told.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    access::{self, EndpointFacts},
+    catalogue::{
+        naming::{KnownNames, Naming},
+        tool::Tool,
+    },
+    identity::keys::{KeyHash, KeyRecord},
+    namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
+    store::{self, Server, ServerKind, StoredTool, Wanted},
+    upstream::{
+        Isolation, UpstreamSpec,
+        spec::{CallLimits, Remote, Transport},
+    },
+};
+
+/// What holds where a row is silent.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    pub connect_timeout: Duration,
+    pub limits: CallLimits,
+}
+
+impl Defaults {
+    /// The upstream that a row describes.
+    pub fn spec(&self, server: &Server) -> UpstreamSpec {
+        let exposed =
+            |map: &std::collections::BTreeMap<String, crate::identity::secret::Secret>| {
+                map.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
+            };
+        let remote = || Remote {
+            url: server.url.clone().unwrap_or_default(),
+            bearer_token: server.bearer_token.as_ref().map(|token| token.expose().to_owned()),
+            headers: exposed(&server.headers),
+        };
+        let transport = match server.kind {
+            ServerKind::Stdio => Transport::Stdio {
+                command: server.command.clone().unwrap_or_default(),
+                args: server.args.clone(),
+                env: exposed(&server.env),
+            },
+            ServerKind::StreamableHttp => Transport::StreamableHttp(remote()),
+            ServerKind::Sse => Transport::Sse(remote()),
+        };
+        let timeouts = server.timeouts;
+        UpstreamSpec {
+            id: server.uuid,
+            name: server.name.clone(),
+            enabled: server.enabled,
+            transport,
+            isolation: match server.isolation {
+                store::Isolation::Shared => Isolation::Shared,
+                store::Isolation::Session => Isolation::Session,
+                store::Isolation::User => Isolation::User,
+            },
+            limits: CallLimits {
+                inactivity: timeouts.call.unwrap_or(self.limits.inactivity),
+                total: timeouts.call_total.unwrap_or(self.limits.total),
+            },
+            connect_timeout: timeouts.connect.unwrap_or(self.connect_timeout),
+            // In this version only the operator makes servers, so all of them are the operator's.
+            may_use_variables: true,
+        }
+    }
+}
+
+/// The keys as the key ring takes them.
+pub fn keys(records: &[store::KeyRecord]) -> Vec<(KeyHash, KeyRecord)> {
+    let read = |record: &store::KeyRecord| {
+        let hash = match KeyHash::from_hex(&record.hash_hex) {
+            Ok(hash) => hash,
+            Err(error) => {
+                tracing::error!(key = %record.name, %error, "a stored key cannot be used");
+                return None;
+            }
+        };
+        let kind = match record.kind {
+            store::KeyKind::Client => access::KeyKind::Client,
+            store::KeyKind::Admin => access::KeyKind::Admin,
+        };
+        let (uuid, name, user_id) = (record.uuid, record.name.clone(), record.user_id.clone());
+        let is_active = record.is_active;
+        Some((hash, KeyRecord { uuid, name, kind, user_id, is_active }))
+    };
+    records.iter().filter_map(read).collect()
+}
+
+/// The last good lists, with every tool read as it was when it came.
+pub fn catalogues(stored: &HashMap<Uuid, Vec<StoredTool>>) -> HashMap<Uuid, Arc<Vec<Tool>>> {
+    let read = |tool: &StoredTool| match Tool::parse(tool.definition.clone().into()) {
+        Ok(tool) => Some(tool),
+        Err(error) => {
+            tracing::error!(tool = %tool.name, %error, "a stored tool cannot be read");
+            None
+        }
+    };
+    let lists = stored.iter();
+    lists
+        .map(|(server, tools)| (*server, Arc::new(tools.iter().filter_map(read).collect())))
+        .collect()
+}
+
+pub fn naming(stored: store::Naming) -> Naming {
+    match stored {
+        store::Naming::Always => Naming::Always,
+        store::Naming::OnConflict => Naming::OnConflict,
+        store::Naming::Never => Naming::Never,
+    }
+}
+
+pub fn stored_naming(naming: Naming) -> store::Naming {
+    match naming {
+        Naming::Always => store::Naming::Always,
+        Naming::OnConflict => store::Naming::OnConflict,
+        Naming::Never => store::Naming::Never,
+    }
+}
+
+/// The namespaces with their members, names and policies.
+pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
+    let describe = |row: &store::Namespace| {
+        let members: Vec<MemberSpec> = row
+            .servers
+            .iter()
+            .map(|member| MemberSpec {
+                server: member.server,
+                active: member.status == store::Status::Active,
+            })
+            .collect();
+        let is_member = |server: Uuid| members.iter().any(|member| member.server == server);
+        let mut known = KnownNames::default();
+        for name in wanted.shown_names.get(&row.uuid).into_iter().flatten() {
+            // A server that has left gives its names back.
+            if name.naming == row.naming && is_member(name.server) {
+                known.insert(name.server, &name.tool_name, &name.shown_name);
+            }
+        }
+        let mut inactive_tools: HashMap<Uuid, HashSet<Box<str>>> = HashMap::new();
+        for policy in wanted.policies.get(&row.uuid).into_iter().flatten() {
+            if policy.status == store::Status::Inactive {
+                let tools = inactive_tools.entry(policy.server).or_default();
+                tools.insert(policy.tool_name.as_str().into());
+            }
+        }
+        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, inactive_tools }
+    };
+    wanted.namespaces.iter().map(describe).collect()
+}
+
+/// An endpoint as requests find it.
+pub struct EndpointEntry {
+    pub id: Uuid,
+    pub name: String,
+    pub description: Option<String>,
+    pub facts: EndpointFacts,
+    pub namespace: NamespaceHandle,
+}
+
+impl EndpointEntry {
+    pub fn new(row: &store::Endpoint, namespace: NamespaceHandle) -> Self {
+        Self {
+            id: row.uuid,
+            name: row.name.clone(),
+            description: row.description.clone(),
+            facts: EndpointFacts {
+                user_id: row.user_id.clone(),
+                enable_api_key_auth: row.enable_api_key_auth,
+                use_query_param_auth: row.use_query_param_auth,
+                enable_oauth: row.enable_oauth,
+            },
+            namespace,
+        }
+    }
+}

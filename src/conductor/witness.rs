@@ -1,0 +1,102 @@
+//! Sees what happens to upstreams and names, and passes it on to memory, to whoever watches, and
+//! to the namespaces.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::{Conductor, snapshot::stored_naming};
+use crate::{
+    catalogue::{
+        naming::{KnownNames, Naming},
+        tool::Tool,
+    },
+    namespace::NamesKeeper,
+    store::{self, Journal, ListedTool, Record, ShownName},
+    upstream::{
+        Listener,
+        status::{ErrorStatus, Transition},
+    },
+};
+
+/// The one listener of every upstream.
+pub struct Witness {
+    journal: Journal,
+    /// Transitions as they happen. Who reads too slowly is told how many were missed.
+    pub transitions: broadcast::Sender<Arc<Transition>>,
+    conductor: OnceLock<Weak<Conductor>>,
+}
+
+impl Witness {
+    /// `buffer`: transitions that a slow watcher may be behind.
+    pub fn new(journal: Journal, buffer: usize) -> Arc<Self> {
+        let (transitions, _) = broadcast::channel(buffer.max(1));
+        Arc::new(Self { journal, transitions, conductor: OnceLock::new() })
+    }
+
+    /// Introduces the conductor, which could not be made before its witness.
+    pub fn meet(&self, conductor: &Arc<Conductor>) {
+        if self.conductor.set(Arc::downgrade(conductor)).is_err() {
+            tracing::error!("a witness has met two conductors");
+        }
+    }
+}
+
+impl Listener for Witness {
+    fn moved(&self, transition: &Transition) {
+        let exit = transition.exit.unwrap_or_default();
+        let tail = &transition.stderr_tail;
+        self.journal.record(Record::Transition {
+            server: transition.mcp_server_uuid,
+            at: transition.at,
+            state: transition.state.as_str().into(),
+            error_status: match transition.error_status {
+                ErrorStatus::None => store::ErrorStatus::None,
+                ErrorStatus::Error => store::ErrorStatus::Error,
+                ErrorStatus::Crashed => store::ErrorStatus::Crashed,
+            },
+            reason: transition.reason.as_str().into(),
+            message: transition.message.clone(),
+            exit_code: exit.code,
+            exit_signal: exit.signal,
+            restarts: transition.restarts,
+            stderr_tail: (!tail.is_empty()).then(|| tail.join("\n")),
+        });
+        let state = transition.state.as_str();
+        metrics::counter!("metamcpd_transitions_total", "state" => state).increment(1);
+        // An error only means that nobody watches.
+        drop(self.transitions.send(Arc::new(transition.clone())));
+    }
+
+    fn listed(&self, server: Uuid, tools: &Arc<Vec<Tool>>) {
+        let listed = tools.iter().map(listed_tool).collect();
+        self.journal.record(Record::Tools { server, listed, at: OffsetDateTime::now_utc() });
+        if let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) {
+            conductor.upstream_changed(server);
+        }
+    }
+}
+
+impl NamesKeeper for Witness {
+    fn named(&self, namespace: Uuid, naming: Naming, names: &KnownNames) {
+        let names = names.iter().map(|(server, tool, shown)| ShownName {
+            server,
+            tool_name: tool.to_owned(),
+            shown_name: shown.to_owned(),
+            naming: stored_naming(naming),
+        });
+        self.journal.record(Record::ShownNames { namespace, names: names.collect() });
+    }
+}
+
+fn listed_tool(tool: &Tool) -> ListedTool {
+    ListedTool {
+        name: tool.name.to_string(),
+        title: tool.title(),
+        description: tool.description(),
+        input_schema_json: tool.input_schema().unwrap_or("{}").to_owned(),
+        definition: String::from_utf8_lossy(&tool.definition).into_owned(),
+    }
+}

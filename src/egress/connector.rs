@@ -1,0 +1,64 @@
+//! Makes connections for the hot door: judged name, TCP, TLS, all within one time limit.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use super::EgressOptions;
+use super::error::Cause;
+use super::resolver::JudgingResolver;
+
+/// Clones share the certificate store and the TLS sessions, and nothing else.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    inner: HttpsConnector<HttpConnector<JudgingResolver>>,
+    patience: Duration,
+}
+
+impl Connector {
+    pub fn new(resolver: JudgingResolver, options: &EgressOptions) -> io::Result<Connector> {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(options.tcp_keepalive));
+        // Shared out among the addresses of a name, so that a dead first one does not use it up.
+        tcp.set_connect_timeout(Some(options.connect_timeout));
+        // Named here, because where two providers are linked in rustls refuses to choose.
+        let inner = HttpsConnectorBuilder::new()
+            .with_provider_and_platform_verifier(Arc::new(aws_lc_rs::default_provider()))?
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        Ok(Connector { inner, patience: options.connect_timeout })
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = Cause;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Cause>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, destination: Uri) -> Self::Future {
+        let connection = tokio::time::timeout(self.patience, self.inner.call(destination));
+        Box::pin(async move {
+            match connection.await {
+                Ok(connection) => connection,
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Sends one request and hands back the answer, whatever its status.
+//!
+//! Two clients stand behind the same door. The hot one does less for each request; the steady one
+//! shares its connections with the whole daemon. Neither follows or decodes anything, and what is
+//! sent again is only what a connection from the pool had not begun to carry when it was closed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+
+use super::connector::Connector;
+use super::error::EgressError;
+use super::policy::AddressPolicy;
+
+type HotClient = Client<Connector, Full<Bytes>>;
+
+/// A way out. Clones share their pool of connections.
+#[derive(Clone, Debug)]
+pub struct Door {
+    policy: AddressPolicy,
+    way: Way,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Steady(reqwest::Client),
+    Hot(Arc<HotClient>),
+}
+
+/// What the server answers, as it comes. Dropping it ends the exchange.
+#[derive(Debug)]
+pub struct Body {
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Steady(reqwest::Body),
+    Hot(Incoming),
+}
+
+impl Door {
+    pub(super) fn steady(policy: AddressPolicy, client: reqwest::Client) -> Door {
+        Door { policy, way: Way::Steady(client) }
+    }
+
+    pub(super) fn hot(policy: AddressPolicy, client: HotClient) -> Door {
+        Door { policy, way: Way::Hot(Arc::new(client)) }
+    }
+
+    /// Sends the request, whose URI must be absolute, and waits for the head of the answer. There
+    /// is no limit of time but the one for connecting.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, EgressError> {
+        match &self.way {
+            Way::Steady(client) => {
+                let request = reqwest::Request::try_from(request)
+                    .map_err(|error| EgressError::Unsendable { source: error.into() })?;
+                self.policy.check(request.url())?;
+                let response = client.execute(request).await.map_err(EgressError::from_steady)?;
+                let response = Response::<reqwest::Body>::from(response);
+                Ok(response.map(|body| Body { source: Source::Steady(body) }))
+            }
+            Way::Hot(client) => {
+                self.check_destination(request.uri())?;
+                let response =
+                    client.request(request.map(Full::new)).await.map_err(EgressError::from_hot)?;
+                Ok(response.map(|body| Body { source: Source::Hot(body) }))
+            }
+        }
+    }
+
+    /// The connector takes for an address exactly what parses here, and asks the resolver, which
+    /// judges by itself, about everything else: `127.1` and `0x7f.1` too. Parsing the whole URL
+    /// once more for each call would cost more than it adds.
+    fn check_destination(&self, uri: &Uri) -> Result<(), EgressError> {
+        match uri.scheme_str() {
+            Some("http" | "https") => {}
+            scheme => {
+                let scheme = scheme.unwrap_or_default().to_owned();
+                return Err(EgressError::NotHttp { scheme });
+            }
+        }
+        let Some(host) = uri.host() else { return Err(EgressError::NoHost) };
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match literal.unwrap_or(host).parse::<IpAddr>() {
+            Ok(address) => {
+                self.policy.verdict(address).map_err(|why| EgressError::Refused { address, why })
+            }
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Body {
+    /// The next piece, in whatever size it came; `None` at the end. Trailers are passed over.
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, EgressError>> {
+        loop {
+            let frame = match &mut self.source {
+                Source::Steady(body) => body.frame().await?.map_err(EgressError::from_steady),
+                Source::Hot(body) => body
+                    .frame()
+                    .await?
+                    .map_err(|error| EgressError::Broken { source: error.into() }),
+            };
+            match frame.map(|frame| frame.into_data().ok()) {
+                Ok(Some(data)) => return Some(Ok(data)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Everything that is still to come, if it is no more than `max` bytes.
+    pub async fn collect(mut self, max: usize) -> Result<Bytes, EgressError> {
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(chunk) = self.chunk().await {
+            let chunk = chunk?;
+            if first.len() + rest.len() + chunk.len() > max {
+                return Err(EgressError::TooLarge { max });
+            }
+            // Most answers come in one piece, which then need not be copied.
+            if first.is_empty() && rest.is_empty() {
+                first = chunk;
+                continue;
+            }
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            rest.extend_from_slice(&chunk);
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+}

@@ -1,0 +1,133 @@
+//! Why an outbound request failed, and whether the other side can have received any of it.
+//!
+//! The two HTTP clients wrap a cause in several layers of their own; here it is dug out, so that
+//! nobody else needs to know which client was used.
+
+use std::error::Error;
+use std::io;
+use std::net::IpAddr;
+
+use super::policy::Refusal;
+
+/// What lies behind an error; shown in logs, never to clients.
+pub type Cause = Box<dyn Error + Send + Sync>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    #[error("not connecting to {address}: {why}")]
+    Refused { address: IpAddr, why: Refusal },
+    #[error("not connecting by `{scheme}`, only by http and https")]
+    NotHttp { scheme: String },
+    #[error("the URL names no host")]
+    NoHost,
+    #[error("the request cannot be sent as it is")]
+    Unsendable { source: Cause },
+    #[error("the name {name} cannot be resolved")]
+    Resolve { name: String, source: io::Error },
+    #[error("the connection was refused")]
+    ConnectRefused,
+    #[error("no connection could be made in time")]
+    ConnectTimeout,
+    #[error("no connection could be made")]
+    Connect { source: Cause },
+    #[error("no secure connection could be made")]
+    Tls { source: Cause },
+    /// The connection broke, or what came over it was not HTTP.
+    #[error("the connection broke")]
+    Broken { source: Cause },
+    #[error("the body has more than {max} bytes")]
+    TooLarge { max: usize },
+    #[error("the HTTP clients cannot be set up")]
+    Setup { source: Cause },
+}
+
+impl EgressError {
+    /// Whether it is certain that the server has received nothing, so that sending the request
+    /// again cannot do anything twice.
+    pub fn not_sent(&self) -> bool {
+        match self {
+            EgressError::Refused { .. }
+            | EgressError::NotHttp { .. }
+            | EgressError::NoHost
+            | EgressError::Unsendable { .. }
+            | EgressError::Resolve { .. }
+            | EgressError::ConnectRefused
+            | EgressError::ConnectTimeout
+            | EgressError::Connect { .. }
+            | EgressError::Tls { .. }
+            | EgressError::Setup { .. } => true,
+            EgressError::Broken { .. } | EgressError::TooLarge { .. } => false,
+        }
+    }
+
+    pub(super) fn from_hot(error: hyper_util::client::legacy::Error) -> EgressError {
+        if error.is_connect() {
+            return EgressError::from_connecting(error.into());
+        }
+        EgressError::Broken { source: error.into() }
+    }
+
+    pub(super) fn from_steady(error: reqwest::Error) -> EgressError {
+        // The URL may carry a secret in its query, and the caller knows it anyway.
+        let error = error.without_url();
+        if error.is_builder() {
+            return EgressError::Unsendable { source: error.into() };
+        }
+        if error.is_connect() && error.is_timeout() {
+            return EgressError::ConnectTimeout;
+        }
+        if error.is_connect() {
+            return EgressError::from_connecting(error.into());
+        }
+        EgressError::Broken { source: error.into() }
+    }
+
+    fn from_connecting(error: Cause) -> EgressError {
+        let mut next: Option<&(dyn Error + 'static)> = Some(error.as_ref());
+        while let Some(cause) = next {
+            if let Some(NotResolved { name, why }) = cause.downcast_ref() {
+                return why.to_error(name);
+            }
+            if let Some(io_error) = cause.downcast_ref::<io::Error>() {
+                return match (io_error.kind(), io_error.raw_os_error()) {
+                    (io::ErrorKind::ConnectionRefused, _) => EgressError::ConnectRefused,
+                    (io::ErrorKind::TimedOut, _) => EgressError::ConnectTimeout,
+                    // Connecting fails by a word of the kernel's. The handshake is all that has
+                    // words of its own.
+                    (_, None) => EgressError::Tls { source: error },
+                    (_, Some(_)) => EgressError::Connect { source: error },
+                };
+            }
+            next = cause.source();
+        }
+        EgressError::Connect { source: error }
+    }
+}
+
+/// What our own resolver answers, on its way through the layers of an HTTP client.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} has no address to connect to")]
+pub struct NotResolved {
+    pub name: String,
+    pub why: WhyNotResolved,
+}
+
+#[derive(Debug)]
+pub enum WhyNotResolved {
+    Refused { address: IpAddr, why: Refusal },
+    Unknown { kind: io::ErrorKind, text: String },
+}
+
+impl WhyNotResolved {
+    fn to_error(&self, name: &str) -> EgressError {
+        match self {
+            WhyNotResolved::Refused { address, why } => {
+                EgressError::Refused { address: *address, why: *why }
+            }
+            WhyNotResolved::Unknown { kind, text } => EgressError::Resolve {
+                name: name.to_owned(),
+                source: io::Error::new(*kind, text.clone()),
+            },
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The one door for outbound connections.
+//!
+//! Whatever leaves the daemon by HTTP leaves it here: addresses are judged, whether a URL spells
+//! them or a name resolves to them, and only judged addresses are connected to; redirects are
+//! handed back, and a proxy that the environment names is not used. What a request says, how long
+//! an answer may take and what is done about a failure are the callers' business.
+
+mod connector;
+mod door;
+mod error;
+mod policy;
+mod resolver;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+use url::{Host, Url};
+
+pub use door::{Body, Door};
+pub use error::EgressError;
+pub use policy::{AddressPolicy, Refusal};
+
+use connector::Connector;
+use resolver::JudgingResolver;
+
+/// The `egress` section of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EgressOptions {
+    /// Whether this machine itself may be connected to.
+    pub allow_loopback: bool,
+    /// Whether the private networks (RFC 1918, RFC 6598, RFC 4193) may be connected to.
+    pub allow_private: bool,
+    /// For looking up the name, connecting and the TLS handshake together.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a connection is quiet before the kernel asks whether the peer is still there.
+    #[serde(with = "humantime_serde")]
+    pub tcp_keepalive: Duration,
+    /// Idle connections that are kept, for each host and each pool.
+    pub pool_idle_max_per_host: usize,
+    #[serde(with = "humantime_serde")]
+    pub pool_idle_timeout: Duration,
+}
+
+/// Makes doors. Clones share the pool of the steady door.
+#[derive(Clone, Debug)]
+pub struct Egress {
+    policy: AddressPolicy,
+    options: EgressOptions,
+    steady: reqwest::Client,
+    connector: Connector,
+}
+
+impl Default for EgressOptions {
+    fn default() -> Self {
+        EgressOptions {
+            allow_loopback: true,
+            allow_private: true,
+            connect_timeout: Duration::from_secs(5),
+            tcp_keepalive: Duration::from_secs(30),
+            pool_idle_max_per_host: 32,
+            pool_idle_timeout: Duration::from_secs(90),
+        }
+    }
+}
+
+impl EgressOptions {
+    pub fn policy(&self) -> AddressPolicy {
+        AddressPolicy { allow_loopback: self.allow_loopback, allow_private: self.allow_private }
+    }
+}
+
+impl Egress {
+    /// Fails when the machine's certificate store cannot be read.
+    pub fn new(options: &EgressOptions) -> Result<Egress, EgressError> {
+        let policy = options.policy();
+        let resolver = JudgingResolver::new(policy);
+        let steady = reqwest::Client::builder()
+            .dns_resolver(resolver)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(options.connect_timeout)
+            .tcp_keepalive(options.tcp_keepalive)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(options.pool_idle_max_per_host)
+            .pool_idle_timeout(options.pool_idle_timeout)
+            .build()
+            .map_err(|error| EgressError::Setup { source: error.into() })?;
+        let connector = Connector::new(resolver, options)
+            .map_err(|error| EgressError::Setup { source: error.into() })?;
+        Ok(Egress { policy, options: options.clone(), steady, connector })
+    }
+
+    /// Judges a URL before anything is connected, for whoever stores one or shows it. That it
+    /// passes says nothing yet about what its name resolves to.
+    pub fn check(&self, url: &Url) -> Result<(), EgressError> {
+        self.policy.check(url)
+    }
+
+    /// For handshakes, lists and streams: one pool for the whole daemon.
+    pub fn steady(&self) -> Door {
+        Door::steady(self.policy, self.steady.clone())
+    }
+
+    /// For the call path: a new pool with every call of this, so that each server thread can have
+    /// one to itself.
+    pub fn hot(&self) -> Door {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(self.options.pool_idle_timeout)
+            .pool_max_idle_per_host(self.options.pool_idle_max_per_host)
+            .build(self.connector.clone());
+        Door::hot(self.policy, client)
+    }
+}
+
+impl AddressPolicy {
+    /// A parsed URL has one spelling for each address: `0x7f.1`, `2130706433` and `127.1` have
+    /// all become `127.0.0.1` by now.
+    fn check(self, url: &Url) -> Result<(), EgressError> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(EgressError::NotHttp { scheme: url.scheme().to_owned() });
+        }
+        let address: IpAddr = match url.host() {
+            Some(Host::Ipv4(address)) => address.into(),
+            Some(Host::Ipv6(address)) => address.into(),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => return Err(EgressError::NoHost),
+        };
+        self.verdict(address).map_err(|why| EgressError::Refused { address, why })
+    }
+}

@@ -1,0 +1,179 @@
+//! The HTTP side of answers: bodies in, statuses and headers out.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{StatusCode, header},
+    web,
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+
+use crate::wire::{Bad, Fault, Frame};
+
+/// A request that is answered by an error, and by nothing else.
+pub struct Refusal {
+    status: StatusCode,
+    fault: Box<Fault>,
+    id: Option<Bytes>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, fault: Fault, id: Option<&[u8]>) -> Self {
+        Self { status, fault: Box::new(fault), id: id.map(Bytes::copy_from_slice) }
+    }
+
+    /// The request itself is wrong, before its id was read.
+    pub fn invalid(status: StatusCode, why: impl Into<String>) -> Self {
+        Self::new(status, Fault::invalid_request(why), None)
+    }
+
+    pub fn response(&self) -> HttpResponse {
+        let mut response = json(self.status, self.fault.to_bytes(self.id.as_deref()));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = header::HeaderValue::from_static("5");
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<Bad> for Refusal {
+    fn from(bad: Bad) -> Self {
+        let id = match &bad {
+            Bad::Invalid { id, .. } => id.as_deref(),
+            Bad::Json(_) => None,
+        };
+        Self::new(StatusCode::BAD_REQUEST, Fault::from(&bad), id)
+    }
+}
+
+/// Reads a message within its limits. actix itself would wait for its body for ever.
+pub async fn read_frame(
+    mut payload: web::Payload,
+    max: usize,
+    patience: Duration,
+    depth_max: usize,
+) -> Result<Frame, Refusal> {
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|error| {
+                let why = format!("the body could not be read: {error}");
+                Refusal::invalid(StatusCode::BAD_REQUEST, why)
+            })?;
+            if body.len() + chunk.len() > max {
+                let why = format!("the body is larger than {max} bytes (`server.body_max`)");
+                return Err(Refusal::invalid(StatusCode::PAYLOAD_TOO_LARGE, why));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    let body = tokio::time::timeout(patience, read).await.unwrap_or_else(|_elapsed| {
+        let why = "the body took too long to arrive (`server.body_timeout`)";
+        Err(Refusal::invalid(StatusCode::REQUEST_TIMEOUT, why))
+    })?;
+    Ok(Frame::parse(body, depth_max)?)
+}
+
+/// Whether the body is said to be JSON.
+pub fn is_json(request: &HttpRequest) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    })
+}
+
+/// What a client says it can read. Silence means everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepts {
+    pub json: bool,
+    pub events: bool,
+}
+
+impl Accepts {
+    pub fn of(request: &HttpRequest) -> Self {
+        let mut values = request.headers().get_all(header::ACCEPT).peekable();
+        if values.peek().is_none() {
+            return Self { json: true, events: true };
+        }
+        let mut accepts = Self { json: false, events: false };
+        for value in values.filter_map(|value| value.to_str().ok()) {
+            for kind in value.split(',') {
+                match kind
+                    .split(';')
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_ascii_lowercase()
+                    .as_str()
+                {
+                    "*/*" => accepts = Self { json: true, events: true },
+                    "application/json" | "application/*" => accepts.json = true,
+                    "text/event-stream" | "text/*" => accepts.events = true,
+                    _ => {}
+                }
+            }
+        }
+        accepts
+    }
+}
+
+pub fn json(status: StatusCode, body: Bytes) -> HttpResponse {
+    HttpResponse::build(status).content_type("application/json").body(body)
+}
+
+/// A stream of events that no proxy is to hold back.
+pub fn events() -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type("text/event-stream")
+        .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
+        .insert_header(("X-Accel-Buffering", "no"));
+    response
+}
+
+/// Makes a stream of what `next` gives until it gives nothing.
+pub fn stream_of<S: 'static>(
+    state: S,
+    next: impl AsyncFn(&mut S) -> Option<Bytes> + 'static,
+) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
+    let next = std::rc::Rc::new(next);
+    futures_util::stream::unfold(state, move |mut state| {
+        let next = next.clone();
+        async move { next(&mut state).await.map(|bytes| (Ok(bytes), state)) }
+    })
+}
+
+pub async fn not_implemented() -> HttpResponse {
+    let body = r#"{"code":"not_implemented","message":"tools over plain HTTP are not served by this version","details":[]}"#;
+    json(StatusCode::NOT_IMPLEMENTED, Bytes::from_static(body.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn what_a_client_can_read_is_understood() {
+        for (accept, json, events) in [
+            ("application/json, text/event-stream", true, true),
+            ("application/json", true, false),
+            ("text/event-stream;q=0.5", false, true),
+            ("*/*", true, true),
+            ("text/html", false, false),
+            ("APPLICATION/JSON;charset=utf-8", true, false),
+        ] {
+            let request =
+                TestRequest::default().insert_header(("accept", accept)).to_http_request();
+            assert_eq!(Accepts::of(&request), Accepts { json, events }, "{accept}");
+        }
+        let silent = TestRequest::default().to_http_request();
+        assert_eq!(Accepts::of(&silent), Accepts { json: true, events: true });
+    }
+}

@@ -1,0 +1,251 @@
+//! What a client's message means, whichever transport brought it.
+//!
+//! Lists come from the published snapshot and calls go by it; the namespace's actor is asked only
+//! for what the snapshot cannot tell.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::EndpointState;
+use crate::{
+    conductor::EndpointEntry,
+    namespace::{AwaitFirst, Resolve, published::Published},
+    session::{InFlight, Session},
+    upstream::{
+        CallError,
+        link::Caller,
+        port::{Conversation, Step},
+    },
+    wire::{
+        Fault, Frame, Kind, era,
+        fault::{Blame, Data},
+        message,
+    },
+};
+
+/// What is to be done about a message.
+pub enum Turn {
+    /// The request is answered by this.
+    Answer(Bytes),
+    /// A call has begun; its outcome is still to come.
+    Call(Box<Underway>),
+    /// There is nothing to answer: it was a notification or an answer of the client's.
+    Nothing,
+    /// The request was cancelled by its client before it had an outcome.
+    Cancelled,
+}
+
+/// A call and what keeps it cancellable.
+pub struct Underway {
+    conversation: Conversation,
+    in_flight: InFlight,
+    id: Bytes,
+    ending: CancellationToken,
+}
+
+/// What comes of a call.
+pub enum Heard {
+    /// A notification that belongs to it; more will follow.
+    Event(Bytes),
+    /// Its answer.
+    Answer(Bytes),
+    /// Its client took it back, so nothing is said.
+    Cancelled,
+}
+
+impl Underway {
+    /// What comes next. Not to be asked again after an answer. Safe to be dropped while it waits.
+    pub async fn next(&mut self) -> Heard {
+        let step = tokio::select! {
+            biased;
+            step = self.conversation.next() => step,
+            () = self.ending.cancelled() => {
+                return Heard::Answer(stopping().to_bytes(Some(&self.id)));
+            }
+        };
+        match step {
+            Step::Event(event) => Heard::Event(event),
+            Step::End(Ok(answer)) => Heard::Answer(answer),
+            Step::End(Err(CallError::Cancelled)) if self.in_flight.is_orphaned() => {
+                Heard::Answer(session_ended().to_bytes(Some(&self.id)))
+            }
+            Step::End(Err(CallError::Cancelled)) => Heard::Cancelled,
+            Step::End(Err(error)) => {
+                count_failure(&error);
+                Heard::Answer(error.fault().to_bytes(Some(&self.id)))
+            }
+        }
+    }
+}
+
+/// Notes a request before anything is done about it, so that from then on it can be cancelled. Other
+/// messages need no note.
+pub fn note(
+    state: &EndpointState,
+    session: &Arc<Session>,
+    frame: &Frame,
+) -> Result<Option<InFlight>, Fault> {
+    session.touch();
+    let Some(id) = frame.id().filter(|_| frame.kind() == Kind::Request) else { return Ok(None) };
+    let max = state.conductor.sessions.options.in_flight_max;
+    let noted = session.begin(id).ok_or_else(|| {
+        Fault::invalid_request(format!(
+            "this session has {max} requests without an answer (`sessions.in_flight_max`)"
+        ))
+    })?;
+    Ok(Some(noted))
+}
+
+/// Takes one message of a session that has been introduced, with the note made of it.
+pub async fn hear(
+    state: &EndpointState,
+    entry: &EndpointEntry,
+    session: &Arc<Session>,
+    frame: Frame,
+    noted: Option<InFlight>,
+) -> Turn {
+    let method = frame.method();
+    if frame.kind() == Kind::Request && state.draining.is_cancelled() {
+        return Turn::Answer(stopping().to_bytes(frame.id()));
+    }
+    match (noted, method.as_deref()) {
+        (Some(in_flight), Some(method)) => {
+            let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
+            match method {
+                "ping" => Turn::Answer(message::reply(&id, b"{}")),
+                "tools/list" => Turn::Answer(list(entry, session, &id).await),
+                "tools/call" => call(state, entry, session, frame, in_flight).await,
+                "initialize" => Turn::Answer(
+                    Fault::invalid_request("this session has been initialised already")
+                        .to_bytes(Some(&id)),
+                ),
+                other => Turn::Answer(Fault::method_not_found(other).to_bytes(Some(&id))),
+            }
+        }
+        (None, Some("notifications/cancelled")) => {
+            if let Some(id) = frame.request_id() {
+                session.cancel(id);
+            }
+            Turn::Nothing
+        }
+        // Nothing is asked of clients in this version, so an answer is for nothing.
+        (Some(_) | None, _) => Turn::Nothing,
+    }
+}
+
+/// Answers `initialize`, without touching any upstream.
+pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'static str), Fault> {
+    #[derive(Deserialize)]
+    struct Request {
+        params: Params,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        protocol_version: String,
+    }
+
+    let request: Request = serde_json::from_slice(frame.bytes()).map_err(|error| {
+        Fault::invalid_params(format!("`initialize` needs a `protocolVersion`: {error}"))
+    })?;
+    let version = era::negotiate(&request.params.protocol_version);
+    let result = serde_json::json!({
+        "protocolVersion": version,
+        "capabilities": { "tools": { "listChanged": true } },
+        "serverInfo": {
+            "name": "metamcpd",
+            "title": entry.name,
+            "version": env!("CARGO_PKG_VERSION"),
+        },
+    });
+    let id = frame.id().unwrap_or(b"null");
+    Ok((message::reply(id, result.to_string().as_bytes()), version))
+}
+
+/// Decision 9: the last good lists, whatever is dead; only what was never listed is waited for.
+async fn list(entry: &EndpointEntry, session: &Session, id: &[u8]) -> Bytes {
+    // Read first: a change that comes between is then announced rather than missed.
+    let count = *entry.namespace.changes.borrow();
+    let published = settled(entry).await;
+    session.saw_list(count);
+    message::reply_of(id, &[br#"{"tools":"#, published.routes.list(), b"}"])
+}
+
+/// The snapshot, once every upstream that may still come has had its time.
+async fn settled(entry: &EndpointEntry) -> Arc<Published> {
+    let published = entry.namespace.published.load_full();
+    if published.is_settled {
+        return published;
+    }
+    // An actor that panicked is made anew; until then the snapshot is as good as it gets.
+    entry.namespace.actor.send(AwaitFirst).await.unwrap_or(published)
+}
+
+async fn call(
+    state: &EndpointState,
+    entry: &EndpointEntry,
+    session: &Arc<Session>,
+    frame: Frame,
+    in_flight: InFlight,
+) -> Turn {
+    let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
+    let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
+    let Some(name) = frame.name_span().and_then(|span| frame.text(span)) else {
+        return fail(Fault::invalid_params("`tools/call` needs the tool's `name` as a string"));
+    };
+    let found = match entry.namespace.published.load().find(&name) {
+        Some(found) => Some(found),
+        None => match settled(entry).await.find(&name) {
+            Some(found) => Some(found),
+            None => {
+                let resolve = Resolve { name: name.to_string() };
+                entry.namespace.actor.send(resolve).await.ok().flatten()
+            }
+        },
+    };
+    let Some((board, route)) = found else {
+        return fail(Fault::unknown_tool(&name));
+    };
+    drop(name);
+    let caller = Caller { session: &session.id, principal: &session.principal };
+    let begun = tokio::select! {
+        biased;
+        begun = board.port.call(frame, &route.tool_json, &caller, in_flight.cancel.clone()) => begun,
+        () = state.ending.cancelled() => return fail(stopping()),
+    };
+    match begun {
+        Ok(conversation) => {
+            let ending = state.ending.clone();
+            Turn::Call(Box::new(Underway { conversation, in_flight, id, ending }))
+        }
+        Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),
+        Err(CallError::Cancelled) => Turn::Cancelled,
+        Err(error) => {
+            count_failure(&error);
+            fail(error.fault())
+        }
+    }
+}
+
+/// The answer to what can no longer be done.
+fn stopping() -> Fault {
+    let data = Data { reason: "stopping", fault: Blame::Gateway, server: None, retry: true };
+    Fault::internal("the gateway is stopping; try again when it is back", data)
+}
+
+/// The answer to what its client did not take back, but can no longer be heard of.
+fn session_ended() -> Fault {
+    let data = Data { reason: "session_ended", fault: Blame::Gateway, server: None, retry: false };
+    Fault::internal(
+        "the session ended before the call did; send `initialize` to begin a new one",
+        data,
+    )
+}
+
+fn count_failure(error: &CallError) {
+    let reason = error.fault().data.map_or("other", |data| data.reason);
+    metrics::counter!("metamcpd_calls_failed_total", "reason" => reason).increment(1);
+}

@@ -1,0 +1,48 @@
+//! MCP as it is served: two transports of the legacy era over one conversation.
+//!
+//! What a request means is decided in `conversation`; the transports only carry it. It knows no
+//! database: who may come in and what is offered is read from snapshots.
+
+mod answers;
+mod conversation;
+pub mod edge;
+mod guard;
+mod sse;
+mod streamable;
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::web;
+use tokio_util::sync::CancellationToken;
+
+use crate::{conductor::Conductor, upstream::worker::FrameLimits};
+
+/// What every endpoint needs.
+pub struct EndpointState {
+    pub conductor: Arc<Conductor>,
+    pub frames: FrameLimits,
+    pub body_max: usize,
+    pub body_timeout: Duration,
+    /// How long changes of a list are gathered into one announcement.
+    pub debounce: Duration,
+    /// The path before `/metamcp` in the URLs that clients are given.
+    pub path_prefix: String,
+    /// Cancelled when no new conversation may begin.
+    pub draining: CancellationToken,
+    /// Cancelled when what is under way is to end.
+    pub ending: CancellationToken,
+}
+
+/// The routes below `/metamcp`.
+pub fn configure(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/metamcp/{endpoint}/mcp")
+                .route(web::post().to(streamable::post))
+                .route(web::get().to(streamable::get))
+                .route(web::delete().to(streamable::delete)),
+        )
+        .service(web::resource("/metamcp/{endpoint}/sse").route(web::get().to(sse::get)))
+        .service(web::resource("/metamcp/{endpoint}/message").route(web::post().to(sse::post)))
+        .service(web::resource("/metamcp/{endpoint}/api/{rest:.*}").to(answers::not_implemented));
+}

@@ -1,0 +1,202 @@
+//! The root supervisor: an actor for every upstream that is wanted, and a new one for any that
+//! panicked.
+//!
+//! How one upstream is kept alive is its own actor's affair. `plan` decides what is to be done
+//! here, and this actor does it.
+
+pub mod plan;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::{
+    catalogue::tool::Tool,
+    upstream::{
+        Listener, UpstreamSpec,
+        actor::{Launch, Reconfigure, Restart, Start, Stop, Upstream},
+        board::Board,
+        lifecycle::Patience,
+        port::CallOptions,
+    },
+};
+use plan::{Step, plan};
+
+/// How often it is looked for actors that panicked.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Every upstream there is, for whoever wants to read it. A change publishes a new map.
+pub type Roster = Arc<ArcSwap<HashMap<Uuid, Arc<Board>>>>;
+
+pub struct Fleet {
+    patience: Arc<Patience>,
+    calls: CallOptions,
+    launch: Launch,
+    listener: Arc<dyn Listener>,
+    roster: Roster,
+    running: HashMap<Uuid, Addr<Upstream>>,
+    is_draining: bool,
+}
+
+// === Messages ===
+
+/// Makes what runs into what is wanted. `catalogues` are the last good lists of those that have one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Reconcile {
+    pub wanted: Vec<UpstreamSpec>,
+    pub catalogues: HashMap<Uuid, Arc<Vec<Tool>>>,
+}
+
+/// The operator's restart of one upstream. Answers whether there is such a one.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct RestartOne(pub Uuid);
+
+/// Stops everything, and answers when all has stopped.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+#[cfg(test)]
+#[derive(Message)]
+#[rtype(result = "Option<Addr<Upstream>>")]
+struct AddressOf(Uuid);
+
+// === The actor ===
+
+impl Actor for Fleet {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOOK_EVERY, |fleet, _| fleet.replace_the_dead());
+    }
+}
+
+impl Handler<Reconcile> for Fleet {
+    type Result = ResponseFuture<()>;
+
+    fn handle(
+        &mut self,
+        Reconcile { wanted, mut catalogues }: Reconcile,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        if self.is_draining {
+            return Box::pin(async {});
+        }
+        let mut changes = Vec::new();
+        let boards = self.roster.load();
+        let running = boards.iter().map(|(id, board)| (*id, (*board.spec()).clone())).collect();
+        for step in plan(wanted, &running) {
+            match step {
+                Step::Launch(spec) => {
+                    let catalogue = catalogues.remove(&spec.id);
+                    self.launch(Arc::new(Board::new(spec, catalogue, self.calls.clone())));
+                }
+                Step::Change(spec) => {
+                    let upstream = self.running.get(&spec.id);
+                    changes.extend(upstream.map(|one| one.send(Reconfigure(spec))));
+                }
+                Step::Remove(id) => self.remove(id),
+            }
+        }
+        // Who asked goes on when the new names and limits can be read from the boards.
+        Box::pin(async move { drop(join_all(changes).await) })
+    }
+}
+
+impl Handler<RestartOne> for Fleet {
+    type Result = bool;
+
+    fn handle(&mut self, RestartOne(id): RestartOne, _: &mut Self::Context) -> bool {
+        let upstream = self.running.get(&id).filter(|_| !self.is_draining);
+        // An operator's orders are few, and each must arrive.
+        upstream.map(|upstream| upstream.do_send(Restart)).is_some()
+    }
+}
+
+impl Handler<Drain> for Fleet {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
+        self.is_draining = true;
+        let stops: Vec<_> = self.running.values().map(|upstream| upstream.send(Stop)).collect();
+        Box::pin(async move { drop(join_all(stops).await) })
+    }
+}
+
+#[cfg(test)]
+impl Handler<AddressOf> for Fleet {
+    type Result = Option<Addr<Upstream>>;
+
+    fn handle(&mut self, AddressOf(id): AddressOf, _: &mut Self::Context) -> Self::Result {
+        self.running.get(&id).cloned()
+    }
+}
+
+// === What the handlers share ===
+
+impl Fleet {
+    pub fn new(
+        patience: Arc<Patience>,
+        calls: CallOptions,
+        launch: Launch,
+        listener: Arc<dyn Listener>,
+        roster: Roster,
+    ) -> Self {
+        let running = HashMap::new();
+        Self { patience, calls, launch, listener, roster, running, is_draining: false }
+    }
+
+    fn supervise(&self, board: Arc<Board>, after_panic: bool) -> Addr<Upstream> {
+        let (patience, launch) = (self.patience.clone(), self.launch.clone());
+        Upstream::new(board, patience, launch, self.listener.clone(), after_panic).start()
+    }
+
+    fn launch(&mut self, board: Arc<Board>) {
+        let upstream = self.supervise(board.clone(), false);
+        upstream.do_send(Start);
+        self.running.insert(board.id, upstream);
+        self.publish(|boards| drop(boards.insert(board.id, board)));
+    }
+
+    /// The actor's address lives until its worker has ended, and then no longer.
+    fn remove(&mut self, id: Uuid) {
+        self.publish(|boards| drop(boards.remove(&id)));
+        if let Some(upstream) = self.running.remove(&id) {
+            actix::spawn(async move {
+                if upstream.send(Stop).await.is_err() {
+                    tracing::warn!(%id, "the supervisor of a removed upstream had panicked");
+                }
+            });
+        }
+    }
+
+    /// actix does not restart an actor that panicked: its address is dead for good.
+    fn replace_the_dead(&mut self) {
+        if self.is_draining {
+            return;
+        }
+        let dead: Vec<Uuid> =
+            self.running.iter().filter(|(_, one)| !one.connected()).map(|(id, _)| *id).collect();
+        for id in dead {
+            let Some(board) = self.roster.load().get(&id).cloned() else { continue };
+            metrics::counter!("metamcpd_panics_total").increment(1);
+            tracing::error!(server = %board.spec().name, "the supervisor of an upstream panicked; it is made anew");
+            let upstream = self.supervise(board, true);
+            self.running.insert(id, upstream);
+        }
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut HashMap<Uuid, Arc<Board>>)) {
+        let mut boards = HashMap::clone(&self.roster.load());
+        change(&mut boards);
+        self.roster.store(Arc::new(boards));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The fleet, with workers that do nothing but serve; time is virtual.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{cell::Cell, rc::Rc};
+
+use futures_util::FutureExt;
+use tokio::time::sleep;
+
+use super::*;
+use crate::upstream::{
+    Exit, Reason,
+    actor::{Panic, Post},
+    link::Link,
+    port::Outlook,
+    status::{StateWord, Transition},
+    testing::{calls, pipe, spec},
+    worker::News,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Deaf;
+
+impl Listener for Deaf {
+    fn moved(&self, _: &Transition) {}
+    fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
+}
+
+fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
+    tokio::time::pause();
+    let patience = Patience {
+        backoff_min: SECOND,
+        backoff_max: SECOND,
+        failures_burst: 9,
+        burst_window: SECOND,
+        failures_slow: 9,
+        slow_window: SECOND,
+        probe_every: SECOND,
+        probe_every_max: SECOND,
+        steady_after: SECOND,
+    };
+    let launches = Rc::new(Cell::new(0));
+    let counter = launches.clone();
+    let launch: Launch = Rc::new(move |post: Post| {
+        counter.set(counter.get() + 1);
+        async move {
+            let (pipe, _) = pipe(1);
+            (post.tell)(News::Ready { link: Link::Pipe(pipe), version: "2025-11-25" });
+            post.stop.cancelled().await;
+            Exit::of(Reason::Asked)
+        }
+        .boxed_local()
+    });
+    let roster = Roster::default();
+    let fleet = Fleet::new(Arc::new(patience), calls(), launch, Arc::new(Deaf), roster.clone());
+    (fleet.start(), roster, launches)
+}
+
+fn wanting(ids: &[u128]) -> Reconcile {
+    Reconcile { wanted: ids.iter().map(|id| spec(*id)).collect(), catalogues: HashMap::new() }
+}
+
+#[actix::test]
+async fn what_is_wanted_runs_and_what_is_not_does_not() {
+    let (fleet, roster, launches) = fleet();
+    fleet.send(wanting(&[1, 2])).await.unwrap();
+    sleep(SECOND).await;
+    let first = roster.load().get(&Uuid::from_u128(1)).cloned().unwrap();
+    assert_eq!(first.runtime().state, StateWord::Ready);
+
+    fleet.send(wanting(&[2, 3])).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(first.runtime().state, StateWord::Stopped);
+    assert_eq!(roster.load().len(), 2);
+    assert_eq!(launches.get(), 3, "the one that stayed was not touched");
+}
+
+#[actix::test]
+async fn a_supervisor_that_panics_is_made_anew_and_its_upstream_is_ready_again() {
+    let (fleet, roster, launches) = fleet();
+    fleet.send(wanting(&[1])).await.unwrap();
+    sleep(SECOND).await;
+    let id = Uuid::from_u128(1);
+    let doomed = fleet.send(AddressOf(id)).await.unwrap().unwrap();
+    assert!(doomed.send(Panic).await.is_err());
+    sleep(3 * SECOND).await;
+    let board = roster.load().get(&id).cloned().unwrap();
+    assert_eq!((board.runtime().state, launches.get()), (StateWord::Ready, 2));
+    assert!(matches!(board.port.outlook(), Outlook::Up));
+    assert_eq!(
+        board.runtime().last_error.as_deref(),
+        Some("panicked; the supervisor of this upstream panicked")
+    );
+}
+
+#[actix::test]
+async fn a_drain_ends_everything_and_starts_nothing_more() {
+    let (fleet, roster, launches) = fleet();
+    fleet.send(wanting(&[1, 2])).await.unwrap();
+    sleep(SECOND).await;
+    fleet.send(Drain).await.unwrap();
+    fleet.send(wanting(&[1, 2, 3])).await.unwrap();
+    sleep(3 * SECOND).await;
+    assert!(roster.load().values().all(|board| board.runtime().state == StateWord::Stopped));
+    assert_eq!(launches.get(), 2);
+}

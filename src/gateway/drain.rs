@@ -1,0 +1,65 @@
+//! The end of a gateway: what was begun is finished or failed in bounded time, and nothing is left.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Gateway;
+use crate::fleet::Drain;
+
+/// How often it is looked whether calls are still under way.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How long answers and ends of streams may take to leave.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long upstreams may take to end, beyond the graces that they are given themselves.
+const UPSTREAMS_END: Duration = Duration::from_secs(20);
+
+/// How long what is still to be remembered may take.
+const JOURNAL_END: Duration = Duration::from_secs(3);
+
+impl Gateway {
+    /// Serves until `shutdown`, then drains. `hurry` ends the patience with what is under way.
+    pub async fn run_until(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) {
+        shutdown.await;
+        tracing::info!("stopping: nothing new begins, what is under way may finish");
+        self.tokens.draining.cancel();
+        self.server.pause().await;
+        tokio::select! {
+            () = self.calls_finish() => {}
+            () = sleep(self.drain_grace) => tracing::warn!("some calls did not finish in time"),
+            () = hurry => tracing::warn!("told to hurry: calls that are under way are ended"),
+        }
+        self.tokens.ending.cancel();
+        drop(timeout(FAREWELL, self.calls_finish()).await);
+        self.conductor.sessions.end_where(|_| true);
+
+        let server = timeout(FAREWELL, self.server.stop(true));
+        let upstreams = timeout(UPSTREAMS_END, self.fleet.send(Drain));
+        let (served, ended) = tokio::join!(server, upstreams);
+        if served.is_err() {
+            tracing::warn!("some connections were cut");
+        }
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::warn!("some upstreams did not end in time; their lifelines end them");
+        }
+        self.conductor.journal.close(JOURNAL_END).await;
+        if let Err(error) = self.conductor.store.clone().close().await {
+            tracing::warn!(%error, "the database was not closed in order");
+        }
+        tracing::info!("stopped");
+    }
+
+    async fn calls_finish(&self) {
+        let began = Instant::now();
+        while self.conductor.sessions.in_flight() > 0 {
+            sleep(LOOK_EVERY).await;
+        }
+        tracing::debug!(waited = ?began.elapsed(), "no call is under way");
+    }
+}

@@ -1,0 +1,77 @@
+//! Turns away, before anything else is done, requests that are not meant for us, and tells the
+//! browsers of pages that may call us so (Fetch standard, CORS).
+
+use std::sync::Arc;
+
+use actix_web::{
+    Error, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{self, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN},
+    },
+    middleware::Next,
+};
+
+use crate::endpoint::edge::Edge;
+
+/// What a page may send, beyond what every page may.
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Authorization, Content-Type, X-API-Key, Mcp-Session-Id, MCP-Protocol-Version, Last-Event-ID",
+);
+
+/// What a page may read, beyond what every page may.
+const RESPONSE_HEADERS: HeaderValue =
+    HeaderValue::from_static("Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After");
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
+
+pub async fn judge(
+    edge: Arc<Edge>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let verdict = {
+        let values = |name: HeaderName| -> Vec<&str> {
+            // What is no text is no host and no origin of ours.
+            request.headers().get_all(name).map(|value| value.to_str().unwrap_or("")).collect()
+        };
+        let mut hosts = values(HOST);
+        if let (true, Some(authority)) = (hosts.is_empty(), request.uri().authority()) {
+            // HTTP/2 names the host in the request's target.
+            hosts.push(authority.as_str());
+        }
+        edge.judge(&hosts, &values(ORIGIN))
+    };
+    if let Err(refused) = verdict {
+        metrics::counter!("metamcpd_requests_refused_total").increment(1);
+        let body = serde_json::json!({
+            "code": "forbidden", "message": refused.to_string(), "details": [],
+        });
+        return Ok(request.into_response(HttpResponse::Forbidden().json(body)));
+    }
+    let Some(origin) = request.headers().get(ORIGIN).cloned() else {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    let asks_first = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = match asks_first {
+        true => request.into_response(HttpResponse::NoContent().finish()),
+        false => next.call(request).await?.map_into_boxed_body(),
+    };
+    let headers = response.headers_mut();
+    if asks_first {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+    }
+    allow(headers, origin);
+    Ok(response)
+}
+
+/// Never with credentials: a key is sent by the page itself, and cookies are nothing to us.
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}

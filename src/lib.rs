@@ -1,0 +1,43 @@
+//! The gateway, room by room, in the order in which a stranger reads it.
+//!
+//! Arrows between rooms run one way, from the end of this list to its beginning; a test holds them.
+//!
+//! - The pure rooms know no actor, no runtime, no database and no clock: [`wire`] (JSON-RPC and its
+//!   framings as bytes), [`catalogue`] (tools, their names, routes), [`access`] (who may come in),
+//!   [`import`] (other clients' files).
+//! - [`egress`] is the one door for outbound connections. [`upstream`] keeps one server alive and
+//!   speaks to it; it knows no database and no client. [`identity`] knows keys and secrets, and no
+//!   database. [`store`] is the only room that names one.
+//! - [`fleet`] supervises all upstreams, [`namespace`] merges them, [`session`] is a client's
+//!   conversation. None of them knows HTTP as it is served.
+//! - [`conductor`] makes what the rows say into what runs.
+//! - [`endpoint`] serves MCP, [`admin`] serves operators, [`operator`] is the operator's own door.
+//!   They do not know each other.
+//! - [`gateway`] builds all of it and drains it; [`cli`] is what people type. [`settings`],
+//!   [`telemetry`] and [`data_dir`] are read by those two only.
+
+pub mod access;
+pub mod catalogue;
+pub mod import;
+pub mod wire;
+
+pub mod egress;
+pub mod identity;
+pub mod store;
+pub mod upstream;
+
+pub mod fleet;
+pub mod namespace;
+pub mod session;
+
+pub mod conductor;
+
+pub mod admin;
+pub mod endpoint;
+pub mod operator;
+
+pub mod cli;
+pub mod data_dir;
+pub mod gateway;
+pub mod settings;
+pub mod telemetry;

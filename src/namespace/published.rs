@@ -1,0 +1,34 @@
+//! The snapshot that calls read.
+
+use std::sync::Arc;
+
+use crate::{
+    catalogue::{
+        naming::Hidden,
+        routes::{Route, Routes},
+    },
+    upstream::board::Board,
+};
+
+/// A namespace at one moment. It never changes; a newer one takes its place.
+pub struct Published {
+    pub routes: Routes,
+    /// The upstreams that routes point to by their index.
+    pub boards: Vec<Arc<Board>>,
+    /// Tools that no client can see, for operators.
+    pub hidden: Vec<Hidden>,
+    /// Whether a list made of it leaves out no upstream that may still come.
+    pub is_settled: bool,
+}
+
+impl Published {
+    pub fn empty() -> Self {
+        Self { routes: Routes::empty(), boards: Vec::new(), hidden: Vec::new(), is_settled: false }
+    }
+
+    /// Where a call of this shown name goes.
+    pub fn find(&self, shown_name: &str) -> Option<(Arc<Board>, Route)> {
+        let route = self.routes.find(shown_name)?;
+        Some((self.boards.get(route.member)?.clone(), route.clone()))
+    }
+}

@@ -1,0 +1,157 @@
+//! The namespace, over boards that the test writes on; time is virtual.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::upstream::testing;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Memory {
+    names: Mutex<Vec<String>>,
+}
+
+impl NamesKeeper for Memory {
+    fn named(&self, _: Uuid, _: Naming, names: &KnownNames) {
+        let mut shown: Vec<String> = names.iter().map(|(_, _, shown)| shown.to_owned()).collect();
+        shown.sort();
+        *self.names.lock().unwrap() = shown;
+    }
+}
+
+struct Scene {
+    roster: Roster,
+    memory: Arc<Memory>,
+    handle: NamespaceHandle,
+}
+
+fn board(id: u128) -> Arc<Board> {
+    Arc::new(Board::new(testing::spec(id), None, testing::calls()))
+}
+
+fn tools(names: &[&str]) -> Arc<Vec<Tool>> {
+    let tool = |name: &&str| Tool::parse(format!(r#"{{"name":"{name}"}}"#).into()).unwrap();
+    Arc::new(names.iter().map(tool).collect())
+}
+
+/// A namespace of two upstreams that nothing is known of yet.
+fn scene(naming: Naming) -> Scene {
+    tokio::time::pause();
+    let roster = Roster::default();
+    roster.store(Arc::new([1, 2].into_iter().map(|id| (Uuid::from_u128(id), board(id))).collect()));
+    let memory = Arc::new(Memory::default());
+    let options = NamespaceOptions { names_max: 48, first_wait: 2 * SECOND };
+    let handle =
+        Namespace::start(spec(naming, &[1, 2]), options, roster.clone(), memory.clone(), 0);
+    Scene { roster, memory, handle }
+}
+
+fn spec(naming: Naming, members: &[u128]) -> NamespaceSpec {
+    let member = |id: &u128| MemberSpec { server: Uuid::from_u128(*id), active: true };
+    NamespaceSpec {
+        id: Uuid::from_u128(9),
+        naming,
+        members: members.iter().map(member).collect(),
+        known: KnownNames::default(),
+        inactive_tools: HashMap::new(),
+    }
+}
+
+impl Scene {
+    fn board(&self, id: u128) -> Arc<Board> {
+        self.roster.load().get(&Uuid::from_u128(id)).cloned().unwrap()
+    }
+
+    async fn lists(&self, id: u128, names: &[&str]) {
+        self.board(id).set_catalogue(tools(names));
+        self.handle.actor.send(UpstreamChanged(Uuid::from_u128(id))).await.unwrap();
+    }
+
+    fn shows(&self, name: &str) -> bool {
+        self.handle.published.load().find(name).is_some()
+    }
+}
+
+/// The clock of the tests goes by milliseconds.
+#[track_caller]
+fn took(began: Instant, duration: Duration) {
+    let elapsed = began.elapsed();
+    assert!(elapsed >= duration && elapsed - duration < SECOND / 100, "it took {elapsed:?}");
+}
+
+#[actix::test]
+async fn a_first_list_waits_for_what_may_still_come_and_no_longer_than_its_time() {
+    let scene = scene(Naming::Always);
+    assert!(!scene.handle.published.load().is_settled);
+    scene.lists(1, &["a"]).await;
+    let began = Instant::now();
+    let published = scene.handle.actor.send(AwaitFirst).await.unwrap();
+    took(began, 2 * SECOND);
+    assert!(published.find("u1__a").is_some());
+
+    // The wait is counted from the upstream's start, so a later list does not wait again.
+    scene.handle.actor.send(AwaitFirst).await.unwrap();
+    took(began, 2 * SECOND);
+}
+
+#[actix::test]
+async fn a_first_list_ends_its_wait_when_the_last_has_failed_or_come() {
+    let scene = scene(Naming::Always);
+    let began = Instant::now();
+    let (published, ()) = tokio::join!(scene.handle.actor.send(AwaitFirst), async {
+        tokio::time::sleep(SECOND / 2).await;
+        scene.lists(1, &["a"]).await;
+        scene.board(2).settle();
+    });
+    took(began, SECOND / 2);
+    let published = published.unwrap();
+    assert!(published.is_settled && published.find("u1__a").is_some());
+}
+
+#[actix::test]
+async fn only_a_list_that_differs_is_announced() {
+    let scene = scene(Naming::Always);
+    scene.lists(1, &["a"]).await;
+    let count = *scene.handle.changes.borrow();
+    scene.lists(1, &["a"]).await;
+    assert_eq!(*scene.handle.changes.borrow(), count);
+    scene.lists(1, &["a", "b"]).await;
+    assert_eq!(*scene.handle.changes.borrow(), count + 1);
+}
+
+#[actix::test]
+async fn a_name_is_kept_while_its_tool_is_away_and_given_back_when_its_server_leaves() {
+    let scene = scene(Naming::OnConflict);
+    scene.lists(1, &["same"]).await;
+    scene.lists(2, &["same"]).await;
+    assert_eq!(*scene.memory.names.lock().unwrap(), ["same", "u2__same"]);
+    scene.lists(1, &[]).await;
+    assert!(!scene.shows("same") && scene.shows("u2__same"));
+
+    let left = spec(Naming::OnConflict, &[2]);
+    scene.handle.actor.send(Reconfigure(left)).await.unwrap();
+    scene.lists(2, &["same", "other"]).await;
+    assert!(scene.shows("u2__same"), "a name that was given stays");
+    scene.handle.actor.send(Reconfigure(spec(Naming::Never, &[2]))).await.unwrap();
+    assert!(scene.shows("same"));
+}
+
+#[actix::test]
+async fn a_name_that_is_not_listed_goes_on_only_where_it_can_mean_nothing_else() {
+    let scene = scene(Naming::Never);
+    let resolve = async |name: &str| {
+        let resolve = Resolve { name: name.into() };
+        scene.handle.actor.send(resolve).await.unwrap()
+    };
+    assert!(resolve("hidden").await.is_none(), "two servers could have it");
+    scene.handle.actor.send(Reconfigure(spec(Naming::Never, &[1]))).await.unwrap();
+    let (board, route) = resolve("hid\"den").await.unwrap();
+    assert_eq!((board.id, &route.tool_json[..]), (Uuid::from_u128(1), &br#""hid\"den""#[..]));
+    scene.handle.actor.send(Reconfigure(spec(Naming::Always, &[1]))).await.unwrap();
+    assert!(resolve("hidden").await.is_none());
+}

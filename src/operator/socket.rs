@@ -1,0 +1,128 @@
+//! The operator's own door: a socket in the data directory, one JSON line in and one out.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+
+use super::make_key;
+use crate::{conductor::Conductor, data_dir::socket_path, store::KeyKind};
+
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of one line.
+const LINE_MAX: u64 = 64 * 1024;
+
+/// What is asked of the running daemon.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    CreateKey { name: String, kind: Kind },
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Kind {
+    Client,
+    Admin,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Key(String),
+    Refused(String),
+}
+
+impl From<Kind> for KeyKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Client => Self::Client,
+            Kind::Admin => Self::Admin,
+        }
+    }
+}
+
+/// Opens the socket. What an earlier daemon left there is taken away: the directory is ours.
+pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
+    let path = socket_path(data_dir);
+    match std::fs::remove_file(&path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(&path)?;
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, owner_only)?;
+    Ok(listener)
+}
+
+/// Serves the socket for as long as the daemon runs, one order at a time.
+pub async fn serve(listener: UnixListener, conductor: Arc<Conductor>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Ok(Err(error)) = timeout(PATIENCE, take_order(stream, &conductor)).await {
+                    tracing::warn!(%error, "an order by the operator's socket was not taken");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the operator's socket does not accept");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn take_order(mut stream: UnixStream, conductor: &Conductor) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    BufReader::new(read.take(LINE_MAX)).read_line(&mut line).await?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(Order::CreateKey { name, kind }) => {
+            match make_key(&conductor.store, &name, kind.into()).await {
+                Ok(key) => {
+                    if let Err(error) = conductor.reconcile().await {
+                        tracing::warn!(%error, "a new key takes effect when the database is back");
+                    }
+                    Answer::Key(key.expose().to_owned())
+                }
+                Err(error) => Answer::Refused(error.to_string()),
+            }
+        }
+        Err(error) => Answer::Refused(format!("the order cannot be read: {error}")),
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Gives an order to the daemon that uses this data directory. `None` when none does.
+pub async fn ask(data_dir: &Path, order: &Order) -> io::Result<Option<Answer>> {
+    let mut stream = match UnixStream::connect(socket_path(data_dir)).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let exchange = async {
+        let mut line = serde_json::to_vec(order)?;
+        line.push(b'\n');
+        stream.write_all(&line).await?;
+        let mut answer = String::new();
+        BufReader::new(stream.take(LINE_MAX)).read_line(&mut answer).await?;
+        Ok::<_, io::Error>(serde_json::from_str(&answer)?)
+    };
+    timeout(PATIENCE, exchange).await?.map(Some)
+}

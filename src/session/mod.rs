@@ -1,0 +1,243 @@
+//! The conversations of legacy clients: who began one, what it has in flight, and when it ends.
+//!
+//! A session is not authentication: whoever presents its id must also be the principal that began
+//! it, on the same endpoint, or is told that there is no such session.
+
+mod registry;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use registry::{SessionError, Sessions};
+
+use crate::access::Principal;
+
+/// The limits of `sessions` in the settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionOptions {
+    /// A session that nobody has used for so long, and no stream is open of, ends.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+    /// A session ends after so long, whatever it is doing.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// Sessions of one principal; the one that was not used for longest makes room.
+    pub per_principal_max: usize,
+    pub total_max: usize,
+    /// Requests of one session that have no answer yet.
+    pub in_flight_max: usize,
+    /// The pace of comments on a stream that has nothing else to say.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Messages that wait for a client to read its SSE stream before it is closed as too slow.
+    pub stream_buffer: usize,
+}
+
+/// Over which of the two served transports a session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    StreamableHttp,
+    Sse,
+}
+
+/// One client's conversation.
+pub struct Session {
+    pub id: Arc<str>,
+    pub endpoint: Uuid,
+    pub principal: Principal,
+    pub via: Via,
+    pub began: Instant,
+    /// The revision that was agreed on, once `initialize` was answered.
+    version: Mutex<Option<&'static str>>,
+    used: Mutex<Instant>,
+    /// Requests that have no outcome yet, by the client's own id. An id may be in use more than
+    /// once: some clients give every request the same.
+    in_flight: Mutex<HashMap<Box<[u8]>, Vec<Pending>>>,
+    in_flight_max: usize,
+    next_request: AtomicU64,
+    /// Cancelled when the session ends.
+    pub ended: CancellationToken,
+    /// Counts standing streams. Only the newest one is served.
+    newest_stream: watch::Sender<u64>,
+    streams: AtomicU64,
+    /// The list that the client has seen or has been told of, by its namespace's count.
+    announced: AtomicU64,
+    /// The way to the client, of a session over SSE.
+    outbox: Option<mpsc::Sender<Bytes>>,
+}
+
+/// A request without an outcome: its number within the session, and how it is cancelled.
+type Pending = (u64, CancellationToken);
+
+/// A request on its way. Dropping it forgets the request.
+pub struct InFlight {
+    session: Arc<Session>,
+    id: Box<[u8]>,
+    number: u64,
+    pub cancel: CancellationToken,
+}
+
+impl Session {
+    fn new(
+        id: Arc<str>,
+        endpoint: Uuid,
+        principal: Principal,
+        via: Via,
+        in_flight_max: usize,
+        outbox: Option<mpsc::Sender<Bytes>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            id,
+            endpoint,
+            principal,
+            via,
+            began: now,
+            version: Mutex::new(None),
+            used: Mutex::new(now),
+            in_flight: Mutex::default(),
+            in_flight_max,
+            next_request: AtomicU64::new(0),
+            ended: CancellationToken::new(),
+            newest_stream: watch::channel(0).0,
+            streams: AtomicU64::new(0),
+            announced: AtomicU64::new(0),
+            outbox,
+        }
+    }
+
+    pub fn version(&self) -> Option<&'static str> {
+        *lock(&self.version)
+    }
+
+    pub fn agree_on(&self, version: &'static str) {
+        *lock(&self.version) = Some(version);
+    }
+
+    pub fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    pub fn last_used(&self) -> Instant {
+        *lock(&self.used)
+    }
+
+    /// Notes a request, so that the client can cancel it by its id. `None` when it has as many
+    /// without an answer as it may.
+    pub fn begin(self: &Arc<Self>, id: &[u8]) -> Option<InFlight> {
+        let mut in_flight = lock(&self.in_flight);
+        if in_flight.values().map(Vec::len).sum::<usize>() >= self.in_flight_max {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "sessions.in_flight_max")
+                .increment(1);
+            return None;
+        }
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+        // A session that ends takes its requests with it.
+        let cancel = self.ended.child_token();
+        in_flight.entry(id.into()).or_default().push((number, cancel.clone()));
+        Some(InFlight { session: self.clone(), id: id.into(), number, cancel })
+    }
+
+    /// How many requests have no outcome yet.
+    pub fn in_flight(&self) -> usize {
+        lock(&self.in_flight).values().map(Vec::len).sum()
+    }
+
+    /// Whether a request with this id has no outcome yet.
+    pub fn has_in_flight(&self, id: &[u8]) -> bool {
+        lock(&self.in_flight).contains_key(id)
+    }
+
+    /// Cancels what the client has in flight under this id. An unknown one is ignored, as the
+    /// request may have ended in the meantime (basic/utilities/cancellation).
+    pub fn cancel(&self, id: &[u8]) {
+        for (_, cancel) in lock(&self.in_flight).remove(id).unwrap_or_default() {
+            cancel.cancel();
+        }
+    }
+
+    /// Begins a standing stream, which ends the one before. Its end is seen by the number.
+    pub fn open_stream(&self) -> (u64, watch::Receiver<u64>) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        self.newest_stream.send_modify(|newest| *newest += 1);
+        let newest = self.newest_stream.subscribe();
+        let number = *newest.borrow();
+        (number, newest)
+    }
+
+    pub fn close_stream(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.touch();
+    }
+
+    pub fn has_stream(&self) -> bool {
+        self.streams.load(Ordering::Relaxed) > 0
+    }
+
+    /// The client has seen the list of this count.
+    pub fn saw_list(&self, count: u64) {
+        self.announced.fetch_max(count, Ordering::Relaxed);
+    }
+
+    pub fn announced(&self) -> u64 {
+        self.announced.load(Ordering::Relaxed)
+    }
+
+    /// Puts a message on the SSE stream. A client that does not read loses its session, with the
+    /// cause counted, rather than a message.
+    pub fn push(&self, event: Bytes) {
+        let Some(outbox) = &self.outbox else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = outbox.try_send(event) {
+            metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
+            tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
+            self.ended.cancel();
+        }
+    }
+
+    /// Enough of the id to tell sessions apart in a log, and too little to use one.
+    pub fn short(&self) -> &str {
+        self.id.get(..8).unwrap_or_default()
+    }
+}
+
+impl InFlight {
+    /// Whether it was cancelled by the end of its session rather than by its client.
+    pub fn is_orphaned(&self) -> bool {
+        self.session.ended.is_cancelled()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // A session is idle from the end of its last call, however long that took.
+        self.session.touch();
+        let mut in_flight = lock(&self.session.in_flight);
+        if let Some(requests) = in_flight.get_mut(&self.id) {
+            requests.retain(|(number, _)| *number != self.number);
+            if requests.is_empty() {
+                in_flight.remove(&self.id);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these hold is whole whenever the lock is free, even after a panic elsewhere.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,490 @@
+//! Finds, makes, changes and removes namespaces.
+//!
+//! Names are unique for each owner. Who may be a member is `members`' business, what was decided
+//! about single tools `policies`'.
+
+use entity::{endpoint, namespace};
+use sea_orm::ActiveValue::{Set, Unchanged};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
+};
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::error::StoreError;
+use super::members::{self, Member, Membership};
+use super::page::{Page, PageRequest};
+use super::rules::{Name, Problem, refuse_nul};
+use super::words::Naming;
+use super::{Store, now};
+
+const WHAT: &str = "namespace";
+
+/// A named group of servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Namespace {
+    pub uuid: Uuid,
+    pub name: String,
+    pub description: Option<String>,
+    pub naming: Naming,
+    /// None for what is public.
+    pub user_id: Option<String>,
+    /// In the order in which their tools are listed.
+    pub servers: Vec<Member>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNamespace {
+    pub name: String,
+    pub description: Option<String>,
+    pub naming: Naming,
+    pub user_id: Option<String>,
+    pub servers: Vec<Membership>,
+}
+
+/// None leaves a field as it is, `Some(None)` clears it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespacePatch {
+    pub name: Option<String>,
+    pub description: Option<Option<String>>,
+    pub naming: Option<Naming>,
+    pub user_id: Option<Option<String>>,
+}
+
+/// Which namespaces are asked for; every field that is given has to match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceFilter {
+    pub name: Option<String>,
+    /// `Some(None)` asks for what is public.
+    pub user_id: Option<Option<String>>,
+}
+
+impl Store {
+    /// Oldest first.
+    #[cfg(test)]
+    pub async fn namespaces(&self, page: &PageRequest) -> Result<Page<Namespace>, StoreError> {
+        self.namespaces_where(&NamespaceFilter::default(), page).await
+    }
+
+    /// Oldest first.
+    pub async fn namespaces_where(
+        &self,
+        filter: &NamespaceFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Namespace>, StoreError> {
+        let limit = page.limit()?;
+        let mut query = namespace::Entity::find()
+            .order_by_asc(namespace::Column::Uuid)
+            .limit(limit.saturating_add(1));
+        if let Some(after) = page.after()? {
+            query = query.filter(namespace::Column::Uuid.gt(Uuid::from_bytes(after)));
+        }
+        if let Some(name) = &filter.name {
+            query = query.filter(namespace::Column::Name.eq(name));
+        }
+        match &filter.user_id {
+            Some(Some(user_id)) => query = query.filter(namespace::Column::UserId.eq(user_id)),
+            Some(None) => query = query.filter(namespace::Column::UserId.is_null()),
+            None => {}
+        }
+        let snapshot = self.snapshot().await?;
+        let rows = query.all(&snapshot).await?;
+        let page = Page::cut(rows, limit, |row| row.uuid.into_bytes());
+        let items = with_members(&snapshot, page.items).await?;
+        Ok(Page { items, next_cursor: page.next_cursor })
+    }
+
+    /// By uuid or by name.
+    ///
+    /// # Errors
+    /// `Ambiguous` for a name that several owners use.
+    pub async fn namespace(&self, id: &str) -> Result<Namespace, StoreError> {
+        let query = namespace::Entity::find();
+        let query = match Uuid::try_parse(id) {
+            Ok(uuid) => query.filter(namespace::Column::Uuid.eq(uuid)),
+            Err(_) => query.filter(namespace::Column::Name.eq(id)),
+        };
+        let snapshot = self.snapshot().await?;
+        let rows = query.limit(2).all(&snapshot).await?;
+        if rows.len() > 1 {
+            return Err(StoreError::Ambiguous { what: WHAT, name: id.to_owned() });
+        }
+        let found = with_members(&snapshot, rows).await?;
+        found.into_iter().next().ok_or_else(|| StoreError::not_found(WHAT, id))
+    }
+
+    pub async fn create_namespace(&self, new: NewNamespace) -> Result<Namespace, StoreError> {
+        check(&new.name, new.description.as_deref(), new.user_id.as_deref())?;
+        let at = now();
+        let row = namespace::Model {
+            uuid: Uuid::now_v7(),
+            name: new.name,
+            description: new.description,
+            naming: new.naming.as_str().to_owned(),
+            user_id: new.user_id,
+            created_at: at,
+            updated_at: at,
+        };
+        let transaction = self.write().await?;
+        let name = row.name.clone();
+        let row = row
+            .into_active_model()
+            .insert(&transaction)
+            .await
+            .map_err(|error| StoreError::of_write(error, &name))?;
+        members::place(&transaction, &row, &new.servers).await?;
+        finished(transaction, row).await
+    }
+
+    pub async fn patch_namespace(
+        &self,
+        uuid: Uuid,
+        patch: NamespacePatch,
+    ) -> Result<Namespace, StoreError> {
+        let transaction = self.write().await?;
+        let before = existing(&transaction, uuid).await?;
+        let naming = match patch.naming {
+            Some(naming) => naming.as_str().to_owned(),
+            None => before.naming,
+        };
+        let after = namespace::Model {
+            uuid,
+            name: patch.name.unwrap_or(before.name),
+            description: patch.description.unwrap_or(before.description),
+            naming,
+            user_id: patch.user_id.unwrap_or_else(|| before.user_id.clone()),
+            created_at: before.created_at,
+            updated_at: now(),
+        };
+        check(&after.name, after.description.as_deref(), after.user_id.as_deref())?;
+        if after.user_id != before.user_id {
+            refuse_stranded(&transaction, &after).await?;
+        }
+        let changed = namespace::ActiveModel {
+            uuid: Unchanged(uuid),
+            name: Set(after.name.clone()),
+            description: Set(after.description),
+            naming: Set(after.naming),
+            user_id: Set(after.user_id),
+            updated_at: Set(after.updated_at),
+            ..Default::default()
+        };
+        let row = changed
+            .update(&transaction)
+            .await
+            .map_err(|error| StoreError::of_write(error, &after.name))?;
+        finished(transaction, row).await
+    }
+
+    /// Makes the members exactly these, in this order.
+    pub async fn set_members(
+        &self,
+        uuid: Uuid,
+        members: &[Membership],
+    ) -> Result<Namespace, StoreError> {
+        let transaction = self.write().await?;
+        let mut row = existing(&transaction, uuid).await?;
+        if members::place(&transaction, &row, members).await? {
+            row.updated_at = now();
+            namespace::Entity::update_many()
+                .col_expr(namespace::Column::UpdatedAt, Expr::value(row.updated_at))
+                .filter(namespace::Column::Uuid.eq(uuid))
+                .exec(&transaction)
+                .await?;
+        }
+        finished(transaction, row).await
+    }
+
+    /// Removes a namespace with its endpoints, memberships and policies. Its servers stay.
+    pub async fn delete_namespace(&self, uuid: Uuid) -> Result<(), StoreError> {
+        let transaction = self.write().await?;
+        let deleted = namespace::Entity::delete_by_id(uuid).exec(&transaction).await?;
+        transaction.commit().await?;
+        match deleted.rows_affected {
+            0 => Err(StoreError::not_found(WHAT, uuid)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Namespaces with their members, in the order of the rows.
+pub(super) async fn with_members(
+    connection: &impl ConnectionTrait,
+    rows: Vec<namespace::Model>,
+) -> Result<Vec<Namespace>, StoreError> {
+    let mut members = members::of(connection, rows.iter().map(|row| row.uuid)).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Namespace {
+                uuid: row.uuid,
+                name: row.name,
+                description: row.description,
+                naming: Naming::stored("namespaces.naming", &row.naming)?,
+                user_id: row.user_id,
+                servers: members.remove(&row.uuid).unwrap_or_default(),
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+            })
+        })
+        .collect()
+}
+
+fn check(name: &str, description: Option<&str>, user_id: Option<&str>) -> Result<(), StoreError> {
+    let mut problems = Vec::new();
+    problems.extend(Name::parse(name).err());
+    problems.extend(refuse_nul("description", description));
+    problems.extend(refuse_nul("user_id", user_id));
+    if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
+}
+
+async fn existing(
+    connection: &impl ConnectionTrait,
+    uuid: Uuid,
+) -> Result<namespace::Model, StoreError> {
+    namespace::Entity::find_by_id(uuid)
+        .one(connection)
+        .await?
+        .ok_or_else(|| StoreError::not_found(WHAT, uuid))
+}
+
+async fn finished(
+    transaction: sea_orm::DatabaseTransaction,
+    row: namespace::Model,
+) -> Result<Namespace, StoreError> {
+    let uuid = row.uuid;
+    let found = with_members(&transaction, vec![row]).await?;
+    transaction.commit().await?;
+    found.into_iter().next().ok_or_else(|| StoreError::not_found(WHAT, uuid))
+}
+
+/// A change of owner must leave every member and every endpoint in its right place.
+async fn refuse_stranded(
+    connection: &impl ConnectionTrait,
+    after: &namespace::Model,
+) -> Result<(), StoreError> {
+    let members: Vec<Membership> = members::of(connection, [after.uuid])
+        .await?
+        .into_values()
+        .flatten()
+        .map(|member| Membership { server: member.server, status: member.status })
+        .collect();
+    match members::refuse(connection, after.user_id.as_deref(), &members).await {
+        Err(StoreError::Invalid(_)) => {
+            return Err(StoreError::invalid(Problem::new(
+                "user_id",
+                "it holds servers that the new owner may not use",
+            )));
+        }
+        other => other?,
+    }
+    let Some(owner) = after.user_id.as_deref() else { return Ok(()) };
+    let endpoints = endpoint::Entity::find()
+        .filter(endpoint::Column::NamespaceUuid.eq(after.uuid))
+        .all(connection)
+        .await?;
+    match endpoints.iter().find(|endpoint| endpoint.user_id.as_deref() != Some(owner)) {
+        None => Ok(()),
+        Some(endpoint) => Err(StoreError::invalid(Problem::new(
+            "user_id",
+            format!("the endpoint `{}` leads to it, and belongs to others", endpoint.name),
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashMap;
+
+    use entity::namespace_server_mapping as mapping;
+
+    use super::*;
+    use crate::store::testing::{
+        add_user, group, members as members_of, no_one, on_both, owned, process, refused,
+    };
+    use crate::store::{NewEndpoint, Server, Status};
+
+    async fn three(store: &Store) -> [Server; 3] {
+        let mut servers = Vec::new();
+        for name in ["a", "b", "c"] {
+            servers.push(store.create_server(process(name)).await.unwrap());
+        }
+        servers.try_into().unwrap()
+    }
+
+    fn names(namespace: &Namespace) -> Vec<&str> {
+        namespace.servers.iter().map(|member| member.name.as_str()).collect()
+    }
+
+    fn to_owner(owner: Option<&str>) -> NamespacePatch {
+        NamespacePatch { user_id: Some(owner.map(str::to_owned)), ..NamespacePatch::default() }
+    }
+
+    #[tokio::test]
+    async fn a_namespace_holds_its_servers_in_order() {
+        on_both(async |store| {
+            let [a, b, c] = three(&store).await;
+            let made = store.create_namespace(group("all", &[&c, &a, &b])).await.unwrap();
+            assert_eq!(names(&made), ["c", "a", "b"]);
+            assert_eq!(store.namespace("all").await.unwrap(), made);
+            assert_eq!(store.namespace(&made.uuid.to_string()).await.unwrap(), made);
+            let page = store.namespaces(&PageRequest::default()).await.unwrap();
+            assert_eq!(page.items, [made]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_member_that_stays_keeps_its_row() {
+        on_both(async |store| {
+            let [a, b, c] = three(&store).await;
+            let made = store.create_namespace(group("all", &[&a, &b])).await.unwrap();
+            let rows = async || -> HashMap<Uuid, Uuid> {
+                let rows = mapping::Entity::find().all(store.reader()).await.unwrap();
+                rows.into_iter().map(|row| (row.mcp_server_uuid, row.uuid)).collect()
+            };
+            let before = rows().await;
+
+            let mut wanted = members_of(&[&c, &b]);
+            wanted[1].status = Status::Inactive;
+            let set = store.set_members(made.uuid, &wanted).await.unwrap();
+
+            assert_eq!(names(&set), ["c", "b"]);
+            assert_eq!(set.servers[1].status, Status::Inactive);
+            assert!(set.updated_at > made.updated_at);
+            let after = rows().await;
+            assert_eq!(after.get(&b.uuid), before.get(&b.uuid));
+            assert!(!after.contains_key(&a.uuid) && after.contains_key(&c.uuid));
+
+            let again = store.set_members(made.uuid, &wanted).await.unwrap();
+            assert_eq!(again, set, "nothing changed, so nothing was touched");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_public_namespace_holds_only_public_servers() {
+        on_both(async |store| {
+            add_user(&store, "ann").await;
+            add_user(&store, "bob").await;
+            let public = store.create_server(process("a")).await.unwrap();
+            let anns = store.create_server(owned(process("b"), "ann")).await.unwrap();
+            let bobs = store.create_server(owned(process("c"), "bob")).await.unwrap();
+
+            let refusal = store.create_namespace(group("x", &[&public, &anns])).await;
+            assert_eq!(refused(refusal), ["servers[1].server"]);
+            let page = store.namespaces(&PageRequest::default()).await.unwrap();
+            assert!(page.items.is_empty(), "what was refused leaves nothing behind");
+
+            let mut private = group("x", &[&public, &anns]);
+            private.user_id = Some("ann".to_owned());
+            let private = store.create_namespace(private).await.unwrap();
+            let refusal = store.set_members(private.uuid, &members_of(&[&public, &bobs])).await;
+            assert_eq!(refused(refusal), ["servers[1].server"]);
+
+            let refusal = store.patch_namespace(private.uuid, to_owner(None)).await;
+            assert_eq!(refused(refusal), ["user_id"]);
+            store.set_members(private.uuid, &members_of(&[&public])).await.unwrap();
+            store.patch_namespace(private.uuid, to_owner(None)).await.unwrap();
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn members_that_make_no_sense_are_refused_one_by_one() {
+        on_both(async |store| {
+            let [a, b, _] = three(&store).await;
+            let made = store.create_namespace(group("all", &[&a])).await.unwrap();
+            let mut wanted = members_of(&[&b, &b]);
+            wanted.push(Membership { server: no_one(), status: Status::Active });
+            let refusal = store.set_members(made.uuid, &wanted).await;
+            assert_eq!(refused(refusal), ["servers[1].server", "servers[2].server"]);
+            assert_eq!(names(&store.namespace("all").await.unwrap()), ["a"]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_public_name_is_really_unique() {
+        on_both(async |store| {
+            add_user(&store, "ann").await;
+            let made = store.create_namespace(group("all", &[])).await.unwrap();
+            let taken = store.create_namespace(group("all", &[])).await;
+            assert!(matches!(taken, Err(StoreError::Conflict { field: "name", .. })));
+
+            let mut anns = group("all", &[]);
+            anns.user_id = Some("ann".to_owned());
+            let anns = store.create_namespace(anns).await.unwrap();
+            assert!(matches!(store.namespace("all").await, Err(StoreError::Ambiguous { .. })));
+            let taken = store.patch_namespace(anns.uuid, to_owner(None)).await;
+            assert!(matches!(taken, Err(StoreError::Conflict { .. })));
+            assert_eq!(store.namespace(&made.uuid.to_string()).await.unwrap(), made);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_patch_changes_what_it_names() {
+        on_both(async |store| {
+            let made = store.create_namespace(group("all", &[])).await.unwrap();
+            let patch = NamespacePatch {
+                name: Some("some".to_owned()),
+                description: Some(Some("a few".to_owned())),
+                naming: Some(Naming::Never),
+                user_id: None,
+            };
+            let patched = store.patch_namespace(made.uuid, patch).await.unwrap();
+            assert_eq!(
+                patched,
+                Namespace {
+                    name: "some".to_owned(),
+                    description: Some("a few".to_owned()),
+                    naming: Naming::Never,
+                    updated_at: patched.updated_at,
+                    ..made
+                }
+            );
+            let bad = NamespacePatch { name: Some("a b".to_owned()), ..Default::default() };
+            assert_eq!(refused(store.patch_namespace(made.uuid, bad).await), ["name"]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_takes_its_memberships_and_endpoints_with_it() {
+        on_both(async |store| {
+            let [a, b, _] = three(&store).await;
+            let made = store.create_namespace(group("all", &[&a, &b])).await.unwrap();
+            store.create_endpoint(NewEndpoint::new("door", made.uuid)).await.unwrap();
+
+            store.delete_server(a.uuid).await.unwrap();
+            assert_eq!(names(&store.namespace("all").await.unwrap()), ["b"]);
+            store.delete_namespace(made.uuid).await.unwrap();
+
+            assert!(matches!(
+                store.endpoint("door").await,
+                Err(StoreError::NotFound { what: "endpoint", .. })
+            ));
+            store.server("b").await.unwrap();
+            let gone = [
+                store.namespace("all").await.err(),
+                store.set_members(made.uuid, &[]).await.err(),
+                store.patch_namespace(made.uuid, NamespacePatch::default()).await.err(),
+                store.delete_namespace(made.uuid).await.err(),
+            ];
+            for error in gone {
+                assert!(matches!(error, Some(StoreError::NotFound { what: "namespace", .. })));
+            }
+        })
+        .await;
+    }
+}

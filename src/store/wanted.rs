@@ -1,0 +1,174 @@
+//! Everything the daemon wants to know at its start, and again after a change: one consistent view.
+//!
+//! It is read and turned into snapshots in memory; nobody asks the database while serving a call.
+
+use std::collections::{BTreeMap, HashMap};
+
+use entity::{endpoint, mcp_server, namespace, namespace_tool_mapping as policy, shown_name, tool};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use super::Store;
+use super::api_keys::{self, KeyRecord};
+use super::config::{self, ConfigValue};
+use super::endpoints::{Endpoint, endpoint_of};
+use super::error::StoreError;
+use super::namespaces::{self, Namespace};
+use super::policies::{self, ToolPolicy};
+use super::server::{Server, server_of};
+use super::shown_names::{ShownName, shown_name_of};
+use super::tools::StoredTool;
+
+/// All that is configured, and the last good catalogues.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Oldest first, like the others.
+    pub servers: Vec<Server>,
+    pub namespaces: Vec<Namespace>,
+    pub endpoints: Vec<Endpoint>,
+    pub keys: Vec<KeyRecord>,
+    pub config: BTreeMap<String, ConfigValue>,
+    /// By server, in its own order, without what vanished. A server that was never listed is
+    /// missing, which is something else than one that offers nothing.
+    pub catalogues: HashMap<Uuid, Vec<StoredTool>>,
+    /// By namespace.
+    pub policies: HashMap<Uuid, Vec<ToolPolicy>>,
+    /// By namespace.
+    pub shown_names: HashMap<Uuid, Vec<ShownName>>,
+}
+
+impl Store {
+    pub async fn everything(&self) -> Result<Wanted, StoreError> {
+        let snapshot = self.snapshot().await?;
+
+        let servers = mcp_server::Entity::find()
+            .order_by_asc(mcp_server::Column::Uuid)
+            .all(&snapshot)
+            .await?
+            .into_iter()
+            .map(|row| server_of(row, self.vault()))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let namespaces =
+            namespace::Entity::find().order_by_asc(namespace::Column::Uuid).all(&snapshot).await?;
+        let namespaces = namespaces::with_members(&snapshot, namespaces).await?;
+
+        let endpoints =
+            endpoint::Entity::find().order_by_asc(endpoint::Column::Uuid).all(&snapshot).await?;
+        let endpoints = endpoints.into_iter().map(endpoint_of).collect();
+
+        let keys = api_keys::records(&snapshot).await?;
+        let config = config::values(&snapshot).await?;
+
+        let mut catalogues: HashMap<Uuid, Vec<StoredTool>> = servers
+            .iter()
+            .filter(|server| server.tools_listed_at.is_some())
+            .map(|server| (server.uuid, Vec::new()))
+            .collect();
+        let tools: Vec<(Uuid, String, String)> = tool::Entity::find()
+            .select_only()
+            .columns([tool::Column::McpServerUuid, tool::Column::Name, tool::Column::Definition])
+            .filter(tool::Column::VanishedAt.is_null())
+            .order_by_asc(tool::Column::Position)
+            .order_by_asc(tool::Column::Uuid)
+            .into_tuple()
+            .all(&snapshot)
+            .await?;
+        for (server, name, definition) in tools {
+            if let Some(catalogue) = catalogues.get_mut(&server) {
+                catalogue.push(StoredTool { name, definition });
+            }
+        }
+
+        let policies = policy::Entity::find().all(&snapshot).await?;
+        let policies = policies::of_rows(&snapshot, policies).await?;
+
+        let mut shown_names: HashMap<Uuid, Vec<ShownName>> = HashMap::new();
+        let rows = shown_name::Entity::find()
+            .order_by_asc(shown_name::Column::Uuid)
+            .all(&snapshot)
+            .await?;
+        for row in rows {
+            let namespace = row.namespace_uuid;
+            shown_names.entry(namespace).or_default().push(shown_name_of(row)?);
+        }
+
+        Ok(Wanted {
+            servers,
+            namespaces,
+            endpoints,
+            keys,
+            config,
+            catalogues,
+            policies,
+            shown_names,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use crate::store::testing::{group, listed, on_both, process};
+    use crate::store::{
+        KeyKind, Naming, NewApiKey, NewEndpoint, ShownName, Status, StoredTool, ToolPolicyPatch,
+        now,
+    };
+
+    #[tokio::test]
+    async fn everything_is_seen_at_once() {
+        on_both(async |store| {
+            let listed_one = store.create_server(process("files")).await.unwrap();
+            let silent = store.create_server(process("silent")).await.unwrap();
+            let empty = store.create_server(process("empty")).await.unwrap();
+            let servers = [&listed_one, &silent, &empty];
+            let namespace = store.create_namespace(group("all", &servers)).await.unwrap();
+            let endpoint = NewEndpoint::new("door", namespace.uuid);
+            let endpoint = store.create_endpoint(endpoint).await.unwrap();
+            let key = NewApiKey {
+                name: "one".to_owned(),
+                hash_hex: "a".repeat(64),
+                hint: "hint".to_owned(),
+                kind: KeyKind::Client,
+                user_id: None,
+            };
+            store.create_api_key(key).await.unwrap();
+            store.put_config("SESSION_LIFETIME", Some("300000")).await.unwrap();
+            let tools = ["b", "gone", "a"].map(listed);
+            store.upsert_tools(listed_one.uuid, &tools, now()).await.unwrap();
+            store.upsert_tools(listed_one.uuid, &["b", "a"].map(listed), now()).await.unwrap();
+            store.upsert_tools(empty.uuid, &[], now()).await.unwrap();
+            let tool = store.tools_of(listed_one.uuid).await.unwrap()[0].uuid;
+            let patch =
+                ToolPolicyPatch { status: Some(Status::Inactive), ..ToolPolicyPatch::default() };
+            let policy = store.patch_policy(namespace.uuid, tool, patch).await.unwrap();
+            let shown = ShownName {
+                server: listed_one.uuid,
+                tool_name: "b".to_owned(),
+                shown_name: "files__b".to_owned(),
+                naming: Naming::Always,
+            };
+            store.put_shown_names(namespace.uuid, std::slice::from_ref(&shown)).await.unwrap();
+
+            let wanted = store.everything().await.unwrap();
+
+            let names: Vec<&str> =
+                wanted.servers.iter().map(|server| server.name.as_str()).collect();
+            assert_eq!(names, ["files", "silent", "empty"]);
+            assert_eq!(wanted.namespaces, std::slice::from_ref(&namespace));
+            assert_eq!(wanted.endpoints, [endpoint]);
+            assert_eq!(wanted.keys, store.all_hashes().await.unwrap());
+            assert_eq!(wanted.config["SESSION_LIFETIME"].value, "300000");
+            let offered = ["b", "a"]
+                .map(listed)
+                .map(|tool| StoredTool { name: tool.name, definition: tool.definition });
+            assert_eq!(wanted.catalogues[&listed_one.uuid], offered);
+            assert_eq!(wanted.catalogues[&empty.uuid], []);
+            assert!(!wanted.catalogues.contains_key(&silent.uuid), "it was never listed");
+            assert_eq!(wanted.policies[&namespace.uuid], [policy]);
+            assert_eq!(wanted.shown_names[&namespace.uuid], [shown]);
+        })
+        .await;
+    }
+}

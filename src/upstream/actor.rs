@@ -1,0 +1,432 @@
+//! Keeps one upstream alive, by doing whatever its [`Lifecycle`] asks.
+//!
+//! The worker is a task we join rather than an actor we address: a joined task reports its panics,
+//! while an actix actor that panics only disappears. No rule of supervision belongs in this file.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use futures_util::future::LocalBoxFuture;
+use time::OffsetDateTime;
+use tokio::{
+    task::{AbortHandle, JoinError},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Exit, Listener, Reason, UpstreamSpec,
+    board::Board,
+    lifecycle::{Action, After, Event, Lifecycle, Patience, State},
+    port::{Absence, Outlook},
+    status::Transition,
+    worker::News,
+};
+
+/// Makes a fresh worker for each start, so that a restart never inherits a broken state.
+pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
+
+/// What a worker is given.
+pub struct Post {
+    pub board: Arc<Board>,
+    pub generation: u64,
+    pub tell: Box<dyn Fn(News)>,
+    /// Cancelled when it is to end.
+    pub stop: CancellationToken,
+}
+
+pub struct Upstream {
+    board: Arc<Board>,
+    patience: Arc<Patience>,
+    launch: Launch,
+    listener: Arc<dyn Listener>,
+    lifecycle: Lifecycle,
+    /// Counts workers. News of an earlier one is out of date and is dropped.
+    generation: u64,
+    worker: Option<Worker>,
+    reminder: Option<SpawnHandle>,
+    /// What the clock of the lifecycle counts from.
+    epoch: Instant,
+    /// Whether this actor stands in for one that panicked.
+    after_panic: bool,
+}
+
+/// Ends its task with itself, should the actor panic.
+struct Worker {
+    stop: CancellationToken,
+    task: AbortHandle,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+// === Messages ===
+
+/// Begins its life, or goes on after a stop.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Start;
+
+/// Ends the worker, and answers when it has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// The operator's wish: what was counted is forgiven, and it starts now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Restart;
+
+/// The row has changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Reconfigure(pub UpstreamSpec);
+
+/// Told by a worker to its own supervisor.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Heard {
+    generation: u64,
+    news: News,
+}
+
+/// Told by the end of a worker's task.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Ended {
+    generation: u64,
+    exit: Exit,
+}
+
+/// A reminder has come due.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct TimeCame;
+
+/// Makes the actor panic, as a defect of ours would.
+#[cfg(test)]
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Panic;
+
+// === The actor ===
+
+impl Actor for Upstream {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.board.set_working(false);
+        if self.after_panic && self.board.spec().enabled {
+            // What the panic interrupted counts as a start that failed.
+            self.lifecycle.state = State::Starting { after: After::Nothing };
+            let exit = Exit::new(Reason::Panicked, "the supervisor of this upstream panicked");
+            self.step(Event::WorkerEnded(exit.reason), exit, ctx);
+        }
+    }
+}
+
+impl Handler<Start> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, _: Start, ctx: &mut Self::Context) {
+        if self.board.spec().enabled {
+            self.step(Event::StartRequested, Exit::of(Reason::Started), ctx);
+        }
+    }
+}
+
+impl Handler<Stop> for Upstream {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) -> Self::Result {
+        self.step(Event::StopRequested, Exit::of(Reason::Stopping), ctx);
+        let board = self.board.clone();
+        Box::pin(async move { board.at_rest().await })
+    }
+}
+
+impl Handler<Restart> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, _: Restart, ctx: &mut Self::Context) {
+        self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
+    }
+}
+
+impl Handler<Reconfigure> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(new): Reconfigure, ctx: &mut Self::Context) {
+        let old = self.board.spec();
+        self.board.set_spec(new.clone());
+        match (old.enabled, new.enabled) {
+            (true, false) => {
+                self.step(Event::DisableRequested, Exit::of(Reason::Disabled), ctx);
+            }
+            (false, true) => self.step(Event::StartRequested, Exit::of(Reason::Asked), ctx),
+            (true, true) if old.needs_restart_for(&new) => {
+                self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+}
+
+impl Handler<Heard> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, Heard { generation, news }: Heard, ctx: &mut Self::Context) {
+        if generation == self.generation {
+            self.hear(news, ctx);
+        }
+    }
+}
+
+impl Handler<Ended> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, Ended { generation, exit }: Ended, ctx: &mut Self::Context) {
+        if generation == self.generation {
+            self.worker = None;
+            self.board.set_working(false);
+            self.step(Event::WorkerEnded(exit.reason), exit, ctx);
+        }
+    }
+}
+
+impl Handler<TimeCame> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, _: TimeCame, ctx: &mut Self::Context) {
+        self.step(Event::TimeCame, Exit::of(Reason::Retry), ctx);
+    }
+}
+
+#[cfg(test)]
+impl Handler<Panic> for Upstream {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("as the test asked");
+    }
+}
+
+// === What the handlers share ===
+
+impl Upstream {
+    pub fn new(
+        board: Arc<Board>,
+        patience: Arc<Patience>,
+        launch: Launch,
+        listener: Arc<dyn Listener>,
+        after_panic: bool,
+    ) -> Self {
+        let lifecycle = Lifecycle::new(board.spec().enabled);
+        Self {
+            board,
+            patience,
+            launch,
+            listener,
+            lifecycle,
+            generation: 0,
+            worker: None,
+            reminder: None,
+            epoch: Instant::now(),
+            after_panic,
+        }
+    }
+
+    /// Takes one step, does what it asks for, and reports it. `cause` says why.
+    fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
+        let before = self.lifecycle.state.clone();
+        let now = self.epoch.elapsed();
+        let actions = self.lifecycle.step(event, now, dice(), &self.patience);
+        let after = self.lifecycle.state.clone();
+        // That the worker has ended is no news of its own: why it was to end has been told.
+        let is_known = matches!((&before, &after), (State::Ending { .. }, State::Stopped));
+        let cause = match (&before, &after) {
+            (State::Ending { .. }, State::Disabled) => Exit::of(Reason::Disabled),
+            _ => cause,
+        };
+        let is_steady = matches!((&before, &after), (State::Ready { .. }, State::Ready { .. }));
+        let starts = actions.contains(&Action::StartWorker);
+        if after != before && !is_steady && !is_known {
+            self.report(&after, cause, now, starts);
+        }
+        for action in actions {
+            match action {
+                Action::StartWorker => self.start_worker(ctx),
+                Action::EndWorker => self.end_worker(),
+                Action::RemindMe { after } => self.remind(after, ctx),
+            }
+        }
+    }
+
+    fn report(&mut self, state: &State, cause: Exit, now: Duration, starts: bool) {
+        let (word, error_status) = state.shown();
+        let at = OffsetDateTime::now_utc();
+        let mut runtime = self.board.runtime();
+        let is_failure = !matches!(
+            cause.reason,
+            Reason::Started
+                | Reason::Ready
+                | Reason::Retry
+                | Reason::Asked
+                | Reason::Disabled
+                | Reason::Stopping
+        );
+        let message = is_failure.then(|| cause.describe(&self.board.stderr));
+        if word != runtime.state {
+            runtime.since = at;
+        }
+        runtime.state = word;
+        runtime.error_status = error_status;
+        runtime.reason = cause.reason;
+        runtime.next_attempt_at =
+            self.lifecycle.next_attempt().map(|until| at + until.saturating_sub(now));
+        if let Some(message) = &message {
+            runtime.last_error = Some(message.clone());
+        }
+        if cause.code.is_some() {
+            runtime.last_exit = cause.code;
+        }
+        if !matches!(state, State::Ready { .. }) {
+            runtime.protocol_version = None;
+            if !matches!(state, State::Ending { .. }) {
+                runtime.pid = None;
+            }
+            self.board.port.close(outlook(state, &runtime));
+        }
+        if starts {
+            runtime.restarts = self.generation;
+        }
+        if !matches!(state, State::Starting { .. } | State::Ready { .. } | State::Ending { .. }) {
+            self.board.settle();
+        }
+        let transition = Transition {
+            mcp_server_uuid: self.board.id,
+            name: self.board.spec().name.clone(),
+            at,
+            state: word,
+            error_status,
+            reason: cause.reason,
+            message,
+            exit: cause.code,
+            restarts: runtime.restarts,
+            stderr_tail: if is_failure { runtime.stderr_tail.clone() } else { Vec::new() },
+        };
+        self.board.set_runtime(runtime);
+        tracing::info!(
+            server = %transition.name, state = word.as_str(), reason = transition.reason.as_str(),
+            message = transition.message.as_deref(), "upstream `{}` is {}", transition.name, word.as_str(),
+        );
+        self.listener.moved(&transition);
+    }
+
+    fn hear(&mut self, news: News, ctx: &mut Context<Self>) {
+        match news {
+            News::Running { pid } => {
+                let mut runtime = self.board.runtime();
+                runtime.pid = Some(pid);
+                self.board.set_runtime(runtime);
+            }
+            News::Listed(tools) => {
+                let known = self.board.catalogue();
+                let mut runtime = self.board.runtime();
+                runtime.tools = tools.len();
+                self.board.set_runtime(runtime);
+                if known.is_none_or(|known| known != tools) {
+                    self.board.set_catalogue(tools.clone());
+                    self.listener.listed(self.board.id, &tools);
+                }
+            }
+            News::Ready { link, version } => {
+                self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);
+                if matches!(self.lifecycle.state, State::Ready { .. }) {
+                    let mut runtime = self.board.runtime();
+                    runtime.protocol_version = Some(version);
+                    self.board.set_runtime(runtime);
+                    self.board.port.open(link);
+                }
+            }
+        }
+    }
+
+    fn start_worker(&mut self, ctx: &mut Context<Self>) {
+        self.generation += 1;
+        self.board.stderr.begin();
+        let generation = self.generation;
+        let stop = CancellationToken::new();
+        let owner = ctx.address();
+        // News are facts for the worker's own supervisor: few, and none may be lost.
+        let tell = Box::new(move |news| owner.do_send(Heard { generation, news }));
+        let post = Post { board: self.board.clone(), generation, tell, stop: stop.clone() };
+        let task = actix::spawn((self.launch)(post));
+        self.worker = Some(Worker { stop, task: task.abort_handle() });
+        self.board.set_working(true);
+        let report_end = async move { exit_of(task.await) }
+            .into_actor(self)
+            .map(move |exit, _, ctx| ctx.notify(Ended { generation, exit }));
+        ctx.spawn(report_end);
+    }
+
+    fn end_worker(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.stop.cancel();
+        }
+    }
+
+    fn remind(&mut self, after: Duration, ctx: &mut Context<Self>) {
+        if let Some(earlier) = self.reminder.take() {
+            ctx.cancel_future(earlier);
+        }
+        self.reminder = Some(ctx.notify_later(TimeCame, after));
+    }
+}
+
+fn exit_of(joined: Result<Exit, JoinError>) -> Exit {
+    match joined {
+        Ok(exit) => exit,
+        Err(error) if error.is_panic() => {
+            metrics::counter!("metamcpd_panics_total").increment(1);
+            Exit::new(Reason::Panicked, "the worker of this upstream panicked")
+        }
+        Err(_aborted) => Exit::of(Reason::Asked),
+    }
+}
+
+/// Whether a call should wait for it.
+fn outlook(state: &State, runtime: &super::status::Runtime) -> Outlook {
+    let absence = Absence {
+        state: runtime.state,
+        reason: runtime.reason,
+        detail: runtime.last_error.clone(),
+    };
+    match state {
+        State::Ready { .. } => Outlook::Up,
+        State::Backoff { .. } if absence.reason.needs_a_person() => Outlook::Down(absence),
+        State::Starting { after: After::Crash { .. } } => Outlook::Down(absence),
+        State::Starting { .. } | State::Backoff { .. } | State::Ending { .. } => {
+            Outlook::Coming(absence)
+        }
+        State::Disabled | State::Stopped | State::NeedsAuth { .. } | State::Crashed { .. } => {
+            Outlook::Down(absence)
+        }
+    }
+}
+
+/// A number in `0.0..1.0` to spread rests by. Nothing secret depends on it.
+fn dice() -> f64 {
+    let mut bytes = [0; 4];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
+        Err(_no_entropy) => 0.5,
+    }
+}
+
+#[cfg(test)]
+#[path = "actor_tests.rs"]
+mod tests;

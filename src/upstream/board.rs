@@ -1,0 +1,208 @@
+//! What everyone may read of an upstream at any time: what it is to be, how it runs, what it offers.
+//!
+//! It lives as long as the row does, so it outlives its actor, should that panic.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use super::{
+    Reason, UpstreamSpec,
+    port::{CallOptions, Facts, Port},
+    status::{ErrorStatus, Runtime, StateWord},
+};
+use crate::catalogue::tool::Tool;
+
+/// The shared face of one upstream.
+pub struct Board {
+    pub id: Uuid,
+    pub port: Port,
+    spec: ArcSwap<UpstreamSpec>,
+    runtime: ArcSwap<Runtime>,
+    /// Whether a worker has it, from its start to its very end.
+    working: watch::Sender<bool>,
+    catalogue: ArcSwapOption<Vec<Tool>>,
+    /// Whether a first list need wait for it no more: its tools are known, or it has failed.
+    settled: watch::Sender<bool>,
+    /// When its first start began; a first list's wait is counted from then.
+    pub born: Instant,
+    pub stderr: StderrTail,
+    /// Held by whoever has a process of this upstream; the next one starts when it is given back.
+    pub lease: Arc<Semaphore>,
+}
+
+impl Board {
+    /// `catalogue` is the last good list, if one is remembered.
+    pub fn new(spec: UpstreamSpec, catalogue: Option<Arc<Vec<Tool>>>, calls: CallOptions) -> Self {
+        let facts = Facts::from(&spec);
+        let runtime = Runtime {
+            state: if spec.enabled { StateWord::Stopped } else { StateWord::Disabled },
+            reason: if spec.enabled { Reason::Started } else { Reason::Disabled },
+            since: OffsetDateTime::now_utc(),
+            last_error: None,
+            last_exit: None,
+            restarts: 0,
+            next_attempt_at: None,
+            pid: None,
+            protocol_version: None,
+            tools: catalogue.as_ref().map_or(0, |tools| tools.len()),
+            stderr_tail: Vec::new(),
+            error_status: ErrorStatus::None,
+        };
+        let (settled, _) = watch::channel(catalogue.is_some() || !spec.enabled);
+        Self {
+            id: spec.id,
+            port: Port::new(spec.id, facts, calls),
+            stderr: StderrTail::new(&spec),
+            spec: ArcSwap::from_pointee(spec),
+            runtime: ArcSwap::from_pointee(runtime),
+            working: watch::channel(false).0,
+            catalogue: ArcSwapOption::new(catalogue),
+            settled,
+            born: Instant::now(),
+            lease: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    pub fn spec(&self) -> Arc<UpstreamSpec> {
+        self.spec.load_full()
+    }
+
+    pub fn set_spec(&self, spec: UpstreamSpec) {
+        self.port.set_facts(Facts::from(&spec));
+        self.stderr.hide(&spec);
+        self.spec.store(Arc::new(spec));
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        let mut runtime = Runtime::clone(&self.runtime.load());
+        runtime.stderr_tail = self.stderr.lines();
+        runtime
+    }
+
+    pub fn set_runtime(&self, runtime: Runtime) {
+        self.runtime.store(Arc::new(runtime));
+    }
+
+    /// The last good list of its tools.
+    pub fn catalogue(&self) -> Option<Arc<Vec<Tool>>> {
+        self.catalogue.load_full()
+    }
+
+    pub fn set_catalogue(&self, tools: Arc<Vec<Tool>>) {
+        self.catalogue.store(Some(tools));
+        self.settle();
+    }
+
+    pub fn set_working(&self, working: bool) {
+        self.working.send_replace(working);
+    }
+
+    /// Waits until no worker has it.
+    pub async fn at_rest(&self) {
+        let mut working = self.working.subscribe();
+        drop(working.wait_for(|working| !working).await);
+    }
+
+    pub fn settle(&self) {
+        self.settled.send_replace(true);
+    }
+
+    pub fn is_settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
+    /// Waits until a first list need wait no more.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // The sender lives in this very board, so the wait ends only by being settled.
+        drop(settled.wait_for(|settled| *settled).await);
+    }
+}
+
+impl From<&UpstreamSpec> for Facts {
+    fn from(spec: &UpstreamSpec) -> Self {
+        Self { name: Arc::from(&*spec.name), isolation: spec.isolation, limits: spec.limits }
+    }
+}
+
+/// The last lines that a server wrote on stderr, with the configured secrets hidden.
+pub struct StderrTail {
+    inner: Mutex<Tail>,
+}
+
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    /// Whether the present process has written any of them.
+    is_fresh: bool,
+    secrets: Vec<String>,
+}
+
+impl StderrTail {
+    const LINES_MAX: usize = 20;
+    const LENGTH_MAX: usize = 2_000;
+
+    fn new(spec: &UpstreamSpec) -> Self {
+        let tail = Self { inner: Mutex::default() };
+        tail.hide(spec);
+        tail
+    }
+
+    /// Hides what this row holds as secrets, from now on.
+    fn hide(&self, spec: &UpstreamSpec) {
+        let secrets = spec.secrets().into_iter().map(String::from).collect();
+        self.lock().secrets = secrets;
+    }
+
+    /// Hides one more value: one that a `${VAR}` stood for.
+    pub fn hide_value(&self, value: &str) {
+        if value.len() >= 6 {
+            self.lock().secrets.push(value.into());
+        }
+    }
+
+    pub fn push(&self, line: &[u8]) {
+        let mut tail = self.lock();
+        let mut text = String::from_utf8_lossy(line).into_owned();
+        for secret in &tail.secrets {
+            text = text.replace(secret.as_str(), "***");
+        }
+        let printable =
+            |char: char| if char.is_control() && char != '\t' { '\u{fffd}' } else { char };
+        let text = text.chars().take(Self::LENGTH_MAX).map(printable).collect();
+        if tail.lines.len() == Self::LINES_MAX {
+            tail.lines.pop_front();
+        }
+        tail.lines.push_back(text);
+        tail.is_fresh = true;
+    }
+
+    /// A new process begins. What the one before wrote stays to be read.
+    pub fn begin(&self) {
+        self.lock().is_fresh = false;
+    }
+
+    /// The last line of the present process.
+    pub fn last_words(&self) -> Option<String> {
+        let tail = self.lock();
+        tail.lines.back().filter(|_| tail.is_fresh).cloned()
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().lines.iter().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tail> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,96 @@
+//! Why a call to an upstream had no result, and how a client is told.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{reason::Reason, status::StateWord};
+use crate::wire::{
+    Fault,
+    fault::{Blame, Data},
+};
+
+/// A call's failure. `server` is the upstream's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("the upstream `{server}` is {} ({}){}; it is tried again by itself", state.as_str(), reason.as_str(), detail_of(detail))]
+    Unavailable { server: Arc<str>, state: StateWord, reason: Reason, detail: Option<String> },
+    #[error("the upstream `{server}` has as many calls in flight as it is allowed; try again soon")]
+    Busy { server: Arc<str> },
+    #[error("the upstream `{server}` gave no sign of life for {} s; a longer `call_timeout_ms` of the server would wait", .after.as_secs_f32())]
+    Inactive { server: Arc<str>, after: Duration },
+    #[error("the upstream `{server}` did not finish within {} s; a longer `call_total_timeout_ms` of the server would wait", .after.as_secs_f32())]
+    TooLong { server: Arc<str>, after: Duration },
+    /// It broke while the call was with it; whether it did its work is unknown.
+    #[error("the upstream `{server}` ended during the call ({}){}", reason.as_str(), detail_of(detail))]
+    Ended { server: Arc<str>, reason: Reason, detail: Option<String> },
+    #[error(
+        "the upstream `{server}` refused the gateway's credential; an operator has to renew it"
+    )]
+    Unauthorized { server: Arc<str> },
+    #[error("the upstream `{server}` answered with HTTP status {status}")]
+    HttpStatus { server: Arc<str>, status: u16 },
+    #[error("the upstream `{server}` gave an answer that cannot be understood: {why}")]
+    BadAnswer { server: Arc<str>, why: String },
+    /// The client took the request back. It is answered by nothing.
+    #[error("the request was cancelled by its client")]
+    Cancelled,
+    /// Certain not to have reached the upstream, so it may be sent again.
+    #[error("the upstream `{server}` was not reached{}", detail_of(detail))]
+    NotSent { server: Arc<str>, detail: Option<String> },
+}
+
+fn detail_of(detail: &Option<String>) -> String {
+    detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default()
+}
+
+impl CallError {
+    /// The error as the protocol words it.
+    pub fn fault(&self) -> Fault {
+        let (reason, fault, retry) = match self {
+            Self::Unavailable { .. } => ("upstream_unavailable", Blame::Upstream, true),
+            Self::Busy { .. } => ("upstream_busy", Blame::Gateway, true),
+            Self::Inactive { .. } => ("call_timeout", Blame::Upstream, false),
+            Self::TooLong { .. } => ("call_total_timeout", Blame::Upstream, false),
+            Self::Ended { .. } => ("upstream_ended", Blame::Upstream, false),
+            Self::Unauthorized { .. } => ("upstream_unauthorized", Blame::Upstream, false),
+            Self::HttpStatus { .. } => ("upstream_http_status", Blame::Upstream, false),
+            Self::BadAnswer { .. } => ("upstream_bad_answer", Blame::Upstream, false),
+            Self::Cancelled => ("cancelled", Blame::Client, false),
+            Self::NotSent { .. } => ("upstream_unavailable", Blame::Upstream, true),
+        };
+        let server = self.server().map(String::from);
+        Fault::internal(self.to_string(), Data { reason, fault, server, retry })
+    }
+
+    /// The same of an upstream that is called `name` now. A connection keeps the name that its
+    /// upstream had when it was made, and a renamed one is not connected anew.
+    pub fn of(mut self, name: &Arc<str>) -> Self {
+        match &mut self {
+            Self::Unavailable { server, .. }
+            | Self::Busy { server }
+            | Self::Inactive { server, .. }
+            | Self::TooLong { server, .. }
+            | Self::Ended { server, .. }
+            | Self::Unauthorized { server }
+            | Self::HttpStatus { server, .. }
+            | Self::BadAnswer { server, .. }
+            | Self::NotSent { server, .. } => *server = name.clone(),
+            Self::Cancelled => {}
+        }
+        self
+    }
+
+    fn server(&self) -> Option<&str> {
+        match self {
+            Self::Unavailable { server, .. }
+            | Self::Busy { server }
+            | Self::Inactive { server, .. }
+            | Self::TooLong { server, .. }
+            | Self::Ended { server, .. }
+            | Self::Unauthorized { server }
+            | Self::HttpStatus { server, .. }
+            | Self::BadAnswer { server, .. }
+            | Self::NotSent { server, .. } => Some(server),
+            Self::Cancelled => None,
+        }
+    }
+}

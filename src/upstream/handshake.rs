@@ -1,0 +1,97 @@
+//! What is said before the first call: `initialize`, and what its answer means.
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{Exit, reason::Reason};
+use crate::wire::{Frame, era};
+
+/// What a server said of itself.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    pub version: &'static str,
+    pub has_tools: bool,
+}
+
+/// The parameters of our `initialize`. No capability is offered that could not be served: what
+/// servers may ask of clients is not relayed in this version.
+pub fn initialize_params() -> Bytes {
+    let params = serde_json::json!({
+        "protocolVersion": era::LATEST_LEGACY,
+        "capabilities": {},
+        "clientInfo": { "name": "metamcpd", "version": env!("CARGO_PKG_VERSION") },
+    });
+    params.to_string().into()
+}
+
+/// Reads the answer to `initialize`.
+pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct InitializeResult {
+        protocol_version: String,
+        #[serde(default)]
+        capabilities: Capabilities,
+    }
+    #[derive(Default, Deserialize)]
+    struct Capabilities {
+        tools: Option<serde::de::IgnoredAny>,
+    }
+
+    let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
+    let Some(result) = answer.result() else {
+        let error = answer.error().unwrap_or_default();
+        return Err(failed(format!("`initialize` was refused: {}", excerpt(&error))));
+    };
+    let result: InitializeResult = serde_json::from_slice(&result)
+        .map_err(|error| failed(format!("`initialize` was answered without sense: {error}")))?;
+    let version = era::legacy(&result.protocol_version).ok_or_else(|| {
+        let theirs = excerpt(result.protocol_version.as_bytes());
+        let ours = era::LEGACY.join(", ");
+        Exit::new(Reason::Incompatible, format!("it speaks MCP {theirs}; we speak {ours}"))
+    })?;
+    Ok(Introduction { version, has_tools: result.capabilities.tools.is_some() })
+}
+
+/// As much of a foreign text as belongs into a message.
+pub fn excerpt(text: &[u8]) -> String {
+    const LENGTH_MAX: usize = 300;
+    let text = String::from_utf8_lossy(text);
+    let cut: String = text.chars().take(LENGTH_MAX).collect();
+    cut.escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn introduce(result: &str) -> Result<Introduction, Exit> {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,{result}}}"#);
+        introduction(&Frame::parse(text.into(), 16).unwrap())
+    }
+
+    #[test]
+    fn a_server_of_any_legacy_revision_is_understood() {
+        for version in era::LEGACY {
+            let said = introduce(&format!(
+                r#""result":{{"protocolVersion":"{version}","capabilities":{{"tools":{{}}}},"x":1}}"#
+            ));
+            let said = said.unwrap();
+            assert_eq!((said.version, said.has_tools), (version, true));
+        }
+        assert!(!introduce(r#""result":{"protocolVersion":"2025-06-18"}"#).unwrap().has_tools);
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_understood_says_why() {
+        for (answer, reason) in [
+            (r#""result":{"protocolVersion":"2031-01-01"}"#, Reason::Incompatible),
+            (r#""result":{}"#, Reason::HandshakeFailed),
+            (r#""error":{"code":-32600,"message":"no"}"#, Reason::HandshakeFailed),
+        ] {
+            assert_eq!(introduce(answer).unwrap_err().reason, reason, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Decides what an upstream does next: every rule of supervision, and nothing else.
+//!
+//! `step` maps a state and an event to the next state and what it calls for. It reads no clock,
+//! rolls no dice and starts nothing: the time and the dice come with the event.
+
+use std::{collections::VecDeque, time::Duration};
+
+use serde::Deserialize;
+
+use super::reason::Reason;
+
+/// Time since the daemon began, which no change of the wall clock moves.
+pub type Uptime = Duration;
+
+/// What an upstream is doing. Each variant carries only what is true in that state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The operator has switched it off.
+    Disabled,
+    /// It is on, and told not to run: the daemon is stopping.
+    Stopped,
+    /// A worker is connecting. `after` is what went wrong before, if anything did.
+    Starting {
+        after: After,
+    },
+    Ready {
+        after: After,
+    },
+    /// Resting after a failure until `until`.
+    Backoff {
+        until: Uptime,
+    },
+    /// Refused for want of a credential; tried again at a slow pace, and when the row changes.
+    NeedsAuth {
+        until: Uptime,
+    },
+    /// Failed too often. Probed for ever; `probes` have failed so far.
+    Crashed {
+        since: Uptime,
+        until: Uptime,
+        probes: u32,
+    },
+    /// The worker has been told to end; nothing starts before it has.
+    Ending {
+        then: Next,
+    },
+}
+
+/// What an upstream that is starting, or has just become ready, has behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    Failure,
+    /// It was CRASHED since then, and one more failure makes it so again.
+    Crash {
+        since: Uptime,
+        probes: u32,
+    },
+}
+
+/// Where an upstream goes when its worker has ended as it was told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Start,
+    Stop,
+    Disable,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    StartRequested,
+    StopRequested,
+    DisableRequested,
+    /// An operator's restart, or a changed row: what was counted is forgiven.
+    RestartRequested,
+    WorkerReady,
+    WorkerEnded(Reason),
+    /// The reminder that the state asked for has come due.
+    TimeCame,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    StartWorker,
+    EndWorker,
+    RemindMe { after: Duration },
+}
+
+/// How patient we are with an upstream that keeps failing (`supervision` in the settings).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patience {
+    /// The longest first rest; each further failure doubles it. The rest itself is random below.
+    #[serde(with = "humantime_serde")]
+    pub backoff_min: Duration,
+    #[serde(with = "humantime_serde")]
+    pub backoff_max: Duration,
+    /// More failures than this within `burst_window` make it CRASHED.
+    pub failures_burst: usize,
+    #[serde(with = "humantime_serde")]
+    pub burst_window: Duration,
+    /// More failures than this within `slow_window` make it CRASHED.
+    pub failures_slow: usize,
+    #[serde(with = "humantime_serde")]
+    pub slow_window: Duration,
+    /// The pace of probing what is CRASHED, and of retrying what only a person can mend.
+    #[serde(with = "humantime_serde")]
+    pub probe_every: Duration,
+    /// The pace of probing after `slow_window`, to which it doubles.
+    #[serde(with = "humantime_serde")]
+    pub probe_every_max: Duration,
+    /// Ready for so long, it is forgiven: the next failure rests as little as a first one.
+    #[serde(with = "humantime_serde")]
+    pub steady_after: Duration,
+}
+
+/// The whole of what supervision knows about one upstream.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    pub state: State,
+    /// When it failed within the longest window, oldest first.
+    failures: VecDeque<Uptime>,
+    /// Failures since it was last steady.
+    streak: u32,
+}
+
+impl Lifecycle {
+    pub fn new(enabled: bool) -> Self {
+        let state = if enabled { State::Stopped } else { State::Disabled };
+        Self { state, failures: VecDeque::new(), streak: 0 }
+    }
+
+    /// Moves on. `dice` is random in `0.0..1.0`.
+    pub fn step(
+        &mut self,
+        event: Event,
+        now: Uptime,
+        dice: f64,
+        patience: &Patience,
+    ) -> Vec<Action> {
+        use Event::*;
+        use State::*;
+
+        let (state, actions) = match (self.state.clone(), event) {
+            (Stopped | Disabled, StartRequested) | (Stopped, RestartRequested) => {
+                (Starting { after: After::Nothing }, vec![Action::StartWorker])
+            }
+
+            (Starting { after }, WorkerReady) => {
+                let after_steady = patience.steady_after;
+                (Ready { after }, vec![Action::RemindMe { after: after_steady }])
+            }
+            (Ready { .. }, TimeCame) => {
+                self.forgive();
+                (Ready { after: After::Nothing }, vec![])
+            }
+
+            (Starting { after } | Ready { after }, WorkerEnded(reason)) => {
+                self.fail(after, reason, now, dice, patience)
+            }
+
+            (Backoff { .. } | NeedsAuth { .. }, TimeCame) => {
+                (Starting { after: After::Failure }, vec![Action::StartWorker])
+            }
+            (Crashed { since, probes, .. }, TimeCame) => {
+                (Starting { after: After::Crash { since, probes } }, vec![Action::StartWorker])
+            }
+
+            // A person who asks for a restart, or mends the row, starts the count anew.
+            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, RestartRequested) => {
+                self.forgive();
+                (Starting { after: After::Failure }, vec![Action::StartWorker])
+            }
+            (Starting { .. } | Ready { .. }, RestartRequested) => {
+                self.forgive();
+                (Ending { then: Next::Start }, vec![Action::EndWorker])
+            }
+
+            (Starting { .. } | Ready { .. }, StopRequested) => {
+                (Ending { then: Next::Stop }, vec![Action::EndWorker])
+            }
+            (Starting { .. } | Ready { .. }, DisableRequested) => {
+                (Ending { then: Next::Disable }, vec![Action::EndWorker])
+            }
+            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, StopRequested) => {
+                (Stopped, vec![])
+            }
+            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. } | Stopped, DisableRequested) => {
+                self.forgive();
+                (Disabled, vec![])
+            }
+
+            (Ending { then: Next::Start }, WorkerEnded(_)) => {
+                (Starting { after: After::Nothing }, vec![Action::StartWorker])
+            }
+            (Ending { then: Next::Stop }, WorkerEnded(_)) => (Stopped, vec![]),
+            (Ending { then: Next::Disable }, WorkerEnded(_)) => {
+                self.forgive();
+                (Disabled, vec![])
+            }
+            (Ending { .. }, StartRequested | RestartRequested) => {
+                (Ending { then: Next::Start }, vec![])
+            }
+            (Ending { .. }, StopRequested) => (Ending { then: Next::Stop }, vec![]),
+            (Ending { .. }, DisableRequested) => (Ending { then: Next::Disable }, vec![]),
+
+            // Spelt out, so that a new event must be given its place here by hand.
+            (
+                unmoved,
+                StartRequested | StopRequested | DisableRequested | RestartRequested | WorkerReady
+                | WorkerEnded(_) | TimeCame,
+            ) => (unmoved, vec![]),
+        };
+        self.state = state;
+        actions
+    }
+
+    /// When it will be tried again, if it is waiting for that.
+    pub fn next_attempt(&self) -> Option<Uptime> {
+        match self.state {
+            State::Backoff { until }
+            | State::NeedsAuth { until }
+            | State::Crashed { until, .. } => Some(until),
+            State::Disabled
+            | State::Stopped
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Ending { .. } => None,
+        }
+    }
+
+    fn forgive(&mut self) {
+        self.failures.clear();
+        self.streak = 0;
+    }
+
+    fn fail(
+        &mut self,
+        after: After,
+        reason: Reason,
+        now: Uptime,
+        dice: f64,
+        patience: &Patience,
+    ) -> (State, Vec<Action>) {
+        let rest = |duration: Duration| {
+            (now.saturating_add(duration), vec![Action::RemindMe { after: duration }])
+        };
+        if let After::Crash { since, probes } = after {
+            let probes = probes.saturating_add(1);
+            let (until, actions) = rest(patience.until_probe(now - since, probes, dice));
+            return (State::Crashed { since, until, probes }, actions);
+        }
+        if reason == Reason::Unauthorized {
+            let (until, actions) = rest(spread(patience.probe_every, dice));
+            return (State::NeedsAuth { until }, actions);
+        }
+        self.remember(now, patience);
+        if self.is_too_much(now, patience) {
+            let (until, actions) = rest(spread(patience.probe_every, dice));
+            return (State::Crashed { since: now, until, probes: 0 }, actions);
+        }
+        let duration = if reason.needs_a_person() {
+            spread(patience.probe_every, dice)
+        } else {
+            patience.backoff(self.streak, dice)
+        };
+        let (until, actions) = rest(duration);
+        (State::Backoff { until }, actions)
+    }
+
+    fn remember(&mut self, now: Uptime, patience: &Patience) {
+        self.streak = self.streak.saturating_add(1);
+        self.failures.push_back(now);
+        while self.failures.len() > patience.failures_burst.max(patience.failures_slow) + 1 {
+            self.failures.pop_front();
+        }
+    }
+
+    fn is_too_much(&self, now: Uptime, patience: &Patience) -> bool {
+        let within = |window| self.failures.iter().filter(|at| now - **at <= window).count();
+        within(patience.burst_window) > patience.failures_burst
+            || within(patience.slow_window) > patience.failures_slow
+    }
+}
+
+impl Patience {
+    /// Full jitter under a limit that doubles. The first failure after a steady time hardly rests.
+    fn backoff(&self, streak: u32, dice: f64) -> Duration {
+        let doublings = streak.saturating_sub(1).min(16);
+        self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max).mul_f64(dice)
+    }
+
+    /// Steady for the first `slow_window` of being CRASHED, then doubling to the maximum.
+    fn until_probe(&self, crashed_for: Duration, probes: u32, dice: f64) -> Duration {
+        let early =
+            (self.slow_window.as_secs_f64() / self.probe_every.as_secs_f64().max(0.001)) as u32;
+        let doublings = match crashed_for < self.slow_window {
+            true => 0,
+            false => probes.saturating_sub(early).clamp(1, 16),
+        };
+        let pace = self.probe_every.saturating_mul(1 << doublings);
+        spread(pace.min(self.probe_every_max.max(self.probe_every)), dice)
+    }
+}
+
+/// A fifth more or less, so that upstreams which failed together do not return together.
+fn spread(pace: Duration, dice: f64) -> Duration {
+    pace.mul_f64(0.8 + 0.4 * dice)
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

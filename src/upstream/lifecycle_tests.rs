@@ -1,0 +1,229 @@
+//! The rules of supervision, told as what happens to an upstream.
+
+use std::time::Duration;
+
+use super::{Action, After, Event, Event::*, Lifecycle, Patience, Reason, State, Uptime};
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn patience() -> Patience {
+    Patience {
+        backoff_min: secs(1),
+        backoff_max: secs(8),
+        failures_burst: 3,
+        burst_window: secs(60),
+        failures_slow: 6,
+        slow_window: secs(900),
+        probe_every: secs(60),
+        probe_every_max: secs(300),
+        steady_after: secs(60),
+    }
+}
+
+/// An upstream whose dice always fall on one half.
+struct Story {
+    upstream: Lifecycle,
+    now: Uptime,
+}
+
+impl Story {
+    fn begins() -> Self {
+        let mut story = Self { upstream: Lifecycle::new(true), now: secs(1_000) };
+        assert_eq!(story.hears(StartRequested), [Action::StartWorker]);
+        story
+    }
+
+    fn hears(&mut self, event: Event) -> Vec<Action> {
+        self.upstream.step(event, self.now, 0.5, &patience())
+    }
+
+    fn fails(&mut self) -> Vec<Action> {
+        self.hears(WorkerEnded(Reason::Exited))
+    }
+
+    /// Fails, and waits out the rest it is given.
+    fn fails_and_starts_again(&mut self) -> Duration {
+        let actions = self.fails();
+        let [Action::RemindMe { after }] = actions[..] else { panic!("no rest in {actions:?}") };
+        self.now += after;
+        assert_eq!(self.hears(TimeCame), [Action::StartWorker]);
+        after
+    }
+
+    fn crashes(&mut self) {
+        while !matches!(self.upstream.state, State::Crashed { .. }) {
+            self.fails_and_starts_again_unless_crashed();
+        }
+    }
+
+    fn fails_and_starts_again_unless_crashed(&mut self) {
+        self.fails();
+        if let State::Backoff { until } = self.upstream.state {
+            self.now = until;
+            self.hears(TimeCame);
+        }
+    }
+}
+
+#[test]
+fn a_first_start_that_succeeds_has_nothing_behind_it() {
+    let mut story = Story::begins();
+    assert_eq!(story.upstream.state, State::Starting { after: After::Nothing });
+    assert_eq!(story.hears(WorkerReady), [Action::RemindMe { after: secs(60) }]);
+    assert_eq!(story.upstream.state, State::Ready { after: After::Nothing });
+}
+
+#[test]
+fn rests_grow_with_each_failure_and_start_small_again_after_a_steady_time() {
+    let mut story = Story::begins();
+    assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500));
+    assert_eq!(story.fails_and_starts_again(), secs(1));
+    assert_eq!(story.upstream.state, State::Starting { after: After::Failure });
+
+    story.hears(WorkerReady);
+    story.now += secs(60);
+    story.hears(TimeCame);
+    assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500));
+}
+
+#[test]
+fn too_many_failures_in_a_burst_are_a_crash() {
+    let mut story = Story::begins();
+    for _ in 0..3 {
+        story.fails_and_starts_again();
+    }
+    let since = story.now;
+    assert_eq!(story.fails(), [Action::RemindMe { after: secs(60) }]);
+    let crashed = State::Crashed { since, until: since + secs(60), probes: 0 };
+    assert_eq!(story.upstream.state, crashed);
+}
+
+#[test]
+fn an_upstream_that_flaps_crashes_like_one_that_never_starts() {
+    let mut story = Story::begins();
+    for _ in 0..3 {
+        story.hears(WorkerReady);
+        story.fails_and_starts_again();
+    }
+    story.hears(WorkerReady);
+    story.fails();
+    assert!(matches!(story.upstream.state, State::Crashed { .. }));
+}
+
+#[test]
+fn failures_far_apart_crash_it_when_they_do_not_end() {
+    let mut story = Story::begins();
+    for _ in 0..6 {
+        story.hears(WorkerReady);
+        // Long enough for the burst's window, too short to be steady.
+        story.now += secs(59);
+        story.fails_and_starts_again();
+    }
+    story.now += secs(59);
+    story.fails();
+    assert!(matches!(story.upstream.state, State::Crashed { .. }));
+}
+
+#[test]
+fn what_is_crashed_is_probed_for_ever_at_a_pace_that_slows_to_a_limit() {
+    let mut story = Story::begins();
+    story.crashes();
+    let mut paces = Vec::new();
+    for _ in 0..40 {
+        let State::Crashed { until, .. } = story.upstream.state else { panic!() };
+        paces.push(until - story.now);
+        story.now = until;
+        assert_eq!(story.hears(TimeCame), [Action::StartWorker]);
+        story.fails();
+    }
+    assert!(paces[..15].iter().all(|pace| *pace == secs(60)), "{paces:?}");
+    assert!(paces.is_sorted());
+    assert_eq!(paces[39], secs(300));
+}
+
+#[test]
+fn a_probe_that_succeeds_heals_and_one_more_failure_too_soon_is_a_crash_again() {
+    let mut story = Story::begins();
+    story.crashes();
+    let State::Crashed { since, until, .. } = story.upstream.state else { panic!() };
+    story.now = until;
+    story.hears(TimeCame);
+    story.hears(WorkerReady);
+    assert_eq!(story.upstream.state, State::Ready { after: After::Crash { since, probes: 0 } });
+    story.fails();
+    assert!(matches!(story.upstream.state, State::Crashed { probes: 1, .. }));
+}
+
+#[test]
+fn a_probe_that_stays_ready_is_forgiven_everything() {
+    let mut story = Story::begins();
+    story.crashes();
+    story.hears(TimeCame);
+    story.hears(WorkerReady);
+    story.now += secs(60);
+    story.hears(TimeCame);
+    assert_eq!(story.upstream.state, State::Ready { after: After::Nothing });
+    assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500));
+}
+
+#[test]
+fn an_operators_restart_starts_at_once_and_forgives() {
+    let mut story = Story::begins();
+    story.crashes();
+    assert_eq!(story.hears(RestartRequested), [Action::StartWorker]);
+    assert_eq!(story.upstream.state, State::Starting { after: After::Failure });
+    assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500));
+}
+
+#[test]
+fn a_restart_of_what_runs_ends_it_first() {
+    let mut story = Story::begins();
+    story.hears(WorkerReady);
+    assert_eq!(story.hears(RestartRequested), [Action::EndWorker]);
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), [Action::StartWorker]);
+    assert_eq!(story.upstream.state, State::Starting { after: After::Nothing });
+}
+
+#[test]
+fn what_only_a_person_can_mend_is_tried_at_a_slow_pace() {
+    for reason in [Reason::CommandNotFound, Reason::VariableMissing] {
+        let mut story = Story::begins();
+        assert_eq!(story.hears(WorkerEnded(reason)), [Action::RemindMe { after: secs(60) }]);
+        assert!(matches!(story.upstream.state, State::Backoff { .. }));
+    }
+    let mut story = Story::begins();
+    story.hears(WorkerEnded(Reason::Unauthorized));
+    assert!(matches!(story.upstream.state, State::NeedsAuth { .. }));
+}
+
+#[test]
+fn a_stop_is_final_and_late_news_changes_nothing() {
+    let mut story = Story::begins();
+    story.fails();
+    story.hears(StopRequested);
+    assert_eq!(story.hears(TimeCame), []);
+    assert_eq!(story.upstream.state, State::Stopped);
+
+    let mut story = Story::begins();
+    assert_eq!(story.hears(StopRequested), [Action::EndWorker]);
+    assert_eq!(story.hears(WorkerReady), []);
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), []);
+    assert_eq!(story.upstream.state, State::Stopped);
+}
+
+#[test]
+fn what_is_disabled_waits_for_the_operator_and_a_start_while_ending_is_kept_in_mind() {
+    let mut story = Story::begins();
+    story.hears(WorkerReady);
+    story.hears(DisableRequested);
+    assert_eq!(story.hears(StartRequested), []);
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), [Action::StartWorker]);
+
+    story.hears(DisableRequested);
+    story.hears(WorkerEnded(Reason::Asked));
+    assert_eq!(story.upstream.state, State::Disabled);
+    assert_eq!(story.hears(RestartRequested), []);
+    assert_eq!(story.hears(StartRequested), [Action::StartWorker]);
+}

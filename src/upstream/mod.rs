@@ -1,0 +1,77 @@
+//! One upstream MCP server: kept alive, spoken to, and reported on.
+//!
+//! `lifecycle` decides and `actor` obeys; `port` carries calls past the actor; `worker` is the only
+//! room that touches processes and upstream sockets. It knows no database: what happens is told to
+//! a [`Listener`].
+
+pub mod actor;
+pub mod board;
+mod call_error;
+pub mod exchange;
+pub mod handshake;
+pub mod lifecycle;
+pub mod link;
+mod pipe;
+pub mod port;
+pub mod reason;
+pub mod spec;
+pub mod status;
+#[cfg(test)]
+pub mod testing;
+pub mod tool_list;
+pub mod variables;
+pub mod worker;
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+pub use call_error::CallError;
+pub use reason::Reason;
+pub use spec::{Isolation, UpstreamSpec};
+
+use crate::catalogue::tool::Tool;
+use board::StderrTail;
+use status::{ExitCode, Transition};
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub reason: Reason,
+    /// What there is to say beyond the reason, for operators.
+    pub detail: Option<String>,
+    /// How the process ended, if there was one.
+    pub code: Option<ExitCode>,
+}
+
+impl Exit {
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: Some(detail.into()), code: None }
+    }
+
+    pub fn of(reason: Reason) -> Self {
+        Self { reason, detail: None, code: None }
+    }
+
+    /// In words: what happened, the detail, and what the process wrote last where that may say why.
+    pub fn describe(&self, stderr: &StderrTail) -> String {
+        let ended_by_itself = matches!(self.reason, Reason::Exited | Reason::Killed);
+        let ended = self.code.filter(|_| ended_by_itself);
+        let what = match ended.map(|exit| (exit.code, exit.signal)) {
+            Some((Some(code), _)) => format!("exit code {code}"),
+            Some((None, Some(signal))) => format!("signal {signal}"),
+            // How it ended when it was made to end says nothing of why.
+            Some((None, None)) | None => self.reason.as_str().replace('_', " "),
+        };
+        let last_words = stderr.last_words().filter(|_| self.reason.is_of_the_process());
+        let last_words = last_words.map(|line| format!("it last wrote: {line}"));
+        let parts = [Some(what), self.detail.clone(), last_words];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Who is told what happens to upstreams. Never waits.
+pub trait Listener: Send + Sync {
+    fn moved(&self, transition: &Transition);
+    fn listed(&self, server: Uuid, tools: &Arc<Vec<Tool>>);
+}

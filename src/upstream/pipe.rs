@@ -1,0 +1,212 @@
+//! Many calls over one stdio pipe: our own ids out, and every answer back to the call it is for.
+//!
+//! It knows nothing of processes: a worker writes what comes out of the queue, and hands in what
+//! the server says.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    CallError,
+    exchange::{Heard, own_id},
+};
+use crate::wire::{Frame, Kind, message};
+
+/// The call side of a stdio connection.
+pub struct Pipe {
+    server: Arc<str>,
+    next_id: AtomicU64,
+    waiting: Mutex<Waiting>,
+    queue: mpsc::Sender<Bytes>,
+    events_max: usize,
+}
+
+#[derive(Default)]
+struct Waiting {
+    calls: HashMap<u64, Call>,
+    /// Why no more calls are taken; set once, when the connection ends.
+    closed: Option<CallError>,
+}
+
+struct Call {
+    events: mpsc::Sender<Frame>,
+    outcome: oneshot::Sender<Result<Frame, CallError>>,
+    /// After this nobody waits any more, even if the client has gone without a word.
+    expires: Instant,
+    /// Counts the call among those in flight for as long as the server may work on it.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// One call's side of the pipe.
+pub struct PipeLeg {
+    pipe: Arc<Pipe>,
+    id: u64,
+    events: mpsc::Receiver<Frame>,
+    outcome: oneshot::Receiver<Result<Frame, CallError>>,
+}
+
+impl Pipe {
+    /// A pipe and the queue that a worker has to write to the server, line by line.
+    pub fn new(
+        server: Arc<str>,
+        queue_max: usize,
+        events_max: usize,
+    ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
+        let (queue, lines) = mpsc::channel(queue_max.max(1));
+        let pipe = Self {
+            server,
+            next_id: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            queue,
+            events_max: events_max.max(1),
+        };
+        (Arc::new(pipe), lines)
+    }
+
+    /// Sends the request that `write` makes for the id it is given, and waits at most `queue_wait`
+    /// for a place in the queue.
+    pub async fn begin(
+        self: &Arc<Self>,
+        write: impl FnOnce(u64) -> Bytes,
+        permit: Option<OwnedSemaphorePermit>,
+        queue_wait: Duration,
+        lifetime: Duration,
+    ) -> Result<PipeLeg, CallError> {
+        let place = match tokio::time::timeout(queue_wait, self.queue.reserve()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_closed)) => return Err(self.not_sent()),
+            Err(_elapsed) => {
+                metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.queue_max")
+                    .increment(1);
+                return Err(CallError::Busy { server: self.server.clone() });
+            }
+        };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (events_in, events) = mpsc::channel(self.events_max);
+        let (outcome_in, outcome) = oneshot::channel();
+        let call = Call {
+            events: events_in,
+            outcome: outcome_in,
+            expires: Instant::now() + lifetime,
+            _permit: permit,
+        };
+        {
+            let mut waiting = self.lock();
+            if waiting.closed.is_some() {
+                drop(waiting);
+                return Err(self.not_sent());
+            }
+            waiting.calls.insert(id, call);
+        }
+        place.send(write(id));
+        Ok(PipeLeg { pipe: self.clone(), id, events, outcome })
+    }
+
+    /// Takes what the server said to the call it is for. Whatever is for no call is given back.
+    pub fn hear(&self, frame: Frame) -> Option<Frame> {
+        match frame.kind() {
+            Kind::Result | Kind::Error => {
+                let call = own_id(frame.id()).and_then(|id| self.lock().calls.remove(&id));
+                match call {
+                    // A receiver that is gone belonged to a client that is gone.
+                    Some(call) => drop(call.outcome.send(Ok(frame))),
+                    None => {
+                        metrics::counter!("metamcpd_upstream_unknown_replies_total").increment(1)
+                    }
+                }
+                None
+            }
+            Kind::Notification if frame.method().as_deref() == Some("notifications/progress") => {
+                let token = frame.token_span().map(|span| frame.get(span));
+                let events = own_id(token)
+                    .and_then(|id| self.lock().calls.get(&id).map(|call| call.events.clone()));
+                if events.is_none_or(|events| events.try_send(frame).is_err()) {
+                    metrics::counter!("metamcpd_progress_dropped_total").increment(1);
+                }
+                None
+            }
+            Kind::Request | Kind::Notification => Some(frame),
+        }
+    }
+
+    /// Puts a message into the queue if there is room: an answer, or a notification.
+    pub fn say(&self, line: Bytes) {
+        if self.queue.try_send(line).is_err() {
+            metrics::counter!("metamcpd_upstream_messages_dropped_total").increment(1);
+        }
+    }
+
+    /// Ends every call with `why`, and takes no more.
+    pub fn close(&self, why: CallError) {
+        let calls = {
+            let mut waiting = self.lock();
+            waiting.closed.get_or_insert_with(|| why.clone());
+            std::mem::take(&mut waiting.calls)
+        };
+        for call in calls.into_values() {
+            drop(call.outcome.send(Err(why.clone())));
+        }
+    }
+
+    /// Forgets the calls whose time is over and that nobody waits for.
+    pub fn expire(&self, now: Instant) {
+        let expired: Vec<u64> = {
+            let mut waiting = self.lock();
+            let over = |call: &Call| call.expires <= now && call.outcome.is_closed();
+            let ids: Vec<u64> =
+                waiting.calls.iter().filter(|(_, call)| over(call)).map(|(id, _)| *id).collect();
+            waiting.calls.retain(|id, _| !ids.contains(id));
+            ids
+        };
+        for id in expired {
+            self.say(message::cancelled(id, "the client has gone and the call took too long"));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        // The map is whole whenever the lock is free, even after a panic elsewhere.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn not_sent(&self) -> CallError {
+        CallError::NotSent { server: self.server.clone(), detail: None }
+    }
+}
+
+impl PipeLeg {
+    pub async fn next(&mut self) -> Heard {
+        tokio::select! {
+            // Progress that came before the answer is told before it.
+            biased;
+            Some(frame) = self.events.recv() => Heard::Progress(frame),
+            outcome = &mut self.outcome => match outcome {
+                Ok(Ok(frame)) => Heard::Reply(frame),
+                Ok(Err(error)) => Heard::Failed(error),
+                Err(_dropped) => Heard::Failed(self.pipe.not_sent()),
+            },
+        }
+    }
+
+    /// Takes the request back: the server is told, and a late answer is dropped.
+    pub fn cancel(&mut self, reason: &str) {
+        if self.pipe.lock().calls.remove(&self.id).is_some() {
+            self.pipe.say(message::cancelled(self.id, reason));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pipe_tests.rs"]
+mod tests;

@@ -1,0 +1,325 @@
+//! The way of a call from a handler to an upstream and back, without a hop through its actor.
+//!
+//! The actor puts a connection in and takes it out; the port finds it, bounds what is in flight,
+//! keeps the times, and gives the client its own id and token back.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    CallError,
+    exchange::{Heard, SessionKey},
+    link::{Caller, Leg, Link, Sending},
+    reason::Reason,
+    spec::{CallLimits, Isolation},
+    status::StateWord,
+};
+use crate::wire::{Frame, Span};
+
+/// The limits of `calls` in the settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallOptions {
+    /// Longest time without a sign of life, unless the server's row says otherwise.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Longest time in all, unless the server's row says otherwise.
+    #[serde(with = "humantime_serde")]
+    pub total: Duration,
+    /// Calls that one upstream may have in flight.
+    pub in_flight_max: usize,
+    /// How long a call waits for its turn when that many are.
+    #[serde(with = "humantime_serde")]
+    pub queue_wait: Duration,
+    /// How long a call waits for an upstream that is starting.
+    #[serde(with = "humantime_serde")]
+    pub ready_wait: Duration,
+    /// Progress notifications that wait for a slow client before some are dropped.
+    pub events_max: usize,
+    /// Messages that wait for an upstream to read them.
+    pub queue_max: usize,
+}
+
+/// What may change while the port is in use.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub name: Arc<str>,
+    pub isolation: Isolation,
+    pub limits: CallLimits,
+}
+
+/// Whether a call may hope for a connection.
+#[derive(Clone, Debug)]
+pub enum Outlook {
+    Up,
+    /// It is starting, or will be before long.
+    Coming(Absence),
+    /// Waiting is pointless.
+    Down(Absence),
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub struct Absence {
+    pub state: StateWord,
+    pub reason: Reason,
+    pub detail: Option<String>,
+}
+
+impl Absence {
+    fn error(self, facts: &Facts) -> CallError {
+        let Self { state, reason, detail } = self;
+        CallError::Unavailable { server: facts.name.clone(), state, reason, detail }
+    }
+}
+
+/// The call path of one upstream, for as long as its row exists.
+pub struct Port {
+    pub id: Uuid,
+    options: CallOptions,
+    facts: ArcSwap<Facts>,
+    link: ArcSwapOption<Link>,
+    outlook: watch::Sender<Outlook>,
+    permits: Arc<Semaphore>,
+}
+
+impl Port {
+    pub fn new(id: Uuid, facts: Facts, options: CallOptions) -> Self {
+        let permits = Arc::new(Semaphore::new(options.in_flight_max));
+        let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
+        let (outlook, _) = watch::channel(Outlook::Coming(absence));
+        let facts = ArcSwap::from_pointee(facts);
+        Self { id, options, facts, link: ArcSwapOption::empty(), outlook, permits }
+    }
+
+    pub fn set_facts(&self, facts: Facts) {
+        self.facts.store(Arc::new(facts));
+    }
+
+    /// Opens the port to a connection.
+    pub fn open(&self, link: Link) {
+        self.link.store(Some(Arc::new(link)));
+        self.outlook.send_replace(Outlook::Up);
+    }
+
+    /// Closes it. Calls that are in flight are ended by their connection.
+    pub fn close(&self, outlook: Outlook) {
+        self.link.store(None);
+        self.outlook.send_replace(outlook);
+    }
+
+    /// Whether a call may hope for a connection just now.
+    #[cfg(test)]
+    pub fn outlook(&self) -> Outlook {
+        self.outlook.borrow().clone()
+    }
+
+    /// Ends what the upstream holds for a client session that has ended.
+    pub fn forget(&self, session: &Arc<str>) {
+        if let Some(link) = self.link.load_full() {
+            link.forget(&SessionKey::Of(session.clone()));
+        }
+    }
+
+    /// Sends `frame`, a `tools/call`, with `tool` (a JSON string) as the name of the tool.
+    ///
+    /// Until the upstream may have received it, it is tried again on a new connection; after that
+    /// never, since a tool may not be called twice for one request.
+    pub async fn call(
+        &self,
+        frame: Frame,
+        tool: &[u8],
+        caller: &Caller<'_>,
+        cancel: CancellationToken,
+    ) -> Result<Conversation, CallError> {
+        let facts = self.facts.load_full();
+        let deadline = Instant::now() + self.options.ready_wait;
+        loop {
+            let link = self.link(&facts, deadline, &cancel).await?;
+            let begin = async {
+                let sending = Sending {
+                    key: caller.key(facts.isolation),
+                    permit: Some(self.permit(&facts).await?),
+                    queue_wait: self.options.queue_wait,
+                    lifetime: facts.limits.total,
+                };
+                link.begin(|id| outgoing(&frame, id, tool), sending).await
+            };
+            let begun = tokio::select! {
+                // A request that was taken back while it waited for its turn is never sent.
+                biased;
+                () = cancel.cancelled() => return Err(CallError::Cancelled),
+                begun = begin => begun,
+            };
+            match begun {
+                Ok(leg) => return Ok(Conversation::new(leg, frame, facts, cancel)),
+                Err(CallError::NotSent { .. }) if Instant::now() < deadline => {
+                    // The connection has ended, and its actor is about to say so.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => return Err(error.of(&facts.name)),
+            }
+        }
+    }
+
+    /// The connection, waited for while there is hope.
+    async fn link(
+        &self,
+        facts: &Facts,
+        deadline: Instant,
+        cancel: &CancellationToken,
+    ) -> Result<Arc<Link>, CallError> {
+        if let Some(link) = self.link.load_full() {
+            return Ok(link);
+        }
+        let mut outlook = self.outlook.subscribe();
+        loop {
+            let seen = outlook.borrow_and_update().clone();
+            if let Some(link) = self.link.load_full() {
+                return Ok(link);
+            }
+            let absence = match seen {
+                Outlook::Down(absence) => return Err(absence.error(facts)),
+                Outlook::Coming(absence) => Some(absence),
+                Outlook::Up => None,
+            };
+            tokio::select! {
+                changed = outlook.changed() => if changed.is_err() {
+                    return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
+                },
+                () = tokio::time::sleep_until(deadline) => return Err(match absence {
+                    Some(absence) => absence.error(facts),
+                    None => CallError::NotSent { server: facts.name.clone(), detail: None },
+                }),
+                () = cancel.cancelled() => return Err(CallError::Cancelled),
+            }
+        }
+    }
+
+    async fn permit(&self, facts: &Facts) -> Result<OwnedSemaphorePermit, CallError> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let turn = self.permits.clone().acquire_owned();
+        match tokio::time::timeout(self.options.queue_wait, turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.in_flight_max")
+                    .increment(1);
+                Err(CallError::Busy { server: facts.name.clone() })
+            }
+        }
+    }
+}
+
+/// The client's request with our id, the upstream's own name of the tool, and our token.
+fn outgoing(frame: &Frame, id: u64, tool: &[u8]) -> Bytes {
+    let id = id.to_string();
+    let mut edits: [Option<(Span, &[u8])>; 3] = [
+        frame.id_span().map(|span| (span, id.as_bytes())),
+        frame.name_span().map(|span| (span, tool)),
+        // Our id is unique on the connection, so it serves as the token too.
+        frame.meta_token_span().map(|span| (span, id.as_bytes())),
+    ];
+    let mut edits: Vec<_> = edits.iter_mut().filter_map(Option::take).collect();
+    frame.splice(&mut edits)
+}
+
+/// What a client hears of its call, ready to be sent to it.
+pub enum Step {
+    /// A notification; more will follow.
+    Event(Bytes),
+    /// The response, or why there is none. Nothing follows.
+    End(Result<Bytes, CallError>),
+}
+
+/// One call from its sending to its one outcome.
+pub struct Conversation {
+    leg: Leg,
+    request: Frame,
+    facts: Arc<Facts>,
+    cancel: CancellationToken,
+    began: Instant,
+    heard: Instant,
+    progress: f64,
+}
+
+impl Conversation {
+    fn new(leg: Leg, request: Frame, facts: Arc<Facts>, cancel: CancellationToken) -> Self {
+        let now = Instant::now();
+        Self { leg, request, facts, cancel, began: now, heard: now, progress: f64::NEG_INFINITY }
+    }
+
+    /// What comes next. Not to be asked again after [`Step::End`].
+    pub async fn next(&mut self) -> Step {
+        loop {
+            let deadline = (self.heard + self.facts.limits.inactivity)
+                .min(self.began + self.facts.limits.total);
+            let heard = tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => {
+                    self.leg.cancel("the client cancelled the request");
+                    return Step::End(Err(CallError::Cancelled));
+                }
+                heard = self.leg.next() => heard,
+                () = tokio::time::sleep_until(deadline) => return Step::End(Err(self.time_out())),
+            };
+            match heard {
+                Heard::Progress(frame) => {
+                    self.heard = Instant::now();
+                    if let Some(event) = self.restore_token(&frame) {
+                        return Step::Event(event);
+                    }
+                }
+                Heard::Reply(frame) => return Step::End(self.restore_id(&frame)),
+                Heard::Failed(error) => return Step::End(Err(error.of(&self.facts.name))),
+            }
+        }
+    }
+
+    fn time_out(&mut self) -> CallError {
+        let server = self.facts.name.clone();
+        let CallLimits { inactivity, total } = self.facts.limits;
+        let error = if Instant::now() >= self.began + total {
+            CallError::TooLong { server, after: total }
+        } else {
+            CallError::Inactive { server, after: inactivity }
+        };
+        self.leg.cancel("the request timed out");
+        error
+    }
+
+    /// Progress has to increase (basic/utilities/progress), and only who gave a token gets it.
+    fn restore_token(&mut self, frame: &Frame) -> Option<Bytes> {
+        let progress = frame.progress()?;
+        if progress <= self.progress {
+            return None;
+        }
+        self.progress = progress;
+        let token = self.request.get(self.request.meta_token_span()?);
+        Some(frame.splice(&mut [(frame.token_span()?, token)]))
+    }
+
+    fn restore_id(&self, frame: &Frame) -> Result<Bytes, CallError> {
+        match (frame.id_span(), self.request.id()) {
+            (Some(span), Some(id)) => Ok(frame.splice(&mut [(span, id)])),
+            _ => Err(CallError::BadAnswer {
+                server: self.facts.name.clone(),
+                why: "it has no id".into(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "port_tests.rs"]
+mod tests;

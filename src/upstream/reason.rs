@@ -1,0 +1,129 @@
+//! The closed list of reasons for an upstream's transitions, and what each asks for.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why an upstream changed its state. The words are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The row came into being, or the daemon started.
+    Started,
+    /// The handshake is done and the tools are known.
+    Ready,
+    /// The rest after a failure is over, or a probe is due.
+    Retry,
+    /// The operator, or a change of the row, asked for it.
+    Asked,
+    /// The row's `enabled` was switched off.
+    Disabled,
+    /// The daemon is stopping.
+    Stopping,
+    /// `command` names no program. Mend the row, or install the program.
+    CommandNotFound,
+    /// `command` may not be executed by the daemon's user.
+    CommandNotExecutable,
+    /// The operating system refused to start it: too many processes, too little memory.
+    SpawnFailed,
+    /// A `${VAR}` in the row names a variable that the daemon does not have.
+    VariableMissing,
+    /// The row cannot be used: a malformed URL or header, an argument with a NUL byte.
+    ConfigInvalid,
+    /// The process ended by itself; `last_exit.code` has its exit code.
+    Exited,
+    /// The process was killed by a signal; `last_exit.signal` has its number.
+    Killed,
+    /// The process closed its stdout and lived on; it was ended.
+    StdoutClosed,
+    /// The process read no input for too long; it was ended.
+    StdinStalled,
+    /// The helper that guards the process was killed; the process was ended.
+    GuardLost,
+    /// `initialize` was not answered in time.
+    HandshakeTimeout,
+    /// `initialize` was answered by an error, or by something that is no answer.
+    HandshakeFailed,
+    /// The server speaks no revision of MCP that we do.
+    Incompatible,
+    /// The tools could not be listed, and no earlier list is known.
+    ListFailed,
+    /// The egress rules forbid the address.
+    AddressRefused,
+    /// The name could not be resolved, or nothing listens there.
+    ConnectFailed,
+    /// No connection within the time.
+    ConnectTimeout,
+    /// No trusted certificate.
+    TlsFailed,
+    /// An HTTP status that is no answer, redirects among them.
+    HttpStatus,
+    /// 401 or 403: a credential is missing, wrong or expired.
+    Unauthorized,
+    /// The server stopped answering pings, or its connection broke.
+    Unreachable,
+    /// Our own code panicked. Please report it.
+    Panicked,
+}
+
+impl Reason {
+    /// Whether trying again soon is pointless, because a person has to change something first.
+    pub fn needs_a_person(self) -> bool {
+        matches!(
+            self,
+            Self::CommandNotFound
+                | Self::CommandNotExecutable
+                | Self::VariableMissing
+                | Self::ConfigInvalid
+                | Self::AddressRefused
+                | Self::Incompatible
+        )
+    }
+
+    /// Whether what the process wrote last may say why.
+    pub fn is_of_the_process(self) -> bool {
+        matches!(
+            self,
+            Self::Exited
+                | Self::Killed
+                | Self::StdoutClosed
+                | Self::StdinStalled
+                | Self::HandshakeTimeout
+                | Self::HandshakeFailed
+                | Self::ListFailed
+        )
+    }
+
+    /// The word that the contract has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Ready => "ready",
+            Self::Retry => "retry",
+            Self::Asked => "asked",
+            Self::Disabled => "disabled",
+            Self::Stopping => "stopping",
+            Self::CommandNotFound => "command_not_found",
+            Self::CommandNotExecutable => "command_not_executable",
+            Self::SpawnFailed => "spawn_failed",
+            Self::VariableMissing => "variable_missing",
+            Self::ConfigInvalid => "config_invalid",
+            Self::Exited => "exited",
+            Self::Killed => "killed",
+            Self::StdoutClosed => "stdout_closed",
+            Self::StdinStalled => "stdin_stalled",
+            Self::GuardLost => "guard_lost",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::Incompatible => "incompatible",
+            Self::ListFailed => "list_failed",
+            Self::AddressRefused => "address_refused",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::TlsFailed => "tls_failed",
+            Self::HttpStatus => "http_status",
+            Self::Unauthorized => "unauthorized",
+            Self::Unreachable => "unreachable",
+            Self::Panicked => "panicked",
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What an upstream is to be: the row of `mcp_servers` as the rooms of the running daemon know it.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// One upstream as the operator wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSpec {
+    pub id: Uuid,
+    pub name: String,
+    pub enabled: bool,
+    pub transport: Transport,
+    pub isolation: Isolation,
+    pub limits: CallLimits,
+    /// How long a handshake and a list may take.
+    pub connect_timeout: Duration,
+    /// Whether `${VAR}` may be resolved: only for what the operator owns (design decision 13).
+    pub may_use_variables: bool,
+}
+
+/// How an upstream is reached. Secrets are in here, so it is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Transport {
+    Stdio { command: String, args: Vec<String>, env: BTreeMap<String, String> },
+    StreamableHttp(Remote),
+    Sse(Remote),
+}
+
+/// Where a remote upstream is, and what is sent to it with every request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Remote {
+    pub url: String,
+    pub bearer_token: Option<String>,
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Who shares an upstream's process or session (design decision 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Isolation {
+    /// Everyone: one process or session, requests multiplexed by our own ids.
+    Shared,
+    /// One for each client session.
+    Session,
+    /// One for each owner, or for each key that has no owner.
+    User,
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// Without a sign of life; each progress notification begins it anew.
+    pub inactivity: Duration,
+    /// In all, whatever progress is reported.
+    pub total: Duration,
+}
+
+impl UpstreamSpec {
+    /// Whether a change from this to `new` needs a new process or connection. What only changes
+    /// how it is shown or timed does not.
+    pub fn needs_restart_for(&self, new: &Self) -> bool {
+        self.transport != new.transport
+            || self.isolation != new.isolation
+            || self.may_use_variables != new.may_use_variables
+    }
+
+    /// Every configured value that must never be shown, longest first, so that replacing one does
+    /// not uncover the rest of another.
+    pub fn secrets(&self) -> Vec<&str> {
+        /// Shorter values are ordinary words, and hiding them would hide the log itself.
+        const LENGTH_MIN: usize = 6;
+        let mut secrets: Vec<&str> = match &self.transport {
+            Transport::Stdio { env, .. } => env.values().map(String::as_str).collect(),
+            Transport::StreamableHttp(remote) | Transport::Sse(remote) => {
+                remote.headers.values().chain(&remote.bearer_token).map(String::as_str).collect()
+            }
+        };
+        secrets.retain(|secret| secret.len() >= LENGTH_MIN && !secret.contains("${"));
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Stdio { .. } => "STDIO",
+            Self::StreamableHttp(_) => "STREAMABLE_HTTP",
+            Self::Sse(_) => "SSE",
+        })
+    }
+}

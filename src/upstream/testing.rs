@@ -1,0 +1,51 @@
+//! Upstreams and limits for the tests of this room and of those above it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{
+    Isolation, UpstreamSpec,
+    pipe::Pipe,
+    port::CallOptions,
+    spec::{CallLimits, Transport},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An upstream called `u{id}`. It is never started for real.
+pub fn spec(id: u128) -> UpstreamSpec {
+    UpstreamSpec {
+        id: Uuid::from_u128(id),
+        name: format!("u{id}"),
+        enabled: true,
+        transport: Transport::Stdio {
+            command: "x".into(),
+            args: Vec::new(),
+            env: Default::default(),
+        },
+        isolation: Isolation::Shared,
+        limits: CallLimits { inactivity: SECOND, total: SECOND },
+        connect_timeout: SECOND,
+        may_use_variables: true,
+    }
+}
+
+pub fn calls() -> CallOptions {
+    CallOptions {
+        timeout: SECOND,
+        total: SECOND,
+        in_flight_max: 8,
+        queue_wait: SECOND,
+        ready_wait: SECOND,
+        events_max: 8,
+        queue_max: 8,
+    }
+}
+
+/// A pipe whose server may be behind by so many messages, and what it is given to read.
+pub fn pipe(queue_max: usize) -> (Arc<Pipe>, mpsc::Receiver<Bytes>) {
+    Pipe::new("test".into(), queue_max, 8)
+}

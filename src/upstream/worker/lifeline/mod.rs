@@ -1,0 +1,228 @@
+//! Starts and ends a STDIO server together with everything it starts itself.
+//!
+//! A server runs under a shim: this very binary, executed again, which owns the server's process
+//! tree and kills all of it when its socket to the daemon closes, however the daemon ended, or
+//! when the server itself ends. The server's standard streams are its own; no byte passes through
+//! the shim. When to start and when to stop is decided elsewhere, and so is what is read and
+//! written. What a server asks another daemon to run, a container for one, is out of our reach.
+
+pub mod environment;
+mod orphans;
+pub mod processes;
+mod report;
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::Deserialize;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+pub use environment::{BadWord, child_environment};
+pub use orphans::{OrphanReaper, become_subreaper, sweep};
+pub use report::{Ending, Fact, Report, ServerExit, SpawnError, Step};
+
+use orphans::Shims;
+
+/// The word after the program's name that makes it a shim.
+pub const SHIM_WORD: &str = "shim";
+
+/// How a shim is called in a list of processes; the kernel keeps 15 bytes.
+pub const SHIM_NAME: &str = "metamcpd-shim";
+
+/// Sent over the lifeline: the server's three streams come with this byte.
+pub const STREAMS: u8 = b'S';
+
+/// Sent over the lifeline: ask the server's process group to end.
+pub const TERMINATE: u8 = b'T';
+
+/// How long the end of a killed tree is waited for, before the wait itself is given up.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How to start servers so that none outlives us. Clones share what they have started.
+#[derive(Clone, Debug)]
+pub struct Lifeline {
+    exe: PathBuf,
+    instance: String,
+    shims: Arc<Shims>,
+}
+
+/// One server to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// Which upstream it is for and which start this is; shown to the server and in `ps e`.
+    pub label: &'a str,
+    /// A path, or a name to be looked up in the child's own `PATH`.
+    pub program: &'a str,
+    pub args: &'a [String],
+    /// The complete environment: nothing is inherited. See [`child_environment`].
+    pub env: &'a BTreeMap<String, String>,
+    /// Where it stands; where the daemon stands if `None`.
+    pub cwd: Option<&'a Path>,
+}
+
+/// A shim that has been started. Whether the server could be, its report tells.
+#[derive(Debug)]
+pub struct Spawned {
+    /// The shim's process, and the server's streams. It ends when the whole tree has.
+    pub child: Child,
+    pub guard: LifelineGuard,
+    pub report: Report,
+}
+
+/// Holds a server's life: when it is dropped, the whole tree is killed.
+#[derive(Debug)]
+pub struct LifelineGuard {
+    line: UnixStream,
+}
+
+/// How long a server may take to end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StopGrace {
+    /// After its input has been closed, which is how the protocol says goodbye.
+    #[serde(with = "humantime_serde")]
+    pub stdin_close: Duration,
+    /// After SIGTERM.
+    #[serde(with = "humantime_serde")]
+    pub term: Duration,
+}
+
+/// What it took to stop a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It left when its input closed.
+    ByItself,
+    OnTerm,
+    Killed,
+    /// Something in its tree cannot be killed, or not by us. Its shim stays and keeps trying.
+    StillDying,
+}
+
+impl Default for StopGrace {
+    fn default() -> Self {
+        StopGrace { stdin_close: Duration::from_secs(3), term: Duration::from_secs(2) }
+    }
+}
+
+impl Lifeline {
+    /// `exe` is this program, usually `/proc/self/exe`, which stays right when the file is
+    /// replaced. `instance` is the id of the data directory.
+    pub fn new(exe: PathBuf, instance: String) -> Lifeline {
+        Lifeline { exe, instance, shims: Arc::default() }
+    }
+
+    /// Starts a shim, and has it start the server. Must be called within a tokio runtime.
+    pub fn spawn(&self, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
+        environment::check_words(launch.program, launch.args, launch.env)?;
+
+        let shim_error = |source| SpawnError::Shim { source };
+        let (ours, theirs) = UnixStream::pair().map_err(shim_error)?;
+        let (server_stdin, stdin) = io::pipe().map_err(shim_error)?;
+        let (stdout, server_stdout) = io::pipe().map_err(shim_error)?;
+        let (stderr, server_stderr) = io::pipe().map_err(shim_error)?;
+        let server_streams =
+            [OwnedFd::from(server_stdin), server_stdout.into(), server_stderr.into()];
+        // Sent before there is anybody to receive them: the socket keeps them until then.
+        send_streams(&ours, &server_streams).map_err(shim_error)?;
+        drop(server_streams);
+
+        ours.set_nonblocking(true).map_err(shim_error)?;
+        let listening = ours.try_clone().map_err(shim_error)?;
+        let listening = tokio::net::UnixStream::from_std(listening).map_err(shim_error)?;
+
+        let mut command = self.shim_command(launch, theirs);
+        let mut child = self.shims.spawn(&mut command).map_err(shim_error)?;
+        let guard = LifelineGuard { line: ours };
+
+        child.stdin = Some(ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(shim_error)?);
+        child.stdout =
+            Some(ChildStdout::from_std(OwnedFd::from(stdout).into()).map_err(shim_error)?);
+        child.stderr =
+            Some(ChildStderr::from_std(OwnedFd::from(stderr).into()).map_err(shim_error)?);
+
+        let cwd = launch.cwd.map(Path::to_path_buf).unwrap_or_default();
+        let report = Report::new(listening, launch.program.to_owned(), cwd);
+        Ok(Spawned { child, guard, report })
+    }
+
+    /// What kills the trees of shims that were themselves killed. One is enough for a daemon.
+    pub fn orphan_reaper(&self) -> OrphanReaper {
+        OrphanReaper::new(self.instance.clone(), self.shims.clone())
+    }
+
+    fn shim_command(&self, launch: &Launch<'_>, control: UnixStream) -> Command {
+        let mut command = Command::new(&self.exe);
+        command
+            .arg0(SHIM_NAME)
+            .arg(SHIM_WORD)
+            .arg(launch.cwd.unwrap_or(Path::new("")))
+            .arg(launch.program)
+            .args(launch.args)
+            .env_clear()
+            .envs(launch.env)
+            .env(environment::INSTANCE_VARIABLE, &self.instance)
+            .env(environment::UPSTREAM_VARIABLE, launch.label)
+            .stdin(Stdio::from(OwnedFd::from(control)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+}
+
+impl LifelineGuard {
+    /// Asks the server's process group to end, by SIGTERM. An error means that the shim has gone.
+    pub fn terminate(&mut self) -> io::Result<()> {
+        self.line.write_all(&[TERMINATE])
+    }
+}
+
+impl Drop for LifelineGuard {
+    fn drop(&mut self) {
+        // The report listens on the same socket, so that closing our handle would not end it.
+        if let Err(error) = self.line.shutdown(Shutdown::Write) {
+            tracing::debug!(%error, "the lifeline was already cut");
+        }
+    }
+}
+
+/// Ends a server as the protocol asks, and by force when that is not enough: input closed, SIGTERM
+/// to its group, then everything that is left killed. Takes at most the two graces and 2 s.
+///
+/// The caller must have dropped the server's input, if it had taken it from `child`.
+pub async fn stop(child: &mut Child, mut guard: LifelineGuard, grace: StopGrace) -> Stopped {
+    drop(child.stdin.take());
+    if is_reaped_within(grace.stdin_close, child).await {
+        return Stopped::ByItself;
+    }
+    if guard.terminate().is_ok() && is_reaped_within(grace.term, child).await {
+        return Stopped::OnTerm;
+    }
+    drop(guard);
+    if is_reaped_within(KILL_PATIENCE, child).await { Stopped::Killed } else { Stopped::StillDying }
+}
+
+/// A wait that fails can only mean that there is nothing left to wait for.
+async fn is_reaped_within(patience: Duration, child: &mut Child) -> bool {
+    timeout(patience, child.wait()).await.is_ok()
+}
+
+fn send_streams(line: &UnixStream, streams: &[OwnedFd; 3]) -> io::Result<()> {
+    let borrowed = streams.each_ref().map(AsFd::as_fd);
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut room);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    sendmsg(line, &[IoSlice::new(&[STREAMS])], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}

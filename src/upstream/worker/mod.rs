@@ -1,0 +1,170 @@
+//! The only rooms that touch processes and upstream sockets.
+//!
+//! A worker is one life of an upstream: from its start to its end, whichever way that comes. It is
+//! always fresh, tells its actor what happens, and decides nothing about what happens next.
+
+pub mod lifeline;
+pub mod remote;
+pub mod remote_call;
+mod remote_session;
+mod stdio;
+mod streamable_http;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    CallError, Exit, Reason,
+    board::Board,
+    handshake,
+    link::Link,
+    spec::Transport,
+    tool_list::{self, ListOptions},
+};
+use crate::{catalogue::tool::Tool, egress::Egress};
+use lifeline::{Lifeline, StopGrace};
+
+/// The limits of `upstream` in the settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerOptions {
+    /// How long a start, a handshake and a list may each take, unless the row says otherwise.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a server that is stopped has for each of its two goodbyes.
+    pub stop: StopGrace,
+    /// How long a server may read nothing while something waits for it.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// The pace of asking a remote upstream whether it is still there. Zero: never.
+    #[serde(with = "humantime_serde")]
+    pub ping_every: Duration,
+    /// Sessions that one remote upstream may hold for our clients.
+    pub sessions_max: usize,
+    /// After so long without a call, a client's session of a remote upstream is ended.
+    #[serde(with = "humantime_serde")]
+    pub session_idle: Duration,
+}
+
+/// What every worker needs, made once at the start of the daemon.
+pub struct Workshop {
+    pub lifeline: Lifeline,
+    pub egress: Egress,
+    pub options: WorkerOptions,
+    pub lists: ListOptions,
+    pub frames: FrameLimits,
+    /// Messages that wait for an upstream to read them, and progress that waits for a client.
+    pub queue_max: usize,
+    pub events_max: usize,
+    /// This very program, which a row may call by the name `metamcpd`.
+    pub own_exe: std::path::PathBuf,
+}
+
+/// The limits of `wire` in the settings.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrameLimits {
+    /// Objects and arrays within each other.
+    pub depth_max: usize,
+    /// Bytes of one message from an upstream: a line, an event or a body.
+    pub message_max: usize,
+}
+
+/// What a worker tells its actor.
+pub enum News {
+    /// The server's own process runs.
+    Running {
+        pid: u32,
+    },
+    /// Calls may be sent through the link.
+    Ready {
+        link: Link,
+        version: &'static str,
+    },
+    Listed(Arc<Vec<Tool>>),
+}
+
+/// One life of an upstream.
+pub struct Assignment {
+    pub board: Arc<Board>,
+    pub generation: u64,
+    pub workshop: Arc<Workshop>,
+    pub tell: Box<dyn Fn(News)>,
+    /// Cancelled when the worker is to end.
+    pub stop: CancellationToken,
+}
+
+/// Works until the upstream has ended or is told to.
+pub async fn work(assignment: Assignment) -> Exit {
+    match assignment.board.spec().transport.clone() {
+        Transport::Stdio { command, args, env } => {
+            stdio::work(&assignment, &command, &args, &env).await
+        }
+        Transport::StreamableHttp(remote) => streamable_http::work(&assignment, &remote).await,
+        Transport::Sse(_) => Exit::new(
+            Reason::ConfigInvalid,
+            "upstreams of the type SSE are not served by this version; use STREAMABLE_HTTP",
+        ),
+    }
+}
+
+/// Says hello, asks for the tools, and opens the port: what comes before the first call.
+async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
+    let spec = assignment.board.spec();
+    let server: Arc<str> = Arc::from(&*spec.name);
+    let patience = spec.connect_timeout;
+    let greeting = handshake::initialize_params();
+    let answer = match link {
+        Link::Pipe(pipe) => {
+            let answer = link.ask(&server, "initialize", &greeting, patience).await;
+            let answer = answer.map_err(handshake_failure)?;
+            let introduction = handshake::introduction(&answer)?;
+            pipe.say(crate::wire::message::notification("notifications/initialized", b""));
+            introduction
+        }
+        Link::Remote(remote) => match tokio::time::timeout(patience, remote.introduce()).await {
+            Ok(introduced) => introduced?,
+            Err(_elapsed) => return Err(Exit::of(Reason::HandshakeTimeout)),
+        },
+    };
+    let has_catalogue = assignment.board.catalogue().is_some();
+    if answer.has_tools {
+        match tool_list::list_tools(link, &server, &assignment.workshop.lists, patience).await {
+            Ok(tools) => (assignment.tell)(News::Listed(Arc::new(tools))),
+            // What was last seen is better than nothing, and calls may well succeed.
+            Err(error) if has_catalogue => {
+                tracing::warn!(%server, %error, "the tools were not listed")
+            }
+            Err(error) => return Err(Exit::new(Reason::ListFailed, error.to_string())),
+        }
+    } else {
+        (assignment.tell)(News::Listed(Arc::default()));
+    }
+    (assignment.tell)(News::Ready { link: link.clone(), version: answer.version });
+    Ok(())
+}
+
+fn handshake_failure(error: CallError) -> Exit {
+    match error {
+        CallError::Inactive { .. } => Exit::of(Reason::HandshakeTimeout),
+        other => Exit::new(Reason::HandshakeFailed, other.to_string()),
+    }
+}
+
+/// Lists the tools again whenever `changed` says so, gathering what comes close together.
+async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Notify) {
+    let spec = assignment.board.spec();
+    let server: Arc<str> = Arc::from(&*spec.name);
+    let lists = &assignment.workshop.lists;
+    loop {
+        changed.notified().await;
+        tokio::time::sleep(lists.debounce).await;
+        match tool_list::list_tools(link, &server, lists, spec.connect_timeout).await {
+            Ok(tools) => (assignment.tell)(News::Listed(Arc::new(tools))),
+            Err(error) => tracing::warn!(%server, %error, "the changed tools were not listed"),
+        }
+    }
+}

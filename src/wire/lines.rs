@@ -1,0 +1,120 @@
+//! Cuts a stream of chunks into lines of bounded length, as stdio framing asks for.
+
+use bytes::{Bytes, BytesMut};
+
+/// Collects chunks and gives lines back. A line over the limit is thrown away up to its end.
+#[derive(Debug)]
+pub struct Lines {
+    line_max: usize,
+    partial: BytesMut,
+    /// Bytes of an over-long line that have been thrown away so far.
+    discarded: Option<usize>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A line without its line end.
+    Whole(Bytes),
+    /// A line over the limit has ended; this many bytes of it were thrown away.
+    TooLong { bytes: usize },
+}
+
+impl Lines {
+    /// `line_max` in bytes, the line end not counted.
+    pub fn new(line_max: usize) -> Self {
+        Self { line_max, partial: BytesMut::new(), discarded: None }
+    }
+
+    /// Every line that `chunk` completes, in order.
+    pub fn push(&mut self, mut chunk: Bytes) -> Vec<Line> {
+        let mut lines = Vec::new();
+        while let Some(end) = memchr::memchr(b'\n', &chunk) {
+            let head = chunk.split_to(end + 1).slice(..end);
+            lines.extend(self.complete(head));
+        }
+        self.keep(&chunk);
+        lines
+    }
+
+    fn complete(&mut self, head: Bytes) -> Option<Line> {
+        if let Some(discarded) = self.discarded.take() {
+            return Some(Line::TooLong { bytes: discarded + head.len() });
+        }
+        let length = self.partial.len() + head.len();
+        if length > self.line_max {
+            self.partial.clear();
+            return Some(Line::TooLong { bytes: length });
+        }
+        let line = if self.partial.is_empty() {
+            head
+        } else {
+            self.partial.extend_from_slice(&head);
+            self.partial.split().freeze()
+        };
+        let line =
+            line.strip_suffix(b"\r").map(|line_only| line.slice_ref(line_only)).unwrap_or(line);
+        (!line.is_empty()).then_some(Line::Whole(line))
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        match &mut self.discarded {
+            Some(discarded) => *discarded += rest.len(),
+            None if self.partial.len() + rest.len() > self.line_max => {
+                self.discarded = Some(self.partial.len() + rest.len());
+                // Not `clear`: the memory of one huge line must not stay with its upstream.
+                self.partial = BytesMut::new();
+            }
+            None => self.partial.extend_from_slice(rest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Line::*, *};
+
+    fn feed(line_max: usize, chunks: &[&[u8]]) -> Vec<Line> {
+        let mut lines = Lines::new(line_max);
+        chunks.iter().flat_map(|chunk| lines.push(Bytes::copy_from_slice(chunk))).collect()
+    }
+
+    #[test]
+    fn lines_are_cut_at_either_line_end_and_empty_ones_skipped() {
+        let lines = feed(9, &[b"a\r\n\n\r\nb", b"c\nd"]);
+        assert_eq!(lines, [Whole("a".into()), Whole("bc".into())]);
+    }
+
+    #[test]
+    fn a_line_over_the_limit_is_reported_once_and_the_next_is_whole() {
+        assert_eq!(feed(3, &[b"abcd\nok\n"]), [TooLong { bytes: 4 }, Whole("ok".into())]);
+        assert_eq!(
+            feed(3, &[b"ab", b"cd", b"ef\nok\n"]),
+            [TooLong { bytes: 6 }, Whole("ok".into())]
+        );
+    }
+
+    #[test]
+    fn a_stream_without_line_ends_takes_no_more_memory_than_the_limit() {
+        let mut lines = Lines::new(1_000);
+        for _ in 0..1_000 {
+            assert!(lines.push(Bytes::from_static(&[b'x'; 512])).is_empty());
+            assert!(lines.partial.len() <= 1_000);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_bytes_are_cut_into_chunks_changes_nothing(
+            text in "[ab\r\n]{0,60}", cuts in proptest::collection::vec(0_usize..60, 0..6),
+        ) {
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<_> =
+                cuts.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(feed(5, &pieces), feed(5, &[text.as_bytes()]));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! JSON-RPC and its framings, as bytes in and bytes out.
+//!
+//! Everything here is a function on values: no sockets, no actors, no clock. What a message means
+//! to the gateway is decided by the rooms above.
+
+pub mod codes;
+pub mod era;
+pub mod fault;
+pub mod frame;
+pub mod lines;
+pub mod message;
+pub mod sse;
+
+pub use fault::Fault;
+pub use frame::{Bad, Frame, Kind, Span};

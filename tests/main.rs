@@ -1,0 +1,28 @@
+//! The gateway from outside: each chapter proves one behaviour against the real binary, over real
+//! sockets, with real processes behind it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so by ending"
+)]
+
+mod support;
+
+mod access;
+mod admin_api;
+mod calls;
+mod command_line;
+mod first_run;
+mod lists;
+mod naming;
+mod official_clients;
+mod orderly_stop;
+mod outcomes;
+mod processes;
+mod remote_upstreams;
+mod restarts;
+mod secrets;
+mod sse;
+mod streamable_http;
+mod supervision;
+mod tidy;

@@ -1,0 +1,94 @@
+// The official TypeScript SDK as a client of whatever URL it is given.
+// Usage: node client.mjs URL streamable|sse KEY PLAN
+// PLAN is JSON: {"calls":[{"name","arguments"}],"progress":{"name","arguments"},"cancel":{"name","arguments","after_ms"}}.
+// Prints one line of JSON; what is right or wrong with it is decided by the test that reads it.
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+
+const [url, kind, key, planText] = process.argv.slice(2);
+const plan = JSON.parse(planText);
+const headers = key ? { Authorization: `Bearer ${key}` } : {};
+
+function connection() {
+  const address = new URL(url);
+  if (kind === "streamable") {
+    return new StreamableHTTPClientTransport(address, { requestInit: { headers } });
+  }
+  // The event stream is opened by a fetch of its own, which takes no `requestInit`.
+  const eventSourceInit = {
+    fetch: (input, init) =>
+      fetch(input, { ...init, headers: { ...headers, Accept: "text/event-stream" } }),
+  };
+  return new SSEClientTransport(address, { requestInit: { headers }, eventSourceInit });
+}
+
+async function listed(client) {
+  const names = [];
+  let cursor;
+  do {
+    const page = await client.listTools(cursor === undefined ? {} : { cursor });
+    names.push(...page.tools.map((tool) => tool.name));
+    cursor = page.nextCursor;
+  } while (cursor !== undefined);
+  return names;
+}
+
+async function called(client, { name, arguments: given }) {
+  const result = await client.callTool({ name, arguments: given });
+  return {
+    name,
+    is_error: result.isError ?? false,
+    text: result.content.filter((part) => part.type === "text").map((part) => part.text).join("\n"),
+    structured: result.structuredContent ?? null,
+  };
+}
+
+async function progressed(client, { name, arguments: given }) {
+  const steps = [];
+  const onprogress = ({ progress, total }) => steps.push({ progress, total: total ?? null });
+  const result = await client.callTool({ name, arguments: given }, undefined, { onprogress });
+  return { steps, text: result.content[0]?.text ?? "" };
+}
+
+async function cancelled(client, { name, arguments: given, after_ms: after }) {
+  const abort = new AbortController();
+  const begun = Date.now();
+  const timer = setTimeout(() => abort.abort("the person changed their mind"), after);
+  try {
+    await client.callTool({ name, arguments: given }, undefined, { signal: abort.signal });
+    return { error: null, took_ms: Date.now() - begun };
+  } catch (error) {
+    return { error: String(error.message ?? error), took_ms: Date.now() - begun };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const client = new Client({ name: "typescript-peer", version: "1.0.0" });
+const transport = connection();
+await client.connect(transport);
+const seen = {
+  sdk: "typescript",
+  server: client.getServerVersion(),
+  capabilities: client.getServerCapabilities(),
+  tools: await listed(client),
+  calls: [],
+};
+await client.ping();
+for (const call of plan.calls ?? []) {
+  seen.calls.push(await called(client, call));
+}
+if (plan.progress) seen.progress = await progressed(client, plan.progress);
+if (plan.cancel) {
+  seen.cancel = await cancelled(client, plan.cancel);
+  // A cancelled call must leave the session usable.
+  seen.after_cancel = (await listed(client)).length;
+}
+if (kind === "streamable") {
+  seen.session = transport.sessionId ?? null;
+  await transport.terminateSession();
+}
+await client.close();
+process.stdout.write(`${JSON.stringify(seen)}\n`);
+process.exit(0);

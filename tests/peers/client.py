@@ -1,0 +1,87 @@
+"""The official Python SDK as a client of whatever URL it is given.
+
+Usage: client.py URL streamable|sse KEY PLAN, with the same PLAN and the same answer as client.mjs.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+from mcp import Client
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+
+def connection(url, kind, http_client, headers):
+    if kind == "streamable":
+        return streamable_http_client(url, http_client=http_client)
+    return sse_client(url, headers=headers)
+
+
+async def listed(client):
+    names, cursor = [], None
+    while True:
+        page = await client.list_tools(cursor=cursor, cache_mode="refresh")
+        names += [tool.name for tool in page.tools]
+        cursor = page.next_cursor
+        if cursor is None:
+            return names
+
+
+async def called(client, call):
+    result = await client.call_tool(call["name"], call["arguments"])
+    return {
+        "name": call["name"],
+        "is_error": bool(result.is_error),
+        "text": "\n".join(part.text for part in result.content if part.type == "text"),
+        "structured": result.structured_content,
+    }
+
+
+async def progressed(client, call):
+    steps = []
+
+    async def note(progress, total, message):
+        steps.append({"progress": progress, "total": total})
+
+    result = await client.call_tool(call["name"], call["arguments"], progress_callback=note)
+    return {"steps": steps, "text": result.content[0].text if result.content else ""}
+
+
+async def cancelled(client, call):
+    begun = time.monotonic()
+    task = asyncio.create_task(client.call_tool(call["name"], call["arguments"]))
+    await asyncio.sleep(call["after_ms"] / 1000)
+    task.cancel()
+    try:
+        await task
+        error = None
+    except asyncio.CancelledError:
+        error = "cancelled"
+    return {"error": error, "took_ms": int((time.monotonic() - begun) * 1000)}
+
+
+async def main(url, kind, key, plan):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with create_mcp_http_client(headers=headers) as http_client:
+        async with Client(connection(url, kind, http_client, headers)) as client:
+            seen = {
+                "sdk": "python",
+                "server": client.server_info.model_dump(exclude_none=True),
+                "capabilities": client.server_capabilities.model_dump(exclude_none=True),
+                "version": client.protocol_version,
+                "tools": await listed(client),
+                "calls": [await called(client, call) for call in plan.get("calls", [])],
+            }
+            if "progress" in plan:
+                seen["progress"] = await progressed(client, plan["progress"])
+            if "cancel" in plan:
+                seen["cancel"] = await cancelled(client, plan["cancel"])
+                # A cancelled call must leave the session usable.
+                seen["after_cancel"] = len(await listed(client))
+    print(json.dumps(seen))
+
+
+asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])))

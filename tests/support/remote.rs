@@ -1,0 +1,293 @@
+//! A Streamable HTTP upstream inside the test, with knobs: it can forget its sessions, push changes,
+//! refuse, be slow, and it remembers everything that it was sent.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, http::Method, rt, web,
+};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+/// How a request is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answers {
+    #[default]
+    Json,
+    Sse,
+}
+
+/// What may be turned while the upstream runs.
+#[derive(Clone, Debug)]
+pub struct Knobs {
+    pub answers: Answers,
+    /// The bearer token without which everything is refused.
+    pub bearer: Option<String>,
+    /// Whether GET opens a stream; otherwise it is answered 405.
+    pub streams: bool,
+    pub tools: Vec<String>,
+    /// How long `initialize` takes.
+    pub hello_delay: Duration,
+}
+
+/// One HTTP request that came in.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub http: String,
+    pub headers: Vec<(String, String)>,
+    /// The JSON of the body; `Null` where there is none.
+    pub body: Value,
+}
+
+#[derive(Debug)]
+pub struct Remote {
+    pub url: String,
+    state: Arc<State>,
+    handle: ServerHandle,
+}
+
+#[derive(Debug)]
+struct State {
+    knobs: Mutex<Knobs>,
+    seen: Mutex<Vec<Seen>>,
+    sessions: Mutex<BTreeSet<String>>,
+    streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
+    minted: Mutex<u64>,
+}
+
+impl Default for Knobs {
+    fn default() -> Knobs {
+        let tools = ["echo", "steps"].map(str::to_owned).to_vec();
+        let hello_delay = Duration::ZERO;
+        Knobs { answers: Answers::Json, bearer: None, streams: true, tools, hello_delay }
+    }
+}
+
+impl Seen {
+    pub fn method(&self) -> &str {
+        self.body["method"].as_str().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Remote {
+    /// Listens on a free port of loopback, in a thread of its own.
+    pub fn start(knobs: Knobs) -> Remote {
+        Remote::start_on(0, knobs)
+    }
+
+    /// Listens on this port of loopback.
+    pub fn start_on(port: u16, knobs: Knobs) -> Remote {
+        let state = Arc::new(State {
+            knobs: Mutex::new(knobs),
+            seen: Mutex::default(),
+            sessions: Mutex::default(),
+            streams: Mutex::default(),
+            minted: Mutex::default(),
+        });
+        let shared = web::Data::from(Arc::clone(&state));
+        let (told, tell) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            rt::System::new().block_on(async move {
+                let app =
+                    move || App::new().app_data(shared.clone()).default_service(web::to(serve));
+                let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(0);
+                let server = server.bind(("127.0.0.1", port)).expect("a free port");
+                let port = server.addrs()[0].port();
+                let server = server.run();
+                told.send((port, server.handle())).expect("the test waits");
+                server.await.expect("the upstream serves");
+            });
+        });
+        let (port, handle) = tell.recv().expect("the upstream starts");
+        Remote { url: format!("http://127.0.0.1:{port}/mcp"), state, handle }
+    }
+
+    pub fn turn(&self, how: impl FnOnce(&mut Knobs)) {
+        how(&mut lock(&self.state.knobs));
+    }
+
+    /// Answers 404 to every session that exists now.
+    pub fn forget_sessions(&self) {
+        lock(&self.state.sessions).clear();
+    }
+
+    pub fn sessions(&self) -> usize {
+        lock(&self.state.sessions).len()
+    }
+
+    /// Everything that came in so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.state.seen).clone()
+    }
+
+    /// What came in so far with this JSON-RPC method.
+    pub fn seen_of(&self, method: &str) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| seen.method() == method).collect()
+    }
+
+    /// How many requests came in so far with this HTTP method.
+    pub fn count(&self, http: &str) -> usize {
+        self.seen().iter().filter(|seen| seen.http == http).count()
+    }
+
+    /// Sends a notification on every open stream; how many took it.
+    pub fn push(&self, method: &str) -> usize {
+        let event = event(&json!({"jsonrpc": "2.0", "method": method}));
+        let mut streams = lock(&self.state.streams);
+        streams.retain(|stream| stream.send(event.clone()).is_ok());
+        streams.len()
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // The server's thread ends by itself once this is sent; nobody has to wait for it.
+        drop(self.handle.stop(false));
+    }
+}
+
+async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> HttpResponse {
+    let message: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let knobs = lock(&state.knobs).clone();
+    let headers = request.headers().iter();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned()));
+    let seen = Seen {
+        http: request.method().to_string(),
+        headers: headers.collect(),
+        body: message.clone(),
+    };
+    let authorized = knobs.bearer.as_ref().is_none_or(|token| {
+        seen.header("authorization") == Some(format!("Bearer {token}").as_str())
+    });
+    let session = seen.header("mcp-session-id").map(str::to_owned);
+    lock(&state.seen).push(seen);
+    if !authorized {
+        return HttpResponse::Unauthorized().finish();
+    }
+    if message["method"] == "initialize" {
+        let hello = initialize(&message, &state, &knobs);
+        tokio::time::sleep(knobs.hello_delay).await;
+        return hello;
+    }
+    let Some(session) = session else { return HttpResponse::BadRequest().body("no session id") };
+    if !lock(&state.sessions).contains(&session) {
+        return HttpResponse::NotFound().body("no such session");
+    }
+    match *request.method() {
+        Method::GET if knobs.streams => standing_stream(&state),
+        Method::DELETE => {
+            lock(&state.sessions).remove(&session);
+            HttpResponse::NoContent().finish()
+        }
+        Method::POST if message.get("id").is_none() || message.get("method").is_none() => {
+            HttpResponse::Accepted().finish()
+        }
+        Method::POST => answer(&message, &knobs).await,
+        _ => HttpResponse::MethodNotAllowed().finish(),
+    }
+}
+
+fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
+    let session = {
+        let mut minted = lock(&state.minted);
+        *minted += 1;
+        format!("upstream-session-{minted}")
+    };
+    lock(&state.sessions).insert(session.clone());
+    let result = json!({
+        "protocolVersion": message["params"]["protocolVersion"],
+        "capabilities": {"tools": {"listChanged": true}},
+        "serverInfo": {"name": "remote", "version": "1"},
+    });
+    let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("mcp-session-id", session));
+    match knobs.answers {
+        Answers::Json => response.content_type("application/json").body(text),
+        Answers::Sse => {
+            response.content_type("text/event-stream").body(format!("data: {text}\n\n"))
+        }
+    }
+}
+
+/// Tools: `echo {value, delay_ms}`, `steps {count}` with progress where answers are streams; any
+/// other tool of the list says its own name.
+async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
+    let id = &message["id"];
+    let params = &message["params"];
+    let result = match message["method"].as_str().unwrap_or_default() {
+        "ping" => json!({}),
+        "tools/list" => {
+            let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
+            json!({"tools": knobs.tools.iter().map(tool).collect::<Vec<_>>()})
+        }
+        "tools/call" => {
+            let arguments = &params["arguments"];
+            let delay = arguments["delay_ms"].as_u64().unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            let text = match params["name"].as_str().unwrap_or_default() {
+                "echo" => arguments["value"].as_str().unwrap_or_default(),
+                other => other,
+            };
+            json!({"content": [{"type": "text", "text": text}]})
+        }
+        _ => {
+            let error = json!({"code": -32601, "message": "unknown method"});
+            return HttpResponse::Ok().json(json!({"jsonrpc": "2.0", "id": id, "error": error}));
+        }
+    };
+    let response = json!({"jsonrpc": "2.0", "id": id, "result": result});
+    match knobs.answers {
+        Answers::Json => HttpResponse::Ok().json(response),
+        Answers::Sse => HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .body([progress(params), format!("data: {response}\n\n")].concat()),
+    }
+}
+
+/// The progress that `steps` reports, as events.
+fn progress(params: &Value) -> String {
+    let token = &params["_meta"]["progressToken"];
+    if params["name"] != "steps" || token.is_null() {
+        return String::new();
+    }
+    let count = params["arguments"]["count"].as_u64().unwrap_or(1);
+    (1..=count)
+        .map(|step| {
+            let params = json!({"progressToken": token, "progress": step, "total": count});
+            let note =
+                json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
+            format!("event: message\r\ndata: {note}\r\n\r\n")
+        })
+        .collect()
+}
+
+fn standing_stream(state: &State) -> HttpResponse {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    // Something at once, so that whoever opened the stream knows that it is open.
+    drop(sender.send(Bytes::from_static(b": open\n\n")));
+    lock(&state.streams).push(sender);
+    let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, actix_web::Error>(chunk), receiver))
+    });
+    HttpResponse::Ok().content_type("text/event-stream").streaming(body)
+}
+
+fn event(message: &Value) -> Bytes {
+    Bytes::from(format!("data: {message}\n\n"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
