@@ -141,7 +141,7 @@ async fn an_endpoint_is_guarded_unless_someone_says_otherwise() {
 async fn a_key_without_the_right_sees_the_same_as_where_nothing_is() {
     let (gateway, public_key) = guarded().await;
     for user in ["alice", "bob"] {
-        gateway.add_user(user);
+        gateway.add_user(user).await;
     }
     gateway.create("namespaces", json!({"name": "alices", "user_id": "alice"})).await;
     gateway

@@ -108,7 +108,7 @@ async fn a_name_that_is_taken_is_a_conflict_and_one_of_another_owner_is_not() {
     let body = |owner: Value| json!({"name": "demo", "type": "STDIO", "command": "metamcpd", "args": ["demo-upstream"], "user_id": owner});
     let (status, code, _) = refused(&gateway, Method::POST, "mcp-servers", body(Value::Null)).await;
     assert_eq!((status, code.as_str()), (409, "conflict"));
-    gateway.add_user("alice");
+    gateway.add_user("alice").await;
     gateway.create("mcp-servers", body(json!("alice"))).await;
     let (status, answer) = gateway.admin(Method::GET, "mcp-servers/demo", None).await;
     assert_eq!((status.as_u16(), &answer["code"]), (409, &json!("ambiguous")));
@@ -211,7 +211,7 @@ async fn a_namespace_names_its_servers_and_their_status() {
         "{status} {code}"
     );
     let private = json!({"name": "hers", "type": "STDIO", "command": "metamcpd", "user_id": "alice", "enabled": false});
-    gateway.add_user("alice");
+    gateway.add_user("alice").await;
     gateway.create("mcp-servers", private).await;
     let (status, _, _) =
         refused(&gateway, Method::PUT, "namespaces/n/servers", json!([{"server": "hers"}])).await;

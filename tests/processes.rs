@@ -119,6 +119,28 @@ async fn a_helper_that_is_killed_is_a_crash_and_leaves_nothing() {
         .await;
 }
 
+/// In a container that was entered from outside the daemon's session has no number.
+#[test]
+fn so_it_is_where_the_session_was_begun_outside_of_the_container() {
+    let apart = || {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
+        // In there nobody can become the user that PostgreSQL asks for.
+        command.env_remove("METAMCPD_TEST_DATABASE");
+        command
+    };
+    let can = apart().arg("true").output().is_ok_and(|output| output.status.success());
+    if !can {
+        eprintln!("SKIPPED a container within: `unshare` may not make one here");
+        return;
+    }
+    let this = std::env::current_exe().expect("this program");
+    let again = ["--exact", "processes::a_helper_that_is_killed_is_a_crash_and_leaves_nothing"];
+    let output = apart().arg(this).args(again).output().expect("the test runs again");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
 #[tokio::test]
 async fn no_zombies_gather_while_a_child_restarts_over_and_over() {
     if without_python() {

@@ -177,7 +177,9 @@ async fn a_change_of_the_remote_list_reaches_the_clients_stream() {
 #[tokio::test]
 async fn a_remote_call_that_takes_too_long_is_cancelled_there() {
     let (gateway, remote, client) = with(Knobs::default()).await;
-    gateway.change("mcp-servers/remote", json!({"call_timeout_ms": 200})).await;
+    // The session there is begun first, or its handshake might take all of the time.
+    client.call("remote__echo", json!({"value": "early"})).await;
+    gateway.change("mcp-servers/remote", json!({"call_timeout_ms": 500})).await;
     gateway.ready("remote").await;
     let answer = client.call("remote__echo", json!({"value": "late", "delay_ms": 30_000})).await;
     assert_eq!(answer["error"]["code"], -32603, "{answer}");

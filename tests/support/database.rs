@@ -1,6 +1,8 @@
 //! Which database a gateway under test uses. The suite runs on embedded SQLite, and on PostgreSQL
 //! when `METAMCPD_TEST_DATABASE=postgres` says so.
 
+use sea_orm::ConnectionTrait;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
     Sqlite,
@@ -32,30 +34,18 @@ impl Database {
 
 impl super::TestGateway {
     /// Writes a row into `users`: there are no resources for people yet.
-    pub fn add_user(&self, id: &str) {
+    pub async fn add_user(&self, id: &str) {
+        let file = self.data_dir().join("metamcpd.db");
+        let url = match self.database_url() {
+            Some(url) => url.to_owned(),
+            None => format!("sqlite://{}?mode=rw", file.display()),
+        };
+        let database = sea_orm::Database::connect(url).await.expect("the daemon's database");
         let statement = format!(
             "insert into users (id, name, email, email_verified, created_at, updated_at) \
-         values ('{id}', '{id}', '{id}@example.com', false, current_timestamp, current_timestamp)"
+             values ('{id}', '{id}', '{id}@example.com', false, current_timestamp, current_timestamp)"
         );
-        let mut command = match self.database_url() {
-            Some(url) => {
-                let mut psql = std::process::Command::new("psql");
-                psql.args([url, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", &statement]);
-                psql
-            }
-            None => {
-                let insert = "import sqlite3, sys
-db = sqlite3.connect(sys.argv[1], timeout=10)
-db.execute(sys.argv[2])
-db.commit()";
-                let mut python = std::process::Command::new("python3");
-                python
-                    .args(["-c", insert])
-                    .arg(self.data_dir().join("metamcpd.db"))
-                    .arg(&statement);
-                python
-            }
-        };
-        assert!(command.status().is_ok_and(|status| status.success()), "{statement}");
+        database.execute_unprepared(&statement).await.expect("a user");
+        database.close().await.expect("an end");
     }
 }

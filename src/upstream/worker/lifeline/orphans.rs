@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getsid, kill_process, set_child_subreaper, waitpid,
+    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
 };
 use tokio::process::{Child, Command};
 
@@ -112,7 +112,9 @@ impl OrphanReaper {
 
     fn pass(&self) -> Pass {
         let own = getpid().as_raw_nonzero().get();
-        let own_session = getsid(None).map_or(0, |session| session.as_raw_nonzero().get());
+        // Zero when our session was begun outside of the container we are in. The system call is
+        // not asked, since its wrapper takes zero for impossible.
+        let own_session = Process::read(own).map_or(0, |process| process.session);
         // Held to the end: a shim that is being started is not known until the lock is free.
         let mut known = self.shims.lock();
         known.retain(|shim| {
