@@ -14,6 +14,7 @@ mod calls;
 mod command_line;
 mod first_run;
 mod lists;
+mod metamcp_faults;
 mod naming;
 mod official_clients;
 mod orderly_stop;

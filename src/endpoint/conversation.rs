@@ -116,7 +116,10 @@ pub async fn hear(
             let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
             match method {
                 "ping" => Turn::Answer(message::reply(&id, b"{}")),
-                "tools/list" => Turn::Answer(list(entry, session, &id).await),
+                "tools/list" => Turn::Answer(match refuse_cursor(&frame) {
+                    Ok(()) => list(entry, session, &id).await,
+                    Err(fault) => fault.to_bytes(Some(&id)),
+                }),
                 "tools/call" => call(state, entry, session, frame, in_flight).await,
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
@@ -163,6 +166,31 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
     });
     let id = frame.id().unwrap_or(b"null");
     Ok((message::reply(id, result.to_string().as_bytes()), version))
+}
+
+/// Lists are given whole, on one page, so that there is no cursor that we gave. To answer one with the
+/// first page again would lead its client round in circles.
+fn refuse_cursor(frame: &Frame) -> Result<(), Fault> {
+    #[derive(Deserialize)]
+    struct Request {
+        #[serde(default)]
+        params: Option<Params>,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        #[serde(default)]
+        cursor: Option<serde_json::Value>,
+    }
+
+    let request: Request = serde_json::from_slice(frame.bytes()).map_err(|error| {
+        Fault::invalid_params(format!("the parameters of a list are an object: {error}"))
+    })?;
+    match request.params.and_then(|params| params.cursor) {
+        None => Ok(()),
+        Some(_) => Err(Fault::invalid_params(
+            "this cursor is not one that was given here; lists are on one page, without `cursor`",
+        )),
+    }
 }
 
 /// Decision 9: the last good lists, whatever is dead; only what was never listed is waited for.
