@@ -51,6 +51,27 @@ impl DataDir {
     }
 }
 
+/// Whether a daemon has a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Free,
+    Held,
+}
+
+/// Whether a daemon has this directory; nothing is made or changed by asking.
+pub fn used(path: &Path) -> io::Result<Use> {
+    let lock = match File::open(path.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Use::Free),
+        Err(error) => return Err(error),
+    };
+    match flock(&lock, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Use::Free),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Use::Held),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Where the operator's socket of a data directory is.
 pub fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join("operator.sock")

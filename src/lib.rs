@@ -12,9 +12,9 @@
 //!   conversation. None of them knows HTTP as it is served.
 //! - [`conductor`] makes what the rows say into what runs.
 //! - [`endpoint`] serves MCP, [`admin`] serves operators, [`operator`] is the operator's own door.
-//!   They do not know each other.
+//!   They do not know each other. [`doctor`] examines an installation, running or not.
 //! - [`gateway`] builds all of it and drains it; [`cli`] is what people type. [`settings`],
-//!   [`telemetry`] and [`data_dir`] are read by those two only.
+//!   [`telemetry`] and [`data_dir`] are read by those two only, and by the doctor.
 
 pub mod access;
 pub mod catalogue;
@@ -35,6 +35,8 @@ pub mod conductor;
 pub mod admin;
 pub mod endpoint;
 pub mod operator;
+
+pub mod doctor;
 
 pub mod cli;
 pub mod data_dir;

@@ -13,6 +13,7 @@ use actix_web::{
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{AdminState, ApiError, operator, private};
 use crate::upstream::status::StateWord;
@@ -24,6 +25,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Health {
     /// Always `ok`: a process that does not live answers nothing.
     status: &'static str,
+    /// Made anew at each start: by it a URL is found to lead to this daemon.
+    run: Uuid,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -39,8 +42,8 @@ pub struct Readiness {
 /// The process lives.
 #[utoipa::path(tag = "probes", security(()), responses((status = 200, body = Health)))]
 #[get("/health", wrap = "private()")]
-pub async fn health() -> Json<Health> {
-    Json(Health { status: "ok" })
+pub async fn health(state: Data<AdminState>) -> Json<Health> {
+    Json(Health { status: "ok", run: state.conductor.run })
 }
 
 /// The daemon can serve.

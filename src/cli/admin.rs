@@ -61,6 +61,9 @@ async fn create_key(place: &Place, name: String, kind: Kind) -> Result<String, F
     match asked.map_err(|error| Failure::Other(format!("the running daemon: {error}")))? {
         Some(Answer::Key(key)) => return Ok(key),
         Some(Answer::Refused(why)) => return Err(Failure::Other(why)),
+        Some(Answer::Report(_)) => {
+            return Err(Failure::Other("the running daemon answered another question".into()));
+        }
         None => {}
     }
     let settings = Settings::read(place.config.as_deref())?;

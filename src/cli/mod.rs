@@ -3,6 +3,7 @@
 mod admin;
 mod demo_tools;
 pub mod demo_upstream;
+mod doctor;
 mod serve;
 pub mod shim;
 
@@ -42,8 +43,8 @@ enum Command {
     DemoUpstream,
     /// Bridges stdio to an endpoint, for clients that only start processes. (Not built yet.)
     Connect(Later),
-    /// Checks configuration, database and every upstream. (Not built yet.)
-    Doctor(Later),
+    /// Checks settings, data directory, database, public URL and every upstream, and says what to mend.
+    Doctor(doctor::Doctor),
     /// Makes the configuration what a file says. (Not built yet.)
     Apply(Later),
     /// Writes the configuration out. (Not built yet.)
@@ -118,7 +119,7 @@ pub fn run() -> ExitCode {
             demo_upstream::serve_stdio().map_err(|error| Failure::Other(error.to_string()))
         }
         Command::Connect(_) => later("connect"),
-        Command::Doctor(_) => later("doctor"),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Apply(_) => later("apply"),
         Command::Export(_) => later("export"),
         Command::Import(_) => later("import"),

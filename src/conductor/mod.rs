@@ -40,6 +40,8 @@ pub type Directory = ArcSwap<HashMap<String, Arc<EndpointEntry>>>;
 
 /// What the rooms above share.
 pub struct Conductor {
+    /// Made anew at each start, so that the daemon can be recognised from outside.
+    pub run: Uuid,
     pub store: Store,
     pub journal: Journal,
     pub roster: Roster,
@@ -92,6 +94,7 @@ impl Conductor {
             namespace_options,
         } = parts;
         Arc::new(Self {
+            run: Uuid::new_v4(),
             store,
             journal,
             roster,

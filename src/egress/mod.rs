@@ -102,6 +102,11 @@ impl Egress {
         self.policy.check(url)
     }
 
+    /// Judges an address that a name was resolved to.
+    pub fn verdict(&self, address: IpAddr) -> Result<(), Refusal> {
+        self.policy.verdict(address)
+    }
+
     /// For handshakes, lists and streams: one pool for the whole daemon.
     pub fn steady(&self) -> Door {
         Door::steady(self.policy, self.steady.clone())

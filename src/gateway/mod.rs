@@ -147,10 +147,10 @@ impl Gateway {
             false => first_key(store, "admin", KeyKind::Admin).await?,
         };
         conductor.reconcile().await?;
-        actix::spawn(operator::socket::serve(socket, conductor.clone()));
         actix::spawn(conductor.clone().keep_up());
 
         let (server, url) = listen(listener, &settings, &conductor, prometheus, &tokens)?;
+        actix::spawn(operator::socket::serve(socket, conductor.clone(), url.clone()));
         let mut endpoints: Vec<String> = conductor.endpoints.load().keys().cloned().collect();
         endpoints.sort_unstable();
         let started = Started { url, endpoints, api_key, admin_key: made_admin_key, imports };

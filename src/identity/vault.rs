@@ -74,6 +74,14 @@ impl Vault {
         Ok(Vault { cipher: Arc::new(cipher) })
     }
 
+    /// Reads the key of this data directory, and makes none.
+    pub fn existing(data_dir: &Path) -> Result<Option<Vault>, VaultError> {
+        match data_dir.join(KEY_FILE).exists() {
+            true => Vault::open(data_dir).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// A text that only this vault opens, and only for this place.
     pub fn seal(&self, plain: &str, place: &Place<'_>) -> Result<String, VaultError> {
         let mut sealed = vec![0; NONCE_BYTES];

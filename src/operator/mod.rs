@@ -4,6 +4,7 @@
 //! database itself.
 
 mod import;
+pub mod report;
 pub mod socket;
 
 pub use import::{Imports, apply};

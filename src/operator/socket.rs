@@ -9,20 +9,31 @@ use tokio::{
     time::timeout,
 };
 
-use super::make_key;
+use super::{
+    make_key,
+    report::{self, DaemonReport},
+};
 use crate::{conductor::Conductor, data_dir::socket_path, store::KeyKind};
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of one line.
+/// Bytes of one order.
 const LINE_MAX: u64 = 64 * 1024;
+
+/// Bytes of one answer: a report of ten thousand upstreams.
+const ANSWER_MAX: u64 = 16 * 1024 * 1024;
 
 /// What is asked of the running daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
-    CreateKey { name: String, kind: Kind },
+    CreateKey {
+        name: String,
+        kind: Kind,
+    },
+    /// How the daemon is.
+    Report,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -36,6 +47,7 @@ pub enum Kind {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     Key(String),
+    Report(Box<DaemonReport>),
     Refused(String),
 }
 
@@ -62,12 +74,15 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves the socket for as long as the daemon runs, one order at a time.
-pub async fn serve(listener: UnixListener, conductor: Arc<Conductor>) {
+/// Serves the socket for as long as the daemon runs, one order at a time. `url` is what the URLs that
+/// we publish begin with.
+pub async fn serve(listener: UnixListener, conductor: Arc<Conductor>, url: String) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if let Ok(Err(error)) = timeout(PATIENCE, take_order(stream, &conductor)).await {
+                if let Ok(Err(error)) =
+                    timeout(PATIENCE, take_order(stream, &conductor, &url)).await
+                {
                     tracing::warn!(%error, "an order by the operator's socket was not taken");
                 }
             }
@@ -79,7 +94,7 @@ pub async fn serve(listener: UnixListener, conductor: Arc<Conductor>) {
     }
 }
 
-async fn take_order(mut stream: UnixStream, conductor: &Conductor) -> io::Result<()> {
+async fn take_order(mut stream: UnixStream, conductor: &Conductor, url: &str) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_MAX)).read_line(&mut line).await?;
@@ -95,6 +110,7 @@ async fn take_order(mut stream: UnixStream, conductor: &Conductor) -> io::Result
                 Err(error) => Answer::Refused(error.to_string()),
             }
         }
+        Ok(Order::Report) => Answer::Report(Box::new(report::of(conductor, url).await)),
         Err(error) => Answer::Refused(format!("the order cannot be read: {error}")),
     };
     let mut line = serde_json::to_vec(&answer)?;
@@ -121,7 +137,7 @@ pub async fn ask(data_dir: &Path, order: &Order) -> io::Result<Option<Answer>> {
         line.push(b'\n');
         stream.write_all(&line).await?;
         let mut answer = String::new();
-        BufReader::new(stream.take(LINE_MAX)).read_line(&mut answer).await?;
+        BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer).await?;
         Ok::<_, io::Error>(serde_json::from_str(&answer)?)
     };
     timeout(PATIENCE, exchange).await?.map(Some)

@@ -78,6 +78,28 @@ async fn open_sqlite(
     Ok((reader, writer))
 }
 
+/// One connection that cannot write, to a database that is there already.
+pub async fn open_to_read(
+    options: &DatabaseOptions,
+    data_dir: &Path,
+) -> Result<DatabaseConnection, StoreError> {
+    let url = options.url.as_ref().filter(|url| !url.expose().is_empty());
+    match url {
+        None => {
+            let path = data_dir.join(FILE);
+            connect_sqlite(options, &path, 1, |sqlite| {
+                sqlite.create_if_missing(false).pragma("query_only", "ON")
+            })
+            .await
+        }
+        Some(url) => {
+            let parsed = postgres_options(url)?;
+            let parsed = parsed.options([("default_transaction_read_only", "on")]);
+            connect_postgres(options, &parsed, 1).await
+        }
+    }
+}
+
 async fn connect_sqlite(
     options: &DatabaseOptions,
     path: &Path,
@@ -111,6 +133,15 @@ async fn open_postgres(
     options: &DatabaseOptions,
     url: &Secret,
 ) -> Result<DatabaseConnection, StoreError> {
+    let parsed = postgres_options(url)?;
+    let alone = connect_postgres(options, &parsed, 1).await?;
+    let migrated = migrate_in_turn(&alone).await;
+    alone.close().await?;
+    migrated?;
+    connect_postgres(options, &parsed, options.connections_max.max(2)).await
+}
+
+fn postgres_options(url: &Secret) -> Result<PgConnectOptions, StoreError> {
     let url = url.expose();
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         let reason = "database.url has to begin with postgres:// or postgresql://".to_owned();
@@ -119,13 +150,7 @@ async fn open_postgres(
     let parsed = PgConnectOptions::from_str(url).map_err(|error| StoreError::Options {
         reason: format!("database.url cannot be read: {error}"),
     })?;
-    let parsed = parsed.application_name("metamcpd").disable_statement_logging();
-
-    let alone = connect_postgres(options, &parsed, 1).await?;
-    let migrated = migrate_in_turn(&alone).await;
-    alone.close().await?;
-    migrated?;
-    connect_postgres(options, &parsed, options.connections_max.max(2)).await
+    Ok(parsed.application_name("metamcpd").disable_statement_logging())
 }
 
 async fn connect_postgres(

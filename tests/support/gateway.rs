@@ -120,6 +120,11 @@ impl TestGateway {
         self.directory.path()
     }
 
+    /// The file of settings that the daemon is started with.
+    pub fn settings_file(&self) -> PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
     pub fn database_url(&self) -> Option<&str> {
         self.database_url.as_deref()
     }
@@ -219,7 +224,7 @@ impl TestGateway {
 
     async fn begin(&mut self) {
         let root = self.directory.path();
-        let config = root.join("config.toml");
+        let config = self.settings_file();
         std::fs::write(&config, &self.start.settings).expect("the settings file");
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(root.join("daemon.log"));

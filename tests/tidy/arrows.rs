@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "gateway",
+            "doctor",
             "operator",
             "data_dir",
             "import",
@@ -32,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("doctor", &["operator", "data_dir", "store", "identity", "upstream", "egress", "settings"]),
     ("operator", &["conductor", "store", "identity", "import", "data_dir"]),
     (
         "gateway",

@@ -207,7 +207,8 @@ async fn the_daemon_is_ready_from_its_first_reading_until_it_stops() {
     house.state.stopping.cancel();
     assert_eq!(ready().await.status, 503);
     let health = house.send(anybody(Method::GET, "/health")).await;
-    assert_eq!((health.status, health.json()), (200, json!({"status": "ok"})));
+    let expected = json!({"status": "ok", "run": house.state.conductor.run});
+    assert_eq!((health.status, health.json()), (200, expected));
     assert_eq!(
         house.send(anybody(Method::GET, "/metrics")).await.status,
         200,
