@@ -237,7 +237,7 @@ fn every_name_leads_to_its_own_tool_in_every_mode() {
         ],
     );
     for naming in MODES {
-        let shown = |servers: &Vec<Server<'_>>| play("names", naming, &[servers.clone()]).len();
+        let shown = |servers| play("names", naming, std::slice::from_ref(servers)).len();
         // Under NEVER the later of two that are shown as they are is hidden, and the rest prefixed.
         let (of_long, of_unicode) = if naming == Never { (4, 4) } else { (6, 4) };
         assert_eq!(shown(&long_names), of_long, "{naming:?}");
