@@ -12,6 +12,7 @@ mod access;
 mod admin_api;
 mod calls;
 mod command_line;
+mod curation;
 mod doctor;
 mod first_run;
 mod lists;

@@ -9,6 +9,7 @@ mod m0002_upstreams;
 mod m0003_namespaces;
 mod m0004_entrances;
 mod m0005_oauth;
+mod m0006_new_tools;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_namespaces::Migration),
             Box::new(m0004_entrances::Migration),
             Box::new(m0005_oauth::Migration),
+            Box::new(m0006_new_tools::Migration),
         ]
     }
 }

@@ -26,6 +26,12 @@ pub struct Body<T>(pub T);
 /// A JSON array of these.
 pub struct Rows<T>(pub Vec<T>);
 
+/// A JSON array of these, or one JSON object of that shape.
+pub enum RowsOr<T, U> {
+    Rows(Vec<T>),
+    One(U),
+}
+
 /// The limit, as the extractor finds it.
 pub fn limits() -> PayloadConfig {
     PayloadConfig::new(BODY_MAX)
@@ -48,6 +54,22 @@ impl<T: DeserializeOwned + 'static> FromRequest for Rows<T> {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let bytes = json_of(request, payload);
         Box::pin(async move { read(&bytes.await?, '[').map(Self) })
+    }
+}
+
+impl<T: DeserializeOwned + 'static, U: DeserializeOwned + 'static> FromRequest for RowsOr<T, U> {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let bytes = json_of(request, payload);
+        Box::pin(async move {
+            let bytes = bytes.await?;
+            match bytes.trim_ascii_start().first() {
+                Some(b'[') => read(&bytes, '[').map(Self::Rows),
+                _ => read(&bytes, '{').map(Self::One),
+            }
+        })
     }
 }
 

@@ -167,7 +167,9 @@ impl From<StoreError> for ApiError {
                 Self::Unavailable { what: "the database is not available" }
             }
             StoreError::NotFound { .. } => Self::NotFound { what },
-            StoreError::Conflict { .. } => Self::Conflict { what },
+            StoreError::Conflict { .. } | StoreError::ToolNameTaken { .. } => {
+                Self::Conflict { what }
+            }
             StoreError::Ambiguous { .. } => Self::Ambiguous { what },
             // Those two stand in the query, where the contract has another word for it.
             StoreError::Invalid(details) if details.iter().all(is_of_the_query) => {

@@ -11,6 +11,7 @@ mod server_view;
 
 mod namespace_tools;
 mod namespaces;
+mod tool_view;
 
 mod api_keys;
 mod config;
@@ -100,7 +101,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(namespaces::delete)
                 .service(namespaces::put_servers)
                 .service(namespace_tools::list)
-                .service(namespace_tools::change);
+                .service(namespace_tools::change)
+                .service(namespace_tools::change_many);
             config
                 .service(endpoints::list)
                 .service(endpoints::create)

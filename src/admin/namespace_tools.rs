@@ -1,7 +1,5 @@
-//! `/api/v1/namespaces/{id}/tools`: what the servers of a namespace offer, under which names clients
-//! see it, and what was decided about it.
-
-use std::collections::HashMap;
+//! `/api/v1/namespaces/{id}/tools`: what the servers of a namespace offer, and what is decided about
+//! it. How a row comes about is in `tool_view`.
 
 use actix_web::{
     get, patch,
@@ -9,45 +7,55 @@ use actix_web::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{
     AdminState, ApiError,
-    body::{Body, given, named},
-    mcp_servers::PageQuery,
+    body::{Body, RowsOr, given, named},
     paging,
+    tool_view::{NamespaceTool, refuse_taken, tools_of},
 };
-use crate::{
-    catalogue::naming::{Hidden, Why},
-    namespace::published::Published,
-    store::{Namespace, Page, Status, ToolPolicyPatch},
-};
+use crate::store::{Page, Status, ToolPolicyPatch};
 
-/// A tool of one of the namespace's servers.
-#[derive(Serialize, ToSchema)]
-pub struct NamespaceTool {
-    uuid: Uuid,
-    server: Uuid,
-    server_name: String,
+/// Which tools; every filter that is given has to match.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ToolsQuery {
+    /// 1 to 500; 100 unless given.
+    limit: Option<u64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// The name or the uuid of a server.
+    server: Option<String>,
+    status: Option<Status>,
+    /// Whether what was decided about it cannot take effect.
+    unresolved: Option<bool>,
+    /// Whether anything of it was overridden.
+    overridden: Option<bool>,
     /// The server's own name for it.
-    name: String,
-    title: Option<String>,
-    description: Option<String>,
-    status: Status,
-    override_name: Option<String>,
-    override_title: Option<String>,
-    override_description: Option<String>,
-    override_annotations: Option<Value>,
-    /// The name that clients see it under; null when they do not see it.
+    name: Option<String>,
+    /// The name that clients see it under.
     shown_name: Option<String>,
-    /// `name_taken` when another server's tool has its name, `repeated` when its own server listed
-    /// the name before.
-    hidden: Option<&'static str>,
-    /// Since when it is no longer offered.
-    #[serde(with = "time::serde::rfc3339::option")]
-    vanished_at: Option<OffsetDateTime>,
+}
+
+/// The tools that one status is given to: without a filter, all.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ToolsFilter {
+    /// The name or the uuid of a server.
+    server: Option<String>,
+    status: Option<Status>,
+    /// Whether what was decided about it cannot take effect.
+    unresolved: Option<bool>,
+    /// Whether anything of it was overridden.
+    overridden: Option<bool>,
+    /// The server's own name for it.
+    name: Option<String>,
+    /// The name that clients see it under.
+    shown_name: Option<String>,
 }
 
 /// The fields that are to change; `null` clears.
@@ -56,32 +64,72 @@ pub struct NamespaceTool {
 pub struct ToolChange {
     #[serde(default, deserialize_with = "given")]
     status: Option<Status>,
+    /// The whole name that clients are to see, in every mode of naming: 1 to 64 letters, digits,
+    /// `_` and `-`.
     #[serde(default, deserialize_with = "named")]
     override_name: Option<Option<String>>,
+    /// Takes the place of `title`, and of `annotations.title` where the server gives one.
     #[serde(default, deserialize_with = "named")]
     override_title: Option<Option<String>>,
+    /// An empty text is a text.
     #[serde(default, deserialize_with = "named")]
     override_description: Option<Option<String>>,
+    /// Merged member by member over the server's own; a member that is `null` is removed.
     #[serde(default, deserialize_with = "named")]
     override_annotations: Option<Option<Value>>,
+}
+
+/// Many tools at once: each with its status, or one status for all that the query names.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes the body, which is read by its first character")]
+pub enum ToolsChange {
+    Each(Vec<ToolStatus>),
+    Same(SameStatus),
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolStatus {
+    uuid: Uuid,
+    status: Status,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SameStatus {
+    status: Status,
+}
+
+/// What a change of many tools has come to.
+#[derive(Serialize, ToSchema)]
+pub struct ToolsChanged {
+    /// Tools that were named.
+    matched: usize,
+    /// Those among them that had another status.
+    changed: usize,
 }
 
 /// Every tool of its servers, in the order of the servers and of their own lists.
 #[utoipa::path(
     tag = "namespaces",
-    params(PageQuery),
+    params(ToolsQuery),
     responses((status = 200, body = Page<NamespaceTool>))
 )]
 #[get("/namespaces/{id}/tools")]
 pub async fn list(
     state: Data<AdminState>,
     id: Path<String>,
-    query: Query<PageQuery>,
+    query: Query<ToolsQuery>,
 ) -> Result<Json<Page<NamespaceTool>>, ApiError> {
-    let request = query.into_inner().page()?;
+    let ToolsQuery { limit, cursor, server, status, unresolved, overridden, name, shown_name } =
+        query.into_inner();
+    let request = paging::page(limit, cursor)?;
+    let filter = ToolsFilter { server, status, unresolved, overridden, name, shown_name };
     let namespace = state.store().namespace(&id).await?;
     state.catch_up().await;
-    let tools = tools_of(&state, &namespace).await?;
+    let mut tools = tools_of(&state, &namespace, None).await?;
+    tools.retain(|tool| filter.names(tool));
     Ok(Json(paging::cut(tools, &request, |tool| tool.uuid)?))
 }
 
@@ -99,8 +147,11 @@ pub async fn change(
 ) -> Result<Json<NamespaceTool>, ApiError> {
     let (id, tool) = path.into_inner();
     let Ok(uuid) = Uuid::try_parse(&tool) else { return Err(ApiError::not_found("tool", &tool)) };
-    change.refuse_unbuilt()?;
     let namespace = state.store().namespace(&id).await?;
+    let outline = state.store().outline(uuid).await?;
+    if let Some(Some(name)) = &change.override_name {
+        refuse_taken(&state, &namespace, &outline, name)?;
+    }
     let patch = ToolPolicyPatch {
         status: change.status,
         override_name: change.override_name,
@@ -110,77 +161,65 @@ pub async fn change(
     };
     let place = namespace.uuid;
     state.write(|store| async move { store.patch_policy(place, uuid, patch).await }).await?;
-    let tools = tools_of(&state, &namespace).await?;
+    let tools = tools_of(&state, &namespace, Some(outline.mcp_server_uuid)).await?;
     let changed = tools.into_iter().find(|tool| tool.uuid == uuid);
     Ok(Json(changed.ok_or_else(|| ApiError::not_found("tool", &tool))?))
 }
 
-impl ToolChange {
-    /// Clearing an override is always possible; setting one would change nothing yet.
-    fn refuse_unbuilt(&self) -> Result<(), ApiError> {
-        let is_set = |text: &Option<Option<String>>| matches!(text, Some(Some(_)));
-        let overrides = is_set(&self.override_name)
-            || is_set(&self.override_title)
-            || is_set(&self.override_description)
-            || matches!(self.override_annotations, Some(Some(_)));
-        if overrides { Err(ApiError::not_implemented("overriding a tool")) } else { Ok(()) }
-    }
-}
-
-async fn tools_of(
-    state: &AdminState,
-    namespace: &Namespace,
-) -> Result<Vec<NamespaceTool>, ApiError> {
-    let policies = state.store().policies(namespace.uuid).await?;
-    let mut policies: HashMap<Uuid, _> =
-        policies.into_iter().map(|policy| (policy.tool, policy)).collect();
-    let handle = state.conductor.namespace(namespace.uuid);
-    let published = handle.map(|handle| handle.published.load_full());
-    let shown = published.as_deref().map(shown_names).unwrap_or_default();
-    let hidden = published.as_deref().map(hidden_tools).unwrap_or_default();
-
-    let mut tools = Vec::new();
-    for member in &namespace.servers {
-        for tool in state.store().tools_of(member.server).await? {
-            let policy = policies.remove(&tool.uuid);
-            let key = (member.server, &*tool.name);
-            tools.push(NamespaceTool {
-                uuid: tool.uuid,
-                server: member.server,
-                server_name: member.name.clone(),
-                title: tool.title,
-                description: tool.description,
-                status: policy.as_ref().map_or(Status::Active, |policy| policy.status),
-                override_name: policy.as_ref().and_then(|policy| policy.override_name.clone()),
-                override_title: policy.as_ref().and_then(|policy| policy.override_title.clone()),
-                override_description: policy
-                    .as_ref()
-                    .and_then(|policy| policy.override_description.clone()),
-                override_annotations: policy.and_then(|policy| policy.override_annotations),
-                shown_name: shown.get(&key).map(|name| (*name).to_owned()),
-                hidden: hidden.get(&key).copied(),
-                vanished_at: tool.vanished_at,
-                name: tool.name,
-            });
+/// Gives many tools their status, all of them or none: `[{"uuid","status"}]`, or `{"status"}` for
+/// every tool that the query names.
+#[utoipa::path(
+    tag = "namespaces",
+    params(ToolsFilter),
+    request_body = ToolsChange,
+    responses((status = 200, body = ToolsChanged))
+)]
+#[patch("/namespaces/{id}/tools")]
+pub async fn change_many(
+    state: Data<AdminState>,
+    id: Path<String>,
+    filter: Query<ToolsFilter>,
+    body: RowsOr<ToolStatus, SameStatus>,
+) -> Result<Json<ToolsChanged>, ApiError> {
+    let namespace = state.store().namespace(&id).await?;
+    state.catch_up().await;
+    let wanted: Vec<(Uuid, Status)> = match body {
+        RowsOr::Rows(_) if !filter.is_empty() => {
+            return Err(ApiError::bad_request("a list of tools takes no filter in the query"));
         }
+        RowsOr::Rows(rows) => rows.into_iter().map(|row| (row.uuid, row.status)).collect(),
+        RowsOr::One(SameStatus { status }) => {
+            let tools = tools_of(&state, &namespace, None).await?.into_iter();
+            tools.filter(|tool| filter.names(tool)).map(|tool| (tool.uuid, status)).collect()
+        }
+    };
+    let (place, matched) = (namespace.uuid, wanted.len());
+    let changed =
+        state.write(|store| async move { store.set_statuses(place, &wanted).await }).await?;
+    Ok(Json(ToolsChanged { matched, changed }))
+}
+
+impl ToolsFilter {
+    fn is_empty(&self) -> bool {
+        let Self { server, status, unresolved, overridden, name, shown_name } = self;
+        let texts = [server, name, shown_name];
+        status.is_none()
+            && unresolved.is_none()
+            && overridden.is_none()
+            && texts.iter().all(|text| text.is_none())
     }
-    Ok(tools)
-}
 
-fn shown_names(published: &Published) -> HashMap<(Uuid, &str), &str> {
-    let routes = published.routes.iter();
-    routes.map(|(shown, route)| ((route.server, &*route.tool), shown)).collect()
-}
-
-fn hidden_tools(published: &Published) -> HashMap<(Uuid, &str), &'static str> {
-    let hidden = published.hidden.iter();
-    hidden
-        .map(|Hidden { server, tool, why }| {
-            let word = match why {
-                Why::NameTaken { .. } => "name_taken",
-                Why::Repeated => "repeated",
-            };
-            ((*server, &**tool), word)
-        })
-        .collect()
+    fn names(&self, tool: &NamespaceTool) -> bool {
+        let Self { server, status, unresolved, overridden, name, shown_name } = self;
+        let is_server = |asked: &String| match Uuid::try_parse(asked) {
+            Ok(uuid) => tool.server == uuid,
+            Err(_) => tool.server_name == *asked,
+        };
+        server.as_ref().is_none_or(is_server)
+            && status.is_none_or(|status| tool.status == status)
+            && unresolved.is_none_or(|unresolved| tool.unresolved == unresolved)
+            && overridden.is_none_or(|overridden| tool.is_overridden() == overridden)
+            && name.as_ref().is_none_or(|name| tool.name == *name)
+            && shown_name.as_ref().is_none_or(|name| tool.shown_name.as_ref() == Some(name))
+    }
 }

@@ -40,6 +40,9 @@ pub struct NamespaceBody {
     description: Option<String>,
     /// ALWAYS unless given.
     naming: Option<Naming>,
+    /// What its tools are until they are decided about: ACTIVE unless given. INACTIVE makes clients
+    /// see none but those that are made ACTIVE.
+    default_tool_status: Option<Status>,
     /// In the order in which their tools are listed.
     #[serde(default, deserialize_with = "or_empty")]
     servers: Vec<MemberBody>,
@@ -56,6 +59,9 @@ pub struct NamespaceChange {
     description: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     naming: Option<Naming>,
+    /// Tools that its servers were seen to offer before keep the status they have.
+    #[serde(default, deserialize_with = "given")]
+    default_tool_status: Option<Status>,
     #[serde(default, deserialize_with = "named")]
     user_id: Option<Option<String>>,
 }
@@ -107,6 +113,7 @@ pub async fn create(
         name: body.name,
         description: body.description,
         naming: body.naming.unwrap_or(Naming::Always),
+        default_tool_status: body.default_tool_status.unwrap_or(Status::Active),
         user_id: body.user_id,
     };
     let row = state.write(|store| async move { store.create_namespace(new).await }).await?;
@@ -132,8 +139,12 @@ pub async fn change(
     Body(change): Body<NamespaceChange>,
 ) -> Result<Json<Namespace>, ApiError> {
     let uuid = state.store().namespace(&id).await?.uuid;
-    let NamespaceChange { name, description, naming, user_id } = change;
-    let patch = NamespacePatch { name, description, naming, user_id };
+    let NamespaceChange { name, description, naming, default_tool_status, user_id } = change;
+    if default_tool_status.is_some() {
+        // What was seen is what has been written.
+        state.catch_up().await;
+    }
+    let patch = NamespacePatch { name, description, naming, default_tool_status, user_id };
     let row = state.write(|store| async move { store.patch_namespace(uuid, patch).await }).await?;
     Ok(Json(row))
 }

@@ -1,8 +1,10 @@
 //! Decides the name each tool of a namespace is shown under.
 //!
-//! `assign` is a function of the members, their order and the names given before. No two tools ever
-//! get one name, and a name once given stays, so a client's rules and habits keep their meaning.
-//! Storing the names, and reserving or releasing those of servers that left, is left to the caller.
+//! `assign` is a function of the members, their order, the names given before and those an operator
+//! chose. No two tools ever get one name, and a name once given stays, so a client's rules and habits
+//! keep their meaning. A tool that was renamed keeps the name it had of itself in reserve, and gets
+//! it back. Storing the names, and reserving or releasing those of servers that left, is left to the
+//! caller.
 
 use std::collections::{HashMap, HashSet};
 
@@ -46,12 +48,36 @@ pub struct KnownNames {
     by_server: HashMap<Uuid, HashMap<Box<str>, Box<str>>>,
 }
 
-/// The outcome: every tool of every member is in exactly one of the two lists.
+/// A name that an operator chose for a tool. It is the whole name, in every mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renaming<'a> {
+    pub server: Uuid,
+    /// The upstream's own name.
+    pub tool: &'a str,
+    pub name: &'a str,
+}
+
+/// The outcome: every tool of every member has a name of its own, or is hidden, or is renamed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
-    /// In the order of the members and of their tools.
+    /// The names that tools have of themselves, to be kept; in the order of the members and of
+    /// their tools.
     pub shown: Vec<Shown>,
     pub hidden: Vec<Hidden>,
+    /// The chosen names that are shown in place of those.
+    pub renamed: KnownNames,
+    /// The chosen names that another tool has; their tools are shown by their own.
+    pub refused: Vec<Hidden>,
+    /// Every name that is given, or kept for a tool that is away.
+    pub holders: HashMap<Box<str>, Holder>,
+}
+
+/// The tool that has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub server: Uuid,
+    /// The upstream's own name.
+    pub tool: Box<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +134,15 @@ impl<'a> FromIterator<&'a Shown> for KnownNames {
 
 /// Gives every tool of `members` its name, or hides it. A prefixed name has at most `names_max`
 /// bytes (never less than [`PREFIXED_MIN`]).
+///
+/// Whoever had a name first keeps it: names given before, then those chosen (the earlier first), and
+/// then those of tools that are new.
 pub fn assign(
     naming: Naming,
     names_max: usize,
     members: &[MemberTools<'_>],
     known: &KnownNames,
+    renamings: &[Renaming<'_>],
 ) -> Assignment {
     let names_max = names_max.max(PREFIXED_MIN);
     let candidates = || {
@@ -125,7 +155,7 @@ pub fn assign(
     for candidate in candidates() {
         if let Some(name) = known.get(candidate.member.server, candidate.tool)
             && candidate.may_keep(name, naming)
-            && !names.is_taken(name)
+            && names.is_free_for(candidate.key(), name)
         {
             names.give(&candidate, name.into());
         }
@@ -133,8 +163,16 @@ pub fn assign(
     if naming != Naming::Never {
         names.reserve_absent(members, known, naming, names_max);
     }
-
     let mut assignment = Assignment::default();
+    for Renaming { server, tool, name } in renamings {
+        match names.choose((*server, *tool), name) {
+            Ok(()) => assignment.renamed.insert(*server, tool, name),
+            Err(why) => {
+                assignment.refused.push(Hidden { server: *server, tool: (*tool).into(), why });
+            }
+        }
+    }
+
     let mut seen = HashSet::new();
     for candidate in candidates() {
         let key = candidate.key();
@@ -143,27 +181,48 @@ pub fn assign(
         let (server, tool) = (key.0, key.1.into());
         match outcome {
             Ok(shown_name) => assignment.shown.push(Shown { server, tool, shown_name }),
+            // It has no name of itself, and needs none.
+            Err(Why::NameTaken { .. }) if assignment.renamed.get(server, &tool).is_some() => {}
             Err(why) => assignment.hidden.push(Hidden { server, tool, why }),
         }
     }
+    // Under `NEVER` nobody had to make way for what is away; whoever may choose a name still has to.
+    names.reserve_absent(members, known, naming, names_max);
+    assignment.holders = names.holder_of;
     assignment
 }
 
 /// Who has which name, while an assignment is made.
 #[derive(Default)]
 struct Names<'a> {
-    holder_of: HashMap<Box<str>, Uuid>,
+    holder_of: HashMap<Box<str>, Holder>,
     given: HashMap<(Uuid, &'a str), Box<str>>,
 }
 
 impl<'a> Names<'a> {
-    fn is_taken(&self, name: &str) -> bool {
-        self.holder_of.contains_key(name)
+    /// The tool, other than the one that asks, that has the name.
+    fn other_holder(&self, (server, tool): (Uuid, &str), name: &str) -> Option<&Holder> {
+        let holder = self.holder_of.get(name)?;
+        (holder.server != server || *holder.tool != *tool).then_some(holder)
+    }
+
+    fn is_free_for(&self, key: (Uuid, &str), name: &str) -> bool {
+        self.other_holder(key, name).is_none()
     }
 
     fn give(&mut self, candidate: &Candidate<'a>, name: Box<str>) {
-        self.holder_of.insert(name.clone(), candidate.member.server);
+        let (server, tool) = candidate.key();
+        self.holder_of.insert(name.clone(), Holder { server, tool: tool.into() });
         self.given.insert(candidate.key(), name);
+    }
+
+    /// Gives a tool, which may be away, the name that was chosen for it.
+    fn choose(&mut self, key: (Uuid, &str), name: &str) -> Result<(), Why> {
+        if let Some(holder) = self.other_holder(key, name) {
+            return Err(Why::NameTaken { taken_by: holder.server });
+        }
+        self.holder_of.insert(name.into(), Holder { server: key.0, tool: key.1.into() });
+        Ok(())
     }
 
     /// Keeps the names of tools that are away from those that are here, unless the server is here
@@ -183,7 +242,8 @@ impl<'a> Names<'a> {
                     !Candidate { member, tool, names_max }.may_keep(name, naming)
                 });
                 if !released {
-                    self.holder_of.entry(name.clone()).or_insert(*server);
+                    let holder = || Holder { server: *server, tool: tool.clone() };
+                    self.holder_of.entry(name.clone()).or_insert_with(holder);
                 }
             }
         }
@@ -196,10 +256,10 @@ impl<'a> Names<'a> {
         let own_name =
             (naming != Naming::Always && is_showable(candidate.tool)).then_some(candidate.tool);
         let name: Box<str> = match own_name {
-            Some(name) => match (self.holder_of.get(name), naming) {
+            Some(name) => match (self.other_holder(candidate.key(), name), naming) {
                 (None, _) => name.into(),
                 (Some(holder), Naming::Never) => {
-                    return Err(Why::NameTaken { taken_by: *holder });
+                    return Err(Why::NameTaken { taken_by: holder.server });
                 }
                 (Some(_), Naming::Always | Naming::OnConflict) => self.prefixed(candidate),
             },
@@ -211,14 +271,14 @@ impl<'a> Names<'a> {
 
     fn prefixed(&self, candidate: &Candidate<'_>) -> Box<str> {
         if let Some(plain) = candidate.plain()
-            && !self.is_taken(&plain)
+            && self.is_free_for(candidate.key(), &plain)
         {
             return plain.into();
         }
         let mut attempt = 0;
         loop {
             let hashed = candidate.hashed(candidate.names_max, attempt);
-            if !self.is_taken(&hashed) {
+            if self.is_free_for(candidate.key(), &hashed) {
                 return hashed.into();
             }
             attempt += 1;

@@ -20,12 +20,12 @@ fn names(assignment: &Assignment) -> Vec<&str> {
 }
 
 fn fresh(naming: Naming, members: &[MemberTools<'_>]) -> Assignment {
-    assign(naming, MAX, members, &KnownNames::default())
+    assign(naming, MAX, members, &KnownNames::default(), &[])
 }
 
 /// What is assigned to the same members when the names of `before` are known.
 fn after(naming: Naming, before: &Assignment, members: &[MemberTools<'_>]) -> Assignment {
-    assign(naming, MAX, members, &before.shown.iter().collect())
+    assign(naming, MAX, members, &before.shown.iter().collect(), &[])
 }
 
 #[test]
@@ -133,6 +133,36 @@ fn a_name_is_reserved_while_its_server_is_away_except_under_never() {
 }
 
 #[test]
+fn who_has_each_name_is_known_though_he_is_away() {
+    let (one, two) = (member(1, "one", &["search"]), member(2, "two", &["x"]));
+    for (naming, name) in [(Always, "one__search"), (OnConflict, "search"), (Never, "search")] {
+        let before = fresh(naming, &[one, two]);
+        let renaming = [Renaming { server: server(2), tool: "x", name: "chosen" }];
+        let known = before.shown.iter().collect();
+        let after = assign(naming, MAX, &[member(1, "one", &[]), two], &known, &renaming);
+        let holder = |name: &str| {
+            after.holders.get(name).map(|holder| (holder.server, holder.tool.to_string()))
+        };
+        assert_eq!(holder(name), Some((server(1), "search".to_owned())), "{naming:?}");
+        assert_eq!(holder("chosen"), Some((server(2), "x".to_owned())), "{naming:?}");
+        assert_eq!(holder("other"), None);
+    }
+}
+
+#[test]
+fn a_chosen_name_that_another_has_is_refused_and_reported() {
+    let members = [member(1, "one", &["search", "find"])];
+    let before = fresh(OnConflict, &members);
+    let renaming = [Renaming { server: server(1), tool: "search", name: "find" }];
+    let known = before.shown.iter().collect();
+    let after = assign(OnConflict, MAX, &members, &known, &renaming);
+    assert_eq!(after.shown, before.shown);
+    assert_eq!(after.renamed, KnownNames::default());
+    let why = Why::NameTaken { taken_by: server(1) };
+    assert_eq!(after.refused, [Hidden { server: server(1), tool: "search".into(), why }]);
+}
+
+#[test]
 fn a_renamed_server_gets_its_new_prefix_and_frees_the_old_one() {
     let before = fresh(Always, &[member(1, "old", &["t", "gone"])]);
     let renamed = [member(2, "old", &["t", "gone"]), member(1, "new", &["t"])];
@@ -146,8 +176,8 @@ fn a_cut_name_outlives_a_raised_limit_but_not_a_lowered_one() {
     let members = [member(1, "s", &tools)];
     let before = fresh(Always, &members);
     let known: KnownNames = before.shown.iter().collect();
-    assert_eq!(assign(Always, 60, &members, &known), before);
-    assert_eq!(names(&assign(Always, 40, &members, &known))[0].len(), 40);
+    assert_eq!(assign(Always, 60, &members, &known, &[]), before);
+    assert_eq!(names(&assign(Always, 40, &members, &known, &[]))[0].len(), 40);
 }
 
 #[test]
@@ -155,7 +185,7 @@ fn a_name_that_this_mode_could_not_have_given_is_replaced() {
     let mut known = KnownNames::default();
     known.insert(server(1), "t", "anything");
     for (naming, expected) in [(Always, "s__t"), (OnConflict, "t"), (Never, "t")] {
-        let assignment = assign(naming, MAX, &[member(1, "s", &["t"])], &known);
+        let assignment = assign(naming, MAX, &[member(1, "s", &["t"])], &known, &[]);
         assert_eq!(names(&assignment), [expected]);
     }
 }
@@ -166,7 +196,7 @@ fn one_known_name_for_two_tools_stays_with_the_first() {
     known.insert(server(1), "t", "s__t");
     known.insert(server(2), "t", "s__t");
     let members = [member(1, "s", &["t"]), member(2, "s", &["t"])];
-    let assignment = assign(Always, MAX, &members, &known);
+    let assignment = assign(Always, MAX, &members, &known, &[]);
     assert_eq!(names(&assignment)[0], "s__t");
     assert_ne!(names(&assignment)[1], "s__t");
 }
@@ -222,7 +252,7 @@ fn play(naming: Naming, max: usize, servers: &Servers, known: &KnownNames) -> As
         .zip(&tools)
         .map(|((number, name, _), tools)| member(*number, name, tools))
         .collect();
-    assign(naming, max, &members, known)
+    assign(naming, max, &members, known, &[])
 }
 
 fn name_of<'a>(assignment: &'a Assignment, of: &Shown) -> Option<&'a str> {

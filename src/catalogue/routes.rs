@@ -4,14 +4,16 @@
 //! A `Routes` never changes; a newer one takes its place. The names are decided in `naming`, who may
 //! use them in `access`, and whether the upstream is alive when it is called, by the upstream.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
+    curation::Curation,
     naming::{Assignment, Naming, Shown},
+    overrides::{Overrides, append_shown},
     tool::Tool,
 };
 
@@ -23,9 +25,6 @@ pub struct Member<'a> {
     pub active: bool,
     /// In the upstream's own order.
     pub tools: &'a [Tool],
-    /// The upstream's own names of the tools that are `INACTIVE` in this namespace, whether it
-    /// lists them at present or not.
-    pub inactive_tools: &'a HashSet<Box<str>>,
 }
 
 /// Where a call of one shown name goes.
@@ -50,35 +49,42 @@ pub struct Routes {
 
 impl Routes {
     /// Lists and routes each tool that has a shown name, is not `INACTIVE` and belongs to an
-    /// `ACTIVE` member, in the order of the members and of their own lists.
-    pub fn build(members: &[Member<'_>], assignment: &Assignment) -> Routes {
-        let shown_names: HashMap<(Uuid, &str), &str> = assignment
+    /// `ACTIVE` member, in the order of the members and of their own lists; by that one name and by
+    /// no other.
+    pub fn build(members: &[Member<'_>], assignment: &Assignment, curation: &Curation) -> Routes {
+        let own_names: HashMap<(Uuid, &str), &str> = assignment
             .shown
             .iter()
             .map(|Shown { server, tool, shown_name }| ((*server, &**tool), &**shown_name))
             .collect();
+        let shown_name = |server: Uuid, tool: &str| {
+            let own_name = || own_names.get(&(server, tool)).copied();
+            assignment.renamed.get(server, tool).or_else(own_name)
+        };
+        let as_they_came = Overrides::default();
 
-        let mut by_name = HashMap::with_capacity(shown_names.len());
+        let mut by_name = HashMap::with_capacity(own_names.len());
         let mut list = BytesMut::from(&b"["[..]);
         for (index, member) in members.iter().enumerate().filter(|(_, member)| member.active) {
             for tool in member.tools {
-                let Some(shown_name) = shown_names.get(&(member.server, &*tool.name)) else {
-                    continue;
-                };
-                if member.inactive_tools.contains(&tool.name) || by_name.contains_key(*shown_name) {
+                let Some(shown_name) = shown_name(member.server, &tool.name) else { continue };
+                if !curation.is_active(member.server, &tool.name)
+                    || by_name.contains_key(shown_name)
+                {
                     continue;
                 }
                 if !by_name.is_empty() {
                     list.extend_from_slice(b",");
                 }
-                append_renamed(&mut list, tool, shown_name);
+                let overrides = curation.overrides(member.server, &tool.name);
+                append_shown(&mut list, tool, shown_name, overrides.unwrap_or(&as_they_came));
                 let route = Route {
                     member: index,
                     server: member.server,
                     tool: tool.name.clone(),
                     tool_json: tool.name_json(),
                 };
-                by_name.insert((*shown_name).into(), route);
+                by_name.insert(shown_name.into(), route);
             }
         }
         list.extend_from_slice(b"]");
@@ -89,7 +95,7 @@ impl Routes {
 
     /// The routes of a namespace that offers nothing.
     pub fn empty() -> Routes {
-        Self::build(&[], &Assignment::default())
+        Self::build(&[], &Assignment::default(), &Curation::default())
     }
 
     pub fn find(&self, shown_name: &str) -> Option<&Route> {
@@ -115,12 +121,17 @@ impl Routes {
 /// The member that a call of an unlisted `name` is forwarded to, as an index into `members`.
 ///
 /// Some servers have tools they do not list. Such a name is let through only where it can mean
-/// nothing else: names are never changed, one single member is `ACTIVE`, and no tool of that name
-/// was made `INACTIVE` anywhere in the namespace. The caller has made sure that its principal is
-/// not confined to certain tools.
-pub fn forwardable(naming: Naming, name: &str, members: &[Member<'_>]) -> Option<usize> {
-    if naming != Naming::Never || members.iter().any(|member| member.inactive_tools.contains(name))
-    {
+/// nothing else: names are never changed, one single member is `ACTIVE`, no member lists a tool of
+/// that name, which then is not shown by it for a reason, and no decision of the operator stands
+/// against it. The caller has made sure that its principal is not confined to certain tools.
+pub fn forwardable(
+    naming: Naming,
+    name: &str,
+    members: &[Member<'_>],
+    curation: &Curation,
+) -> Option<usize> {
+    let is_listed = || members.iter().any(|member| member.tools.iter().any(|t| *t.name == *name));
+    if naming != Naming::Never || !curation.lets_unlisted(name) || is_listed() {
         return None;
     }
     let mut active = (0..members.len()).filter(|index| members[*index].active);
@@ -128,19 +139,15 @@ pub fn forwardable(naming: Naming, name: &str, members: &[Member<'_>]) -> Option
     active.next().is_none().then_some(only)
 }
 
-/// Everything verbatim but the token of the name. What an operator overrides has its place here.
-fn append_renamed(list: &mut BytesMut, tool: &Tool, shown_name: &str) {
-    list.extend_from_slice(&tool.definition[..tool.name_span.start]);
-    list.extend_from_slice(serde_json::Value::from(shown_name).to_string().as_bytes());
-    list.extend_from_slice(&tool.definition[tool.name_span.end..]);
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::{
-        super::naming::{KnownNames, MemberTools, assign},
+        super::{
+            curation::Decision,
+            naming::{KnownNames, MemberTools, assign},
+        },
         *,
     };
 
@@ -149,13 +156,13 @@ mod tests {
         name: &'static str,
         active: bool,
         tools: Vec<Tool>,
-        inactive: HashSet<Box<str>>,
+        decisions: Vec<(&'static str, Decision)>,
     }
 
     fn server(number: u128, name: &'static str, definitions: &[&'static str]) -> Server {
         let tools =
             definitions.iter().map(|text| Tool::parse(Bytes::from(*text)).unwrap()).collect();
-        Server { number, name, active: true, tools, inactive: HashSet::new() }
+        Server { number, name, active: true, tools, decisions: Vec::new() }
     }
 
     impl Server {
@@ -164,8 +171,18 @@ mod tests {
             self
         }
 
-        fn without(mut self, tool: &str) -> Self {
-            self.inactive.insert(tool.into());
+        fn without(self, tool: &'static str) -> Self {
+            self.decided(tool, false, None)
+        }
+
+        fn renamed(self, tool: &'static str, name: &str) -> Self {
+            self.decided(tool, true, Some(name))
+        }
+
+        fn decided(mut self, tool: &'static str, is_active: bool, name: Option<&str>) -> Self {
+            let overrides = Overrides::default();
+            let decision = Decision { is_active, name: name.map(Into::into), overrides };
+            self.decisions.push((tool, decision));
             self
         }
     }
@@ -177,12 +194,25 @@ mod tests {
                 server: Uuid::from_u128(server.number),
                 active: server.active,
                 tools: &server.tools,
-                inactive_tools: &server.inactive,
             })
             .collect()
     }
 
+    fn curation(new_tools_active: bool, servers: &[Server]) -> Curation {
+        let mut curation = Curation::new(new_tools_active);
+        for server in servers {
+            for (tool, decision) in &server.decisions {
+                curation.decide(Uuid::from_u128(server.number), tool, decision.clone());
+            }
+        }
+        curation
+    }
+
     fn routes(naming: Naming, servers: &[Server]) -> Routes {
+        curated(naming, servers, &curation(true, servers))
+    }
+
+    fn curated(naming: Naming, servers: &[Server], curation: &Curation) -> Routes {
         let tools: Vec<Vec<&str>> = servers
             .iter()
             .map(|server| server.tools.iter().map(|tool| &*tool.name).collect())
@@ -197,7 +227,9 @@ mod tests {
                 tools,
             })
             .collect();
-        Routes::build(&members, &assign(naming, 48, &named, &KnownNames::default()))
+        let known = KnownNames::default();
+        let assignment = assign(naming, 48, &named, &known, &curation.renamings());
+        Routes::build(&members, &assignment, curation)
     }
 
     #[test]
@@ -257,6 +289,44 @@ mod tests {
     }
 
     #[test]
+    fn a_renamed_tool_is_listed_and_called_by_its_chosen_name_alone() {
+        for naming in [Naming::Always, Naming::OnConflict, Naming::Never] {
+            let servers = [
+                server(1, "a", &[r#"{"name":"t"}"#]).renamed("t", "find"),
+                server(2, "b", &[r#"{"name":"u"}"#]).without("u").renamed("gone", "kept"),
+            ];
+            let routes = routes(naming, &servers);
+            assert_eq!(routes.list(), r#"[{"name":"find"}]"#, "{naming:?}");
+            assert_eq!(&*routes.find("find").unwrap().tool, "t");
+            for name in ["t", "a__t", "a__find", "u", "b__u", "kept", "gone"] {
+                assert!(routes.find(name).is_none(), "{name} {naming:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_inactive_tool_has_no_name_at_all_though_it_was_renamed() {
+        let servers = [server(1, "a", &[r#"{"name":"t"}"#]).decided("t", false, Some("find"))];
+        let routes = routes(Naming::Never, &servers);
+        assert_eq!(routes.list(), "[]");
+        assert_eq!(routes.iter().count(), 0);
+        let curation = curation(true, &servers);
+        for name in ["t", "find"] {
+            assert_eq!(forwardable(Naming::Never, name, &members(&servers), &curation), None);
+        }
+    }
+
+    #[test]
+    fn a_new_tool_takes_the_default_and_a_decided_one_does_not() {
+        let servers =
+            [server(1, "a", &[r#"{"name":"t"}"#, r#"{"name":"new"}"#]).decided("t", true, None)];
+        let list =
+            |default| curated(Naming::Never, &servers, &curation(default, &servers)).list().clone();
+        assert_eq!(list(true), r#"[{"name":"t"},{"name":"new"}]"#);
+        assert_eq!(list(false), r#"[{"name":"t"}]"#);
+    }
+
+    #[test]
     fn the_digest_tells_whether_the_list_changed() {
         let build = |definition| routes(Naming::Always, &[server(1, "a", &[definition])]).digest();
         assert_eq!(build(r#"{"name":"t"}"#), build(r#"{"name":"t"}"#));
@@ -272,6 +342,7 @@ mod tests {
     fn an_unlisted_name_is_forwarded_only_where_it_can_mean_nothing_else() {
         let one = || server(1, "a", &[]);
         let away = || server(2, "b", &[]).inactive();
+        let listing = || server(1, "a", &[r#"{"name":"secret"}"#]);
         for (case, naming, servers, expected) in [
             ("the only one", Naming::Never, vec![one()], Some(0)),
             ("the only active one", Naming::Never, vec![away(), one()], Some(1)),
@@ -283,8 +354,15 @@ mod tests {
             ("made inactive", Naming::Never, vec![one().without("secret")], None),
             ("made inactive elsewhere", Naming::Never, vec![one(), away().without("secret")], None),
             ("another made inactive", Naming::Never, vec![one().without("other")], Some(0)),
+            ("taken from a tool", Naming::Never, vec![one().renamed("secret", "open")], None),
+            ("given to a tool", Naming::Never, vec![one().renamed("open", "secret")], None),
+            ("listed, and not shown", Naming::Never, vec![listing()], None),
         ] {
-            assert_eq!(forwardable(naming, "secret", &members(&servers)), expected, "{case}");
+            let decided = curation(true, &servers);
+            let found = forwardable(naming, "secret", &members(&servers), &decided);
+            assert_eq!(found, expected, "{case}");
         }
+        let new_tools_off = curation(false, &[]);
+        assert_eq!(forwardable(Naming::Never, "secret", &members(&[one()]), &new_tools_off), None);
     }
 }

@@ -1,17 +1,15 @@
 //! Turns what the database remembers into what the rooms are told.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
 use crate::{
     access::{self, EndpointFacts},
     catalogue::{
+        curation::{Curation, Decision},
         naming::{KnownNames, Naming},
+        overrides::Overrides,
         tool::Tool,
     },
     identity::keys::{KeyHash, KeyRecord},
@@ -144,16 +142,30 @@ pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
                 known.insert(name.server, &name.tool_name, &name.shown_name);
             }
         }
-        let mut inactive_tools: HashMap<Uuid, HashSet<Box<str>>> = HashMap::new();
+        let mut curation = Curation::new(row.default_tool_status == store::Status::Active);
         for policy in wanted.policies.get(&row.uuid).into_iter().flatten() {
-            if policy.status == store::Status::Inactive {
-                let tools = inactive_tools.entry(policy.server).or_default();
-                tools.insert(policy.tool_name.as_str().into());
+            // What was decided about a server that has left waits for its return.
+            if is_member(policy.server) {
+                curation.decide(policy.server, &policy.tool_name, decision(policy));
             }
         }
-        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, inactive_tools }
+        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, curation }
     };
     wanted.namespaces.iter().map(describe).collect()
+}
+
+fn decision(policy: &store::ToolPolicy) -> Decision {
+    let annotations = policy.override_annotations.as_ref().and_then(serde_json::Value::as_object);
+    let annotations = annotations.into_iter().flatten();
+    Decision {
+        is_active: policy.status == store::Status::Active,
+        name: policy.override_name.as_deref().map(Into::into),
+        overrides: Overrides {
+            title: policy.override_title.clone(),
+            description: policy.override_description.clone(),
+            annotations: annotations.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        },
+    }
 }
 
 /// An endpoint as requests find it.

@@ -7,11 +7,7 @@
 
 pub mod published;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
@@ -21,7 +17,8 @@ use uuid::Uuid;
 
 use crate::{
     catalogue::{
-        naming::{KnownNames, MemberTools, Naming, assign},
+        curation::Curation,
+        naming::{Assignment, KnownNames, MemberTools, Naming, assign},
         routes::{Member, Route, Routes, forwardable},
         tool::Tool,
     },
@@ -39,8 +36,8 @@ pub struct NamespaceSpec {
     pub members: Vec<MemberSpec>,
     /// Names that were given before, under this naming.
     pub known: KnownNames,
-    /// The upstreams' own names of the tools that are INACTIVE here.
-    pub inactive_tools: HashMap<Uuid, HashSet<Box<str>>>,
+    /// What was decided about the tools of the members.
+    pub curation: Curation,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,12 +221,12 @@ impl Namespace {
             .filter(|(one, _)| one.active)
             .map(|(one, tools)| MemberTools { server: one.board.id, server_name: &one.name, tools })
             .collect();
-        let assignment = assign(self.spec.naming, self.options.names_max, &named, &self.spec.known);
+        let NamespaceSpec { naming, known, curation, .. } = &self.spec;
+        let assignment =
+            assign(*naming, self.options.names_max, &named, known, &curation.renamings());
 
-        let none = HashSet::new();
-        let members: Vec<Member<'_>> =
-            present.iter().map(|one| one.member(&self.spec.inactive_tools, &none)).collect();
-        let routes = Routes::build(&members, &assignment);
+        let members: Vec<Member<'_>> = present.iter().map(Present::member).collect();
+        let routes = Routes::build(&members, &assignment, curation);
         let is_settled = present.iter().filter(|one| one.active).all(|one| one.board.is_settled());
 
         let is_new = assignment.shown.iter().any(|shown| {
@@ -243,7 +240,8 @@ impl Namespace {
         }
         let has_changed = self.published.load().routes.digest() != routes.digest();
         let boards = present.iter().map(|one| one.board.clone()).collect();
-        let published = Published { routes, boards, hidden: assignment.hidden, is_settled };
+        let Assignment { hidden, refused, holders, .. } = assignment;
+        let published = Published { routes, boards, hidden, refused, holders, is_settled };
         drop(present);
         self.published.store(Arc::new(published));
         if has_changed {
@@ -264,10 +262,8 @@ impl Namespace {
             .iter()
             .filter_map(|member| Some(Present::new(member, roster.get(&member.server)?)))
             .collect();
-        let none = HashSet::new();
-        let members: Vec<Member<'_>> =
-            present.iter().map(|one| one.member(&self.spec.inactive_tools, &none)).collect();
-        let index = forwardable(self.spec.naming, name, &members)?;
+        let members: Vec<Member<'_>> = present.iter().map(Present::member).collect();
+        let index = forwardable(self.spec.naming, name, &members, &self.spec.curation)?;
         let board = present[index].board.clone();
         let tool_json = serde_json::Value::from(name).to_string().into();
         let route = Route { member: index, server: board.id, tool: name.into(), tool_json };
@@ -303,17 +299,8 @@ impl Present {
         self.tools().iter().map(|tool| &*tool.name).collect()
     }
 
-    fn member<'a>(
-        &'a self,
-        inactive: &'a HashMap<Uuid, HashSet<Box<str>>>,
-        none: &'a HashSet<Box<str>>,
-    ) -> Member<'a> {
-        Member {
-            server: self.board.id,
-            active: self.active,
-            tools: self.tools(),
-            inactive_tools: inactive.get(&self.board.id).unwrap_or(none),
-        }
+    fn member(&self) -> Member<'_> {
+        Member { server: self.board.id, active: self.active, tools: self.tools() }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The snapshot that calls read.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     catalogue::{
-        naming::Hidden,
+        naming::{Hidden, Holder},
         routes::{Route, Routes},
     },
     upstream::board::Board,
@@ -17,13 +17,24 @@ pub struct Published {
     pub boards: Vec<Arc<Board>>,
     /// Tools that no client can see, for operators.
     pub hidden: Vec<Hidden>,
+    /// Tools that do not have the name that was chosen for them, since another has it.
+    pub refused: Vec<Hidden>,
+    /// Which tool has each name that is given or reserved.
+    pub holders: HashMap<Box<str>, Holder>,
     /// Whether a list made of it leaves out no upstream that may still come.
     pub is_settled: bool,
 }
 
 impl Published {
     pub fn empty() -> Self {
-        Self { routes: Routes::empty(), boards: Vec::new(), hidden: Vec::new(), is_settled: false }
+        Self {
+            routes: Routes::empty(),
+            boards: Vec::new(),
+            hidden: Vec::new(),
+            refused: Vec::new(),
+            holders: HashMap::new(),
+            is_settled: false,
+        }
     }
 
     /// Where a call of this shown name goes.

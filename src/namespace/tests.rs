@@ -58,7 +58,7 @@ fn spec(naming: Naming, members: &[u128]) -> NamespaceSpec {
         naming,
         members: members.iter().map(member).collect(),
         known: KnownNames::default(),
-        inactive_tools: HashMap::new(),
+        curation: Curation::default(),
     }
 }
 

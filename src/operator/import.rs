@@ -101,6 +101,7 @@ async fn namespace_with(store: &Store, servers: &[uuid::Uuid]) -> Result<Namespa
                 name: DEFAULT.into(),
                 description: None,
                 naming: Naming::Always,
+                default_tool_status: Status::Active,
                 user_id: None,
                 servers: servers.iter().map(member).collect(),
             };

@@ -20,6 +20,8 @@ pub enum StoreError {
     NotFound { what: &'static str, id: String },
     #[error("the {field} `{value}` is taken")]
     Conflict { field: &'static str, value: String },
+    #[error("the name `{name}` is that of the tool `{tool}` of `{server}`")]
+    ToolNameTaken { name: String, server: String, tool: String },
     #[error("several owners have a {what} named `{name}`: its uuid has to be used")]
     Ambiguous { what: &'static str, name: String },
     /// Never empty.

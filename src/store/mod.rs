@@ -25,6 +25,7 @@ mod server;
 mod server_rules;
 mod servers;
 mod shown_names;
+mod statuses;
 mod tools;
 mod wanted;
 
@@ -66,7 +67,7 @@ pub use rules::{KeyName, Name, Problem, ServerName};
 pub use sealing::is_reference;
 pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
-pub use tools::{ListedTool, StoredTool, Tool};
+pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
 pub use wanted::Wanted;
 pub use words::{ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind, Status};
 

@@ -1,11 +1,13 @@
 //! What was decided about single tools in a namespace: whether they are used, and as what.
 //!
 //! Policies are kept by namespace and tool, never by the name a tool is shown under. A tool without
-//! a policy is ACTIVE and shown as it came.
+//! a policy is as its namespace's default has it, and shown as it came.
 
 use std::collections::HashMap;
 
-use entity::{namespace, namespace_server_mapping, namespace_tool_mapping as policy, tool};
+use entity::{
+    mcp_server, namespace, namespace_server_mapping, namespace_tool_mapping as policy, tool,
+};
 use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
@@ -56,6 +58,10 @@ impl Store {
     }
 
     /// Decides about a tool of one of the namespace's servers.
+    ///
+    /// # Errors
+    /// `ToolNameTaken` when another of their tools was given the name before. Whether one has it of
+    /// itself is known to the catalogue alone.
     pub async fn patch_policy(
         &self,
         namespace: Uuid,
@@ -64,9 +70,10 @@ impl Store {
     ) -> Result<ToolPolicy, StoreError> {
         check(&patch)?;
         let transaction = self.write().await?;
-        if namespace::Entity::find_by_id(namespace).one(&transaction).await?.is_none() {
-            return Err(StoreError::not_found("namespace", namespace));
-        }
+        let place = namespace::Entity::find_by_id(namespace)
+            .one(&transaction)
+            .await?
+            .ok_or_else(|| StoreError::not_found("namespace", namespace))?;
         let row = tool::Entity::find_by_id(tool)
             .one(&transaction)
             .await?
@@ -79,6 +86,9 @@ impl Store {
             .is_some();
         if !is_member {
             return Err(StoreError::not_found("tool", tool));
+        }
+        if let Some(Some(name)) = &patch.override_name {
+            refuse_given(&transaction, namespace, tool, name).await?;
         }
         let before = policy::Entity::find()
             .filter(policy::Column::NamespaceUuid.eq(namespace))
@@ -93,7 +103,10 @@ impl Store {
                     namespace_uuid: namespace,
                     tool_uuid: tool,
                     mcp_server_uuid: row.mcp_server_uuid,
-                    status: patch.status.unwrap_or(Status::Active).as_str().to_owned(),
+                    status: match patch.status {
+                        Some(status) => status.as_str().to_owned(),
+                        None => place.default_tool_status,
+                    },
                     override_name: patch.override_name.flatten(),
                     override_title: patch.override_title.flatten(),
                     override_description: patch.override_description.flatten(),
@@ -173,13 +186,47 @@ fn policy_of(row: policy::Model, tool_name: String) -> Result<ToolPolicy, StoreE
     })
 }
 
+/// Refuses a name that was given to another tool of the members. What was decided about a server
+/// that has left stands against nobody.
+async fn refuse_given(
+    connection: &impl ConnectionTrait,
+    namespace: Uuid,
+    tool: Uuid,
+    name: &str,
+) -> Result<(), StoreError> {
+    let members = sea_orm::sea_query::Query::select()
+        .column(namespace_server_mapping::Column::McpServerUuid)
+        .from(namespace_server_mapping::Entity)
+        .and_where(namespace_server_mapping::Column::NamespaceUuid.eq(namespace))
+        .to_owned();
+    let holder = policy::Entity::find()
+        .filter(policy::Column::NamespaceUuid.eq(namespace))
+        .filter(policy::Column::OverrideName.eq(name))
+        .filter(policy::Column::ToolUuid.ne(tool))
+        .filter(policy::Column::McpServerUuid.in_subquery(members))
+        .one(connection)
+        .await?;
+    let Some(holder) = holder else { return Ok(()) };
+    let tool = tool::Entity::find_by_id(holder.tool_uuid).one(connection).await?;
+    let server = mcp_server::Entity::find_by_id(holder.mcp_server_uuid).one(connection).await?;
+    Err(StoreError::ToolNameTaken {
+        name: name.to_owned(),
+        server: server.map(|server| server.name).unwrap_or_default(),
+        tool: tool.map(|tool| tool.name).unwrap_or_default(),
+    })
+}
+
 fn check(patch: &ToolPolicyPatch) -> Result<(), StoreError> {
     let mut problems = Vec::new();
     let texts = [
-        ("override_name", &patch.override_name),
         ("override_title", &patch.override_title),
         ("override_description", &patch.override_description),
     ];
+    let name = patch.override_name.as_ref().and_then(Option::as_deref);
+    if name.is_some_and(|name| !is_callable(name)) {
+        let problem = Problem::new("override_name", "not a name that every client takes");
+        problems.push(problem.accepted("1 to 64 letters, digits, `_` and `-`, or null"));
+    }
     for (field, text) in texts {
         problems.extend(refuse_nul(field, text.as_ref().and_then(Option::as_deref)));
     }
@@ -189,10 +236,20 @@ fn check(patch: &ToolPolicyPatch) -> Result<(), StoreError> {
             Problem::new("override_annotations", "not an object").accepted("an object or null"),
         );
     }
+    if annotations.is_some_and(|annotations| annotations.get("annotations").is_some()) {
+        let problem = Problem::new("override_annotations", "holds a second `annotations`");
+        problems.push(problem.accepted("the members of the annotations themselves"));
+    }
     if annotations.is_some_and(|annotations| annotations.to_string().contains("\\u0000")) {
         problems.push(Problem::new("override_annotations", "holds a NUL character"));
     }
     if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
+}
+
+/// `^[A-Za-z0-9_-]{1,64}$`: what every known model API takes for a tool's name.
+fn is_callable(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 #[cfg(test)]
@@ -249,7 +306,8 @@ mod tests {
                 assert!(matches!(refused, Err(StoreError::NotFound { .. })));
             }
             let nul = serde_json::json!({"a": "\0"});
-            for annotations in [serde_json::json!([1]), nul] {
+            let nested = serde_json::json!({"annotations": {"a": 1}});
+            for annotations in [serde_json::json!([1]), nul, nested] {
                 let patch = ToolPolicyPatch {
                     override_annotations: Some(Some(annotations)),
                     ..ToolPolicyPatch::default()
@@ -257,6 +315,38 @@ mod tests {
                 let refusal = store.patch_policy(namespace, tool, patch).await;
                 assert_eq!(refused(refusal), ["override_annotations"]);
             }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_chosen_name_is_one_that_every_client_takes_and_nobody_else_has() {
+        on_both(async |store| {
+            let files = store.create_server(process("files")).await.unwrap();
+            let web = store.create_server(process("web")).await.unwrap();
+            let space = store.create_namespace(group("all", &[&files, &web])).await.unwrap().uuid;
+            let mut tools = Vec::new();
+            for server in [&files, &web] {
+                store.upsert_tools(server.uuid, &[listed("read")], now()).await.unwrap();
+                tools.push(store.tools_of(server.uuid).await.unwrap()[0].uuid);
+            }
+            let named = |name: &str| ToolPolicyPatch {
+                override_name: Some(Some(name.to_owned())),
+                ..ToolPolicyPatch::default()
+            };
+            let longest = "x".repeat(64);
+            for name in ["", "a b", "a.b", "ä", "a/b", "a\0", &format!("{longest}x")] {
+                let refusal = store.patch_policy(space, tools[0], named(name)).await;
+                assert_eq!(refused(refusal), ["override_name"], "{name}");
+            }
+            for name in [longest.as_str(), "look", "look"] {
+                store.patch_policy(space, tools[0], named(name)).await.unwrap();
+            }
+            let taken = store.patch_policy(space, tools[1], named("look")).await.unwrap_err();
+            assert_eq!(taken.to_string(), "the name `look` is that of the tool `read` of `files`");
+
+            store.set_members(space, &members(&[&web])).await.unwrap();
+            store.patch_policy(space, tools[1], named("look")).await.unwrap();
         })
         .await;
     }

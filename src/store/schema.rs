@@ -11,7 +11,9 @@ use sea_orm::{
 };
 
 use super::testing::{on_both, on_both_databases, open, process, run};
-use super::{DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind};
+use super::{
+    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind, Status,
+};
 use super::{Store, StoreError};
 use crate::identity::vault::Vault;
 
@@ -123,7 +125,7 @@ async fn a_database_of_a_newer_version_is_refused() {
         let refused = Store::open(&options, data_dir, Vault::open(data_dir).unwrap()).await;
 
         let Err(StoreError::NewerSchema { found, known }) = refused else { panic!("not refused") };
-        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0005_oauth"));
+        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0006_new_tools"));
     })
     .await;
 }
@@ -244,6 +246,7 @@ async fn the_constraints_refuse_what_the_rules_refuse() {
             "UPDATE mcp_servers SET protocol = 'ANCIENT'".to_owned(),
             "UPDATE mcp_servers SET call_timeout_ms = 0".to_owned(),
             "UPDATE namespaces SET naming = 'SOMETIMES'".to_owned(),
+            "UPDATE namespaces SET default_tool_status = 'MAYBE'".to_owned(),
             "UPDATE mcp_servers SET user_id = 'nobody'".to_owned(),
         ];
         for sql in &bad {
@@ -273,6 +276,7 @@ async fn the_constraints_know_every_word_of_the_rules() {
             words("mcp_servers SET protocol", all(Protocol::ALL, |word| word.as_str())),
             words("mcp_servers SET error_status", all(ErrorStatus::ALL, |word| word.as_str())),
             words("namespaces SET naming", all(Naming::ALL, |word| word.as_str())),
+            words("namespaces SET default_tool_status", all(Status::ALL, |word| word.as_str())),
             words("api_keys SET kind", all(KeyKind::ALL, |word| word.as_str())),
         ];
         for sql in statements.concat() {

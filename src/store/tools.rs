@@ -9,8 +9,8 @@ use entity::{mcp_server, tool};
 use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect, Select,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -62,7 +62,49 @@ pub struct Tool {
     pub updated_at: OffsetDateTime,
 }
 
+/// A tool as the lists of namespaces show it.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct ToolOutline {
+    pub uuid: Uuid,
+    pub mcp_server_uuid: Uuid,
+    pub name: String,
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub vanished_at: Option<OffsetDateTime>,
+}
+
 impl Store {
+    pub async fn outline(&self, uuid: Uuid) -> Result<ToolOutline, StoreError> {
+        outlines()
+            .filter(tool::Column::Uuid.eq(uuid))
+            .into_model::<ToolOutline>()
+            .one(self.reader())
+            .await?
+            .ok_or_else(|| StoreError::not_found("tool", uuid))
+    }
+
+    /// The tools of all servers that are named, each server's in its own order; what has vanished
+    /// comes last.
+    pub async fn outlines_of(
+        &self,
+        servers: impl IntoIterator<Item = Uuid>,
+    ) -> Result<HashMap<Uuid, Vec<ToolOutline>>, StoreError> {
+        let rows = outlines()
+            .filter(tool::Column::McpServerUuid.is_in(servers))
+            .order_by_asc(tool::Column::Position)
+            .order_by_asc(tool::Column::Uuid)
+            .into_model::<ToolOutline>()
+            .all(self.reader())
+            .await?;
+        let (offered, vanished): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.vanished_at.is_none());
+        let mut outlines: HashMap<Uuid, Vec<ToolOutline>> = HashMap::new();
+        for row in offered.into_iter().chain(vanished) {
+            outlines.entry(row.mcp_server_uuid).or_default().push(row);
+        }
+        Ok(outlines)
+    }
+
     /// In the order of the server; what has vanished comes last.
     pub async fn tools_of(&self, server: Uuid) -> Result<Vec<Tool>, StoreError> {
         let rows = tool::Entity::find()
@@ -93,6 +135,17 @@ impl Store {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+fn outlines() -> Select<tool::Entity> {
+    tool::Entity::find().select_only().columns([
+        tool::Column::Uuid,
+        tool::Column::McpServerUuid,
+        tool::Column::Name,
+        tool::Column::Title,
+        tool::Column::Description,
+        tool::Column::VanishedAt,
+    ])
 }
 
 /// The server has to exist.

@@ -31,7 +31,7 @@ pub struct Wanted {
     /// By server, in its own order, without what vanished. A server that was never listed is
     /// missing, which is something else than one that offers nothing.
     pub catalogues: HashMap<Uuid, Vec<StoredTool>>,
-    /// By namespace.
+    /// By namespace, the earlier first.
     pub policies: HashMap<Uuid, Vec<ToolPolicy>>,
     /// By namespace.
     pub shown_names: HashMap<Uuid, Vec<ShownName>>,
@@ -80,7 +80,8 @@ impl Store {
             }
         }
 
-        let policies = policy::Entity::find().all(&snapshot).await?;
+        let policies =
+            policy::Entity::find().order_by_asc(policy::Column::Uuid).all(&snapshot).await?;
         let policies = policies::of_rows(&snapshot, policies).await?;
 
         let mut shown_names: HashMap<Uuid, Vec<ShownName>> = HashMap::new();

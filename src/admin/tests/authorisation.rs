@@ -36,7 +36,7 @@ async fn the_description_names_every_route() {
         ("namespaces", &["get", "post"]),
         ("namespaces/{id}", &["get", "patch", "delete"]),
         ("namespaces/{id}/servers", &["put"]),
-        ("namespaces/{id}/tools", &["get"]),
+        ("namespaces/{id}/tools", &["get", "patch"]),
         ("namespaces/{id}/tools/{uuid}", &["patch"]),
         ("endpoints", &["get", "post"]),
         ("endpoints/{id}", &["get", "patch", "delete"]),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
+mod curation;
 mod entrances;
 mod events;
 mod namespaces;
