@@ -81,7 +81,7 @@ pub async fn list(
     let request = query.into_inner().page()?;
     let namespace = state.store().namespace(&id).await?;
     state.catch_up().await;
-    let tools = tools_of(&state, &namespace).await?;
+    let tools = tools_of(&state, &namespace, None).await?;
     Ok(Json(paging::cut(tools, &request, |tool| tool.uuid)?))
 }
 
@@ -109,8 +109,9 @@ pub async fn change(
         override_annotations: change.override_annotations,
     };
     let place = namespace.uuid;
-    state.write(|store| async move { store.patch_policy(place, uuid, patch).await }).await?;
-    let tools = tools_of(&state, &namespace).await?;
+    let policy =
+        state.write(|store| async move { store.patch_policy(place, uuid, patch).await }).await?;
+    let tools = tools_of(&state, &namespace, Some(policy.server)).await?;
     let changed = tools.into_iter().find(|tool| tool.uuid == uuid);
     Ok(Json(changed.ok_or_else(|| ApiError::not_found("tool", &tool))?))
 }
@@ -127,9 +128,11 @@ impl ToolChange {
     }
 }
 
+/// All of them, or those of `only` one server.
 async fn tools_of(
     state: &AdminState,
     namespace: &Namespace,
+    only: Option<Uuid>,
 ) -> Result<Vec<NamespaceTool>, ApiError> {
     let policies = state.store().policies(namespace.uuid).await?;
     let mut policies: HashMap<Uuid, _> =
@@ -139,9 +142,14 @@ async fn tools_of(
     let shown = published.as_deref().map(shown_names).unwrap_or_default();
     let hidden = published.as_deref().map(hidden_tools).unwrap_or_default();
 
+    let members = namespace.servers.iter();
+    let members: Vec<_> =
+        members.filter(|member| only.is_none_or(|only| only == member.server)).collect();
+    let servers: Vec<Uuid> = members.iter().map(|member| member.server).collect();
+    let mut heads = state.store().tool_heads(&servers).await?;
     let mut tools = Vec::new();
-    for member in &namespace.servers {
-        for tool in state.store().tools_of(member.server).await? {
+    for member in members {
+        for tool in heads.remove(&member.server).unwrap_or_default() {
             let policy = policies.remove(&tool.uuid);
             let key = (member.server, &*tool.name);
             tools.push(NamespaceTool {

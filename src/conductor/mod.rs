@@ -10,7 +10,7 @@ mod witness;
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -28,7 +28,7 @@ use crate::{
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
     session::Sessions,
-    store::{Journal, Server, Store, StoreError},
+    store::{Journal, Running, Server, Store, StoreError},
     upstream::board::Board,
 };
 
@@ -118,7 +118,7 @@ impl Conductor {
     /// until it works.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let wanted = match self.store.everything().await {
+        let wanted = match self.store.everything(&self.running()).await {
             Ok(wanted) => wanted,
             Err(error) => {
                 self.is_behind.store(true, Ordering::Relaxed);
@@ -145,6 +145,17 @@ impl Conductor {
         Ok(())
     }
 
+    /// What is known better here than in the rows, which are as old as the journal is behind.
+    fn running(&self) -> Running {
+        let namespaces = self.handles().into_iter().filter(|handle| handle.actor.connected());
+        Running {
+            servers: self.roster.load().keys().copied().collect(),
+            namespaces: namespaces
+                .map(|handle| (handle.id, snapshot::stored_naming(handle.naming)))
+                .collect(),
+        }
+    }
+
     /// What `reconcile` owes after a failure, paid as soon as the database is back, and namespaces
     /// that panicked made anew. Runs as long as the daemon.
     pub async fn keep_up(self: Arc<Self>) {
@@ -169,12 +180,15 @@ impl Conductor {
     }
 
     pub fn namespace(&self, id: Uuid) -> Option<NamespaceHandle> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.lock_namespaces().get(&id).cloned()
     }
 
     fn handles(&self) -> Vec<NamespaceHandle> {
-        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.values().cloned().collect()
+        self.lock_namespaces().values().cloned().collect()
+    }
+
+    fn lock_namespaces(&self) -> MutexGuard<'_, HashMap<Uuid, NamespaceHandle>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the namespaces that something about an upstream has changed.
@@ -189,8 +203,13 @@ impl Conductor {
         let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
         for spec in wanted {
             let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
+            let (id, naming) = (spec.id, spec.naming);
             let told = match known {
-                Some(handle) => handle.actor.send(namespace::Reconfigure(spec)).await.is_ok(),
+                Some(handle) => {
+                    let told = handle.actor.send(namespace::Reconfigure(spec)).await.is_ok();
+                    self.lock_namespaces().entry(id).and_modify(|handle| handle.naming = naming);
+                    told
+                }
                 None => self.start_namespace(spec).await,
             };
             if !told {
@@ -198,8 +217,7 @@ impl Conductor {
                 self.is_behind.store(true, Ordering::Relaxed);
             }
         }
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.retain(|id, _| ids.contains(id));
+        self.lock_namespaces().retain(|id, _| ids.contains(id));
     }
 
     async fn start_namespace(&self, spec: namespace::NamespaceSpec) -> bool {
@@ -215,8 +233,7 @@ impl Conductor {
             drop(told.send(handle));
         });
         let Ok(handle) = started.await else { return false };
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.insert(id, handle);
+        self.lock_namespaces().insert(id, handle);
         true
     }
 

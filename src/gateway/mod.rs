@@ -250,6 +250,8 @@ fn rooms(
         namespace_options: NamespaceOptions {
             names_max: settings.names.max,
             first_wait: settings.lists.first_wait,
+            debounce: settings.lists.debounce,
+            unknown_rest: settings.lists.unknown_rest,
         },
     });
     witness.meet(&conductor);
@@ -293,6 +295,7 @@ fn listen(
         metrics_open: settings.metrics.open,
         public_url: url.clone(),
         heartbeat: settings.sessions.heartbeat,
+        refresh_wait: settings.lists.refresh_wait,
         stopping: tokens.draining.clone(),
     });
     let upkeep = admin.prometheus.clone();

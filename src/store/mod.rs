@@ -64,8 +64,8 @@ pub use rules::{KeyName, Name, Problem, ServerName};
 pub use sealing::is_reference;
 pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
-pub use tools::{ListedTool, StoredTool, Tool};
-pub use wanted::Wanted;
+pub use tools::{ListedTool, StoredTool, Tool, ToolHead};
+pub use wanted::{Running, Wanted};
 pub use words::{ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind, Status};
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as

@@ -10,7 +10,7 @@ use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder,
+    QueryOrder, QuerySelect,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -62,7 +62,53 @@ pub struct Tool {
     pub updated_at: OffsetDateTime,
 }
 
+/// A tool without what it takes: what a list of thousands shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolHead {
+    pub uuid: Uuid,
+    pub server: Uuid,
+    pub name: String,
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub vanished_at: Option<OffsetDateTime>,
+}
+
+type HeadRow = (Uuid, Uuid, String, Option<String>, Option<String>, Option<OffsetDateTime>);
+
 impl Store {
+    /// By server, each in its own order; what has vanished comes last.
+    pub async fn tool_heads(
+        &self,
+        servers: &[Uuid],
+    ) -> Result<HashMap<Uuid, Vec<ToolHead>>, StoreError> {
+        let mut heads: HashMap<Uuid, Vec<ToolHead>> = HashMap::new();
+        for servers in servers.chunks(ROWS_AT_ONCE) {
+            let rows: Vec<HeadRow> = tool::Entity::find()
+                .select_only()
+                .columns([
+                    tool::Column::Uuid,
+                    tool::Column::McpServerUuid,
+                    tool::Column::Name,
+                    tool::Column::Title,
+                    tool::Column::Description,
+                    tool::Column::VanishedAt,
+                ])
+                .filter(tool::Column::McpServerUuid.is_in(servers.iter().copied()))
+                .order_by_asc(tool::Column::Position)
+                .order_by_asc(tool::Column::Uuid)
+                .into_tuple()
+                .all(self.reader())
+                .await?;
+            for (uuid, server, name, title, description, vanished_at) in rows {
+                let head = ToolHead { uuid, server, name, title, description, vanished_at };
+                heads.entry(server).or_default().push(head);
+            }
+        }
+        // The sort is stable: what is offered keeps its order.
+        heads.values_mut().for_each(|heads| heads.sort_by_key(|head| head.vanished_at.is_some()));
+        Ok(heads)
+    }
+
     /// In the order of the server; what has vanished comes last.
     pub async fn tools_of(&self, server: Uuid) -> Result<Vec<Tool>, StoreError> {
         let rows = tool::Entity::find()
@@ -261,6 +307,11 @@ mod tests {
             let vanished: Vec<bool> =
                 without.iter().map(|tool| tool.vanished_at.is_some()).collect();
             assert_eq!(vanished, [false, false, true]);
+            let heads = store.tool_heads(&[server, no_one()]).await.unwrap();
+            let heads: Vec<_> =
+                heads[&server].iter().map(|head| (head.uuid, head.vanished_at)).collect();
+            let tools: Vec<_> = without.iter().map(|tool| (tool.uuid, tool.vanished_at)).collect();
+            assert_eq!(heads, tools);
 
             let mut changed = listed("b");
             changed.title = Some("Bee".to_owned());

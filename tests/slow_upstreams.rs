@@ -1,0 +1,185 @@
+//! Ten upstreams of which five are sick, each in its own way: no client waits for them longer than the
+//! settings say, and none of the healthy ones' tools is missing for their sake.
+
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Client, SOON, TestGateway,
+    gateway::Start,
+    remote::{Knobs, Remote},
+    wait_until, within,
+};
+
+/// Upstreams that answer do so at once.
+const GOOD: [&str; 5] = ["one", "two", "three", "four", "five"];
+
+/// Below what the slowest upstream takes, and far above what anything here takes on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(8);
+
+/// What the slow one takes to answer. Longer than any wait that is allowed here.
+const SLOW: Duration = Duration::from_secs(20);
+
+/// The ten. What is held here lives as long as the upstreams do.
+struct Ten {
+    good: Vec<Remote>,
+    mute_list: Remote,
+    slow: Remote,
+    _hangs: Hanging,
+}
+
+/// A port whose queue of connections is full: who connects hears nothing at all.
+struct Hanging {
+    address: SocketAddr,
+    _listener: OwnedFd,
+    _queue: Vec<TcpStream>,
+}
+
+impl Hanging {
+    fn new() -> Hanging {
+        use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        listen(&listener, 0).expect("it listens");
+        let address = getsockname(&listener).expect("its address");
+        let address = SocketAddr::try_from(address).expect("an address of the internet");
+        let mut queue = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+            queue.push(stream);
+            assert!(queue.len() < 64, "the queue is never full");
+        }
+        Hanging { address, _listener: listener, _queue: queue }
+    }
+}
+
+/// A port where nobody is.
+fn refusing() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+/// A server that answers whatever comes with what is not HTTP.
+fn garbage() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = stream;
+            // Whoever hangs up has heard enough.
+            drop(stream.write_all(b"\xff\xfe{\"jsonrpc\": \x00 not HTTP at all\r\n\r\n"));
+        }
+    });
+    address
+}
+
+impl Ten {
+    async fn behind(gateway: &TestGateway) -> Ten {
+        let with = |knobs: Knobs| Remote::start(Knobs { streams: false, ..knobs });
+        let ten = Ten {
+            good: GOOD.iter().map(|_| with(Knobs::default())).collect(),
+            mute_list: with(Knobs { list_delay: SLOW * 100, ..Knobs::default() }),
+            slow: with(Knobs { hello_delay: SLOW, ..Knobs::default() }),
+            _hangs: Hanging::new(),
+        };
+        for (name, remote) in GOOD.iter().zip(&ten.good) {
+            gateway.remote(name, &remote.url).await;
+        }
+        let at = |address: SocketAddr| format!("http://{address}/mcp");
+        gateway.remote("refuses", &at(refusing())).await;
+        gateway.remote("hangs", &at(ten._hangs.address)).await;
+        gateway.remote("mute", &ten.mute_list.url).await;
+        gateway.remote("slow", &ten.slow.url).await;
+        gateway.remote("garbage", &at(garbage())).await;
+        ten
+    }
+}
+
+/// A client that says hello at once, and how long its list took.
+async fn first_list(gateway: &TestGateway, key: &str) -> (Client, Vec<String>, Duration) {
+    let began = Instant::now();
+    let client = within("initialize", AT_ONCE, gateway.client("all", key)).await;
+    let hello = began.elapsed();
+    let began = Instant::now();
+    let tools = within("the list", AT_ONCE, client.tools()).await;
+    println!("initialize {hello:?}, list {:?}, {} tools", began.elapsed(), tools.len());
+    (client, tools, began.elapsed())
+}
+
+fn tools_of(servers: &[&str]) -> Vec<String> {
+    let tools = |server: &&str| ["echo", "steps"].map(|tool| format!("{server}__{tool}"));
+    servers.iter().flat_map(tools).collect()
+}
+
+#[tokio::test]
+async fn five_sick_upstreams_of_ten_hold_nobody_up() {
+    let mut gateway = Start::new()
+        .settings("[supervision]\nbackoff_max = \"1s\"\nprobe_every = \"1s\"")
+        .run()
+        .await;
+    let key = gateway.key("suite").await;
+    let ten = Ten::behind(&gateway).await;
+    let all: Vec<&str> =
+        GOOD.into_iter().chain(["refuses", "hangs", "mute", "slow", "garbage"]).collect();
+
+    // Cold: nothing is known of any of them.
+    gateway.publish("all", &all).await;
+    for name in GOOD {
+        gateway.ready(name).await;
+    }
+    let (client, tools, _) = first_list(&gateway, &key).await;
+    assert_eq!(tools, tools_of(&GOOD));
+    // The first wait is over now, for this client and for every other.
+    let (_, tools, _) = first_list(&gateway, &key).await;
+    assert_eq!(tools, tools_of(&GOOD));
+    let answer = within("a call", AT_ONCE, client.text_of("three__echo", json!({"value": "x"})));
+    assert_eq!(answer.await, "x");
+
+    for (name, status) in [("refuses", "CRASHED"), ("hangs", "ERROR"), ("garbage", "CRASHED")] {
+        let sick = |server: &Value| {
+            server["error_status"] == status || server["error_status"] == "CRASHED"
+        };
+        gateway.server_until(name, "shown as sick", sick).await;
+    }
+    // What answers in the end is there in the end.
+    let late = gateway.server_within(SLOW + SOON, "slow", "READY", |server| {
+        server["runtime"]["state"] == "READY"
+    });
+    late.await;
+    wait_until("its tools", SOON, async || {
+        let tools = client.tools().await;
+        (tools == [tools_of(&GOOD), tools_of(&["slow"])].concat()).then_some(())
+    })
+    .await;
+
+    // Warm: everything that was ever seen is listed, though now nothing answers any more.
+    ten.slow.turn(|knobs| knobs.hello_delay = SLOW * 100);
+    ten.good[0].turn(|knobs| knobs.list_delay = SLOW * 100);
+    ten.good[1].turn(|knobs| knobs.hello_delay = SLOW * 100);
+    gateway.restart().await;
+    let (_, tools, took) = first_list(&gateway, &key).await;
+    assert_eq!(tools, [tools_of(&GOOD), tools_of(&["slow"])].concat());
+    assert!(took < AT_ONCE, "{took:?}");
+    // A list that is not answered does not keep calls from a server that is known.
+    let client = gateway.client("all", &key).await;
+    gateway.ready("one").await;
+    assert_eq!(client.text_of("one__echo", json!({"value": "y"})).await, "y");
+}
+
+#[tokio::test]
+async fn a_cold_first_list_waits_no_longer_than_its_setting() {
+    let gateway = Start::new().settings("[lists]\nfirst_wait = \"1s\"").run().await;
+    let key = gateway.key("suite").await;
+    let (good, mute) = (Remote::start(Knobs::default()), Hanging::new());
+    gateway.remote("good", &good.url).await;
+    gateway.remote("hangs", &format!("http://{}/mcp", mute.address)).await;
+    gateway.publish("all", &["good", "hangs"]).await;
+    let (_, tools, took) = first_list(&gateway, &key).await;
+    assert_eq!(tools, tools_of(&["good"]));
+    assert!(took < AT_ONCE, "{took:?}");
+}
