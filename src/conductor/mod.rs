@@ -18,6 +18,7 @@ use std::{
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use snapshot::{Defaults, EndpointEntry};
@@ -55,6 +56,7 @@ pub struct Conductor {
     fleet: Addr<Fleet>,
     settings_key: Option<KeyText>,
     defaults: Defaults,
+    began: OffsetDateTime,
     namespace_options: NamespaceOptions,
     namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
     /// Held while the rows are read and handed on, so that an older reading never wins.
@@ -74,6 +76,8 @@ pub struct Parts {
     pub witness: Arc<Witness>,
     pub settings_key: Option<KeyText>,
     pub defaults: Defaults,
+    /// When this run of the daemon began: what is older was there in an earlier one.
+    pub began: OffsetDateTime,
     pub namespace_options: NamespaceOptions,
 }
 
@@ -89,6 +93,7 @@ impl Conductor {
             witness,
             settings_key,
             defaults,
+            began,
             namespace_options,
         } = parts;
         Arc::new(Self {
@@ -104,6 +109,7 @@ impl Conductor {
             fleet,
             settings_key,
             defaults,
+            began,
             namespace_options,
             namespaces: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
@@ -135,7 +141,9 @@ impl Conductor {
 
         let specs = wanted.servers.iter().map(|server| self.defaults.spec(server)).collect();
         let catalogues = snapshot::catalogues(&wanted.catalogues);
-        if self.fleet.send(Reconcile { wanted: specs, catalogues }).await.is_err() {
+        let tried_before = snapshot::tried_before(&wanted, self.began);
+        let reconcile = Reconcile { wanted: specs, catalogues, tried_before };
+        if self.fleet.send(reconcile).await.is_err() {
             tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
         }
         self.apply_namespaces(snapshot::namespaces(&wanted)).await;

@@ -59,7 +59,8 @@ fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
 }
 
 fn wanting(ids: &[u128]) -> Reconcile {
-    Reconcile { wanted: ids.iter().map(|id| spec(*id)).collect(), catalogues: HashMap::new() }
+    let wanted = ids.iter().map(|id| spec(*id)).collect();
+    Reconcile { wanted, catalogues: HashMap::new(), tried_before: HashSet::new() }
 }
 
 #[actix::test]

@@ -244,6 +244,7 @@ fn conductor(store: Store) -> Arc<Conductor> {
             connect_timeout: SECOND,
             limits: CallLimits { inactivity: SECOND, total: SECOND },
         },
+        began: time::OffsetDateTime::now_utc(),
         namespace_options: NamespaceOptions {
             names_max: 48,
             first_wait: SECOND,
