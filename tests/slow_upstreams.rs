@@ -110,7 +110,7 @@ async fn first_list(gateway: &TestGateway, key: &str, patience: Duration) -> (Cl
     let hello = began.elapsed();
     let began = Instant::now();
     let tools = within("the list", patience, client.tools()).await;
-    println!("initialize {hello:?}, list {:?}, {} tools", began.elapsed(), tools.len());
+    eprintln!("initialize {hello:?}, list {:?}, {} tools", began.elapsed(), tools.len());
     (client, tools)
 }
 
