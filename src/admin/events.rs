@@ -1,4 +1,4 @@
-//! `/api/v1/events`: every change of state of every server, as it happens.
+//! `/api/v1/events`: every change of state of every server, and of its tools, as it happens.
 //!
 //! What happened before is in each server's history; a watcher that was away reads it there. One
 //! that reads too slowly is told how much it has missed, and holds up nobody.
@@ -11,8 +11,9 @@ use actix_web::{
     web::{Bytes, Data, Query},
 };
 use futures_util::{Stream, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use time::OffsetDateTime;
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
@@ -22,7 +23,10 @@ use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::{AdminState, ApiError};
-use crate::{upstream::status::Transition, wire::sse};
+use crate::{
+    upstream::status::{CatalogueChange, Transition},
+    wire::sse,
+};
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -34,8 +38,9 @@ pub struct EventsQuery {
 
 /// Changes of state as they happen, as server-sent events.
 ///
-/// An event is named `transition`, has an id that only grows, and carries the change as JSON. An
-/// event `missed` carries `{"count"}`: so many were lost, because they were not read in time.
+/// An event named `transition` is a server's change of state, one named `catalogue` what has become of
+/// its tools: what was added, removed and changed. Each has an id that only grows, and carries the
+/// change as JSON. An event `missed` carries `{"count"}`: so many were lost, because they were not read in time.
 #[utoipa::path(
     tag = "events",
     params(EventsQuery),
@@ -52,6 +57,7 @@ pub async fn watch(
     };
     let watcher = Watcher {
         transitions: state.conductor.witness.transitions.subscribe(),
+        catalogues: state.conductor.witness.catalogues.subscribe(),
         server,
         heartbeat: {
             let period = state.heartbeat.max(std::time::Duration::from_millis(1));
@@ -72,6 +78,7 @@ pub async fn watch(
 
 struct Watcher {
     transitions: Receiver<Arc<Transition>>,
+    catalogues: Receiver<Arc<CatalogueChange>>,
     server: Option<Uuid>,
     heartbeat: Interval,
     stopping: CancellationToken,
@@ -101,17 +108,20 @@ impl Watcher {
                 () = self.stopping.cancelled() => return None,
                 heard = self.transitions.recv() => match heard {
                     Ok(transition) => {
-                        let is_asked_for =
-                            self.server.is_none_or(|server| server == transition.mcp_server_uuid);
-                        if is_asked_for {
-                            return Some(self.event(&transition));
+                        if self.is_asked_for(transition.mcp_server_uuid) {
+                            return Some(self.event("transition", transition.at, &*transition));
                         }
                     }
-                    Err(RecvError::Lagged(count)) => {
-                        metrics::counter!("metamcpd_events_missed_total").increment(count);
-                        let data = json!({ "count": count }).to_string();
-                        return Some(sse::named("missed", data.as_bytes()));
+                    Err(RecvError::Lagged(count)) => return Some(missed(count)),
+                    Err(RecvError::Closed) => return None,
+                },
+                heard = self.catalogues.recv() => match heard {
+                    Ok(change) => {
+                        if self.is_asked_for(change.mcp_server_uuid) {
+                            return Some(self.event("catalogue", change.at, &*change));
+                        }
                     }
+                    Err(RecvError::Lagged(count)) => return Some(missed(count)),
                     Err(RecvError::Closed) => return None,
                 },
                 _ = self.heartbeat.tick() => return Some(sse::HEARTBEAT),
@@ -119,12 +129,22 @@ impl Watcher {
         }
     }
 
-    fn event(&mut self, transition: &Transition) -> Bytes {
-        self.last_id = (transition.at.unix_timestamp_nanos() / 1_000).max(self.last_id + 1);
-        let data = json!(transition).to_string();
-        let event = format!("event: transition\nid: {}\ndata: {data}\n\n", self.last_id);
+    fn is_asked_for(&self, server: Uuid) -> bool {
+        self.server.is_none_or(|asked| asked == server)
+    }
+
+    fn event(&mut self, name: &str, at: OffsetDateTime, data: &impl Serialize) -> Bytes {
+        self.last_id = (at.unix_timestamp_nanos() / 1_000).max(self.last_id + 1);
+        let data = json!(data).to_string();
+        let event = format!("event: {name}\nid: {}\ndata: {data}\n\n", self.last_id);
         Bytes::from(event)
     }
+}
+
+fn missed(count: u64) -> Bytes {
+    metrics::counter!("metamcpd_events_missed_total").increment(count);
+    let data = json!({ "count": count }).to_string();
+    sse::named("missed", data.as_bytes())
 }
 
 /// Found among what runs, so that one can watch while the database is away.

@@ -187,7 +187,7 @@ impl PageQuery {
 
 /// The server with this uuid or name. Who watches servers, or restarts one, can do so while the
 /// database is away: by what was last read of it.
-async fn find(state: &AdminState, id: &str) -> Result<Server, ApiError> {
+pub async fn find(state: &AdminState, id: &str) -> Result<Server, ApiError> {
     let away = match state.store().server(id).await {
         Err(error @ StoreError::Unavailable(_)) => error,
         asked => return Ok(asked?),

@@ -11,6 +11,7 @@ mod server_view;
 
 mod namespace_tools;
 mod namespaces;
+mod refresh;
 mod tool_view;
 
 mod api_keys;
@@ -64,6 +65,8 @@ pub struct AdminState {
     pub public_url: String,
     /// The pace of comments on an event stream that has nothing else to say.
     pub heartbeat: Duration,
+    /// How long whoever orders a refresh waits for its outcome.
+    pub refresh_wait: Duration,
     /// Cancelled when the daemon begins to stop.
     pub stopping: CancellationToken,
 }
@@ -91,6 +94,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(mcp_servers::change)
                 .service(mcp_servers::delete)
                 .service(mcp_servers::restart)
+                .service(refresh::server)
                 .service(mcp_servers::history)
                 .service(mcp_servers::tools);
             config
@@ -100,6 +104,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(namespaces::change)
                 .service(namespaces::delete)
                 .service(namespaces::put_servers)
+                .service(refresh::namespace)
                 .service(namespace_tools::list)
                 .service(namespace_tools::change)
                 .service(namespace_tools::change_many);

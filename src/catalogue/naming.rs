@@ -109,6 +109,17 @@ impl KnownNames {
         self.by_server.entry(server).or_default().insert(tool.into(), shown_name.into());
     }
 
+    /// Takes over the names of those servers that stay. They win over what is here.
+    pub fn take_over(&mut self, names: Self, stays: impl Fn(Uuid) -> bool) {
+        for (server, names) in names.by_server.into_iter().filter(|(server, _)| stays(*server)) {
+            self.by_server.entry(server).or_default().extend(names);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_server.is_empty()
+    }
+
     /// Every name that is kept, in no order: server, tool, shown name.
     pub fn iter(&self) -> impl Iterator<Item = (Uuid, &str, &str)> {
         let servers = self.by_server.iter();

@@ -10,7 +10,7 @@ mod witness;
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -18,6 +18,7 @@ use std::{
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use snapshot::{Defaults, EndpointEntry};
@@ -28,7 +29,7 @@ use crate::{
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
     session::Sessions,
-    store::{Journal, Server, Store, StoreError},
+    store::{Journal, Running, Server, Store, StoreError},
     upstream::board::Board,
 };
 
@@ -57,6 +58,7 @@ pub struct Conductor {
     fleet: Addr<Fleet>,
     settings_key: Option<KeyText>,
     defaults: Defaults,
+    began: OffsetDateTime,
     namespace_options: NamespaceOptions,
     namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
     /// Held while the rows are read and handed on, so that an older reading never wins.
@@ -76,6 +78,8 @@ pub struct Parts {
     pub witness: Arc<Witness>,
     pub settings_key: Option<KeyText>,
     pub defaults: Defaults,
+    /// When this run of the daemon began: what is older was there in an earlier one.
+    pub began: OffsetDateTime,
     pub namespace_options: NamespaceOptions,
 }
 
@@ -91,6 +95,7 @@ impl Conductor {
             witness,
             settings_key,
             defaults,
+            began,
             namespace_options,
         } = parts;
         Arc::new(Self {
@@ -107,6 +112,7 @@ impl Conductor {
             fleet,
             settings_key,
             defaults,
+            began,
             namespace_options,
             namespaces: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
@@ -121,7 +127,7 @@ impl Conductor {
     /// until it works.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let wanted = match self.store.everything().await {
+        let wanted = match self.store.everything(&self.running()).await {
             Ok(wanted) => wanted,
             Err(error) => {
                 self.is_behind.store(true, Ordering::Relaxed);
@@ -138,7 +144,9 @@ impl Conductor {
 
         let specs = wanted.servers.iter().map(|server| self.defaults.spec(server)).collect();
         let catalogues = snapshot::catalogues(&wanted.catalogues);
-        if self.fleet.send(Reconcile { wanted: specs, catalogues }).await.is_err() {
+        let tried_before = snapshot::tried_before(&wanted, self.began);
+        let reconcile = Reconcile { wanted: specs, catalogues, tried_before };
+        if self.fleet.send(reconcile).await.is_err() {
             tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
         }
         self.apply_namespaces(snapshot::namespaces(&wanted)).await;
@@ -146,6 +154,17 @@ impl Conductor {
         self.servers.store(Arc::new(wanted.servers));
         self.is_ready.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What is known better here than in the rows, which are as old as the journal is behind.
+    fn running(&self) -> Running {
+        let namespaces = self.handles().into_iter().filter(|handle| handle.actor.connected());
+        Running {
+            servers: self.roster.load().keys().copied().collect(),
+            namespaces: namespaces
+                .map(|handle| (handle.id, snapshot::stored_naming(handle.naming)))
+                .collect(),
+        }
     }
 
     /// What `reconcile` owes after a failure, paid as soon as the database is back, and namespaces
@@ -172,12 +191,15 @@ impl Conductor {
     }
 
     pub fn namespace(&self, id: Uuid) -> Option<NamespaceHandle> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.lock_namespaces().get(&id).cloned()
     }
 
     fn handles(&self) -> Vec<NamespaceHandle> {
-        let namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.values().cloned().collect()
+        self.lock_namespaces().values().cloned().collect()
+    }
+
+    fn lock_namespaces(&self) -> MutexGuard<'_, HashMap<Uuid, NamespaceHandle>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the namespaces that something about an upstream has changed.
@@ -192,8 +214,13 @@ impl Conductor {
         let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
         for spec in wanted {
             let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
+            let (id, naming) = (spec.id, spec.naming);
             let told = match known {
-                Some(handle) => handle.actor.send(namespace::Reconfigure(spec)).await.is_ok(),
+                Some(handle) => {
+                    let told = handle.actor.send(namespace::Reconfigure(spec)).await.is_ok();
+                    self.lock_namespaces().entry(id).and_modify(|handle| handle.naming = naming);
+                    told
+                }
                 None => self.start_namespace(spec).await,
             };
             if !told {
@@ -201,8 +228,7 @@ impl Conductor {
                 self.is_behind.store(true, Ordering::Relaxed);
             }
         }
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.retain(|id, _| ids.contains(id));
+        self.lock_namespaces().retain(|id, _| ids.contains(id));
     }
 
     async fn start_namespace(&self, spec: namespace::NamespaceSpec) -> bool {
@@ -218,8 +244,7 @@ impl Conductor {
             drop(told.send(handle));
         });
         let Ok(handle) = started.await else { return false };
-        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-        namespaces.insert(id, handle);
+        self.lock_namespaces().insert(id, handle);
         true
     }
 

@@ -1,7 +1,12 @@
 //! Turns what the database remembers into what the rooms are told.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
@@ -104,6 +109,16 @@ pub fn catalogues(stored: &HashMap<Uuid, Vec<StoredTool>>) -> HashMap<Uuid, Arc<
     let lists = stored.iter();
     lists
         .map(|(server, tools)| (*server, Arc::new(tools.iter().filter_map(read).collect())))
+        .collect()
+}
+
+/// The servers of an earlier run that never came to be listed in it. Where other lists are remembered a
+/// client has those at once, and does not wait again for what has been waited for before.
+pub fn tried_before(wanted: &Wanted, began: OffsetDateTime) -> HashSet<Uuid> {
+    let is_cold = wanted.servers.iter().all(|server| server.tools_listed_at.is_none());
+    let old = wanted.servers.iter().filter(|server| server.created_at < began);
+    old.filter(|server| !is_cold && server.tools_listed_at.is_none())
+        .map(|server| server.uuid)
         .collect()
 }
 

@@ -17,7 +17,7 @@ use crate::{
     store::{self, Journal, ListedTool, Record, ShownName},
     upstream::{
         Listener,
-        status::{ErrorStatus, Transition},
+        status::{CatalogueChange, ErrorStatus, Transition},
     },
 };
 
@@ -26,6 +26,8 @@ pub struct Witness {
     journal: Journal,
     /// Transitions as they happen. Who reads too slowly is told how many were missed.
     pub transitions: broadcast::Sender<Arc<Transition>>,
+    /// Changes of upstreams' tools as they happen, in the same way.
+    pub catalogues: broadcast::Sender<Arc<CatalogueChange>>,
     conductor: OnceLock<Weak<Conductor>>,
 }
 
@@ -33,7 +35,8 @@ impl Witness {
     /// `buffer`: transitions that a slow watcher may be behind.
     pub fn new(journal: Journal, buffer: usize) -> Arc<Self> {
         let (transitions, _) = broadcast::channel(buffer.max(1));
-        Arc::new(Self { journal, transitions, conductor: OnceLock::new() })
+        let (catalogues, _) = broadcast::channel(buffer.max(1));
+        Arc::new(Self { journal, transitions, catalogues, conductor: OnceLock::new() })
     }
 
     /// Introduces the conductor, which could not be made before its witness.
@@ -76,6 +79,11 @@ impl Listener for Witness {
         if let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) {
             conductor.upstream_changed(server);
         }
+    }
+
+    fn changed(&self, change: &CatalogueChange) {
+        // An error only means that nobody watches.
+        drop(self.catalogues.send(Arc::new(change.clone())));
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         socket::{self, Answer, Order},
     },
     settings::Settings,
-    store::{Schema, Store, StoreError},
+    store::{Running, Schema, Store, StoreError},
 };
 
 /// How long one connection or answer is waited for.
@@ -123,7 +123,7 @@ async fn at_rest(settings: &Settings, data_dir: &Path) -> Vec<Finding> {
         ),
     }];
     if schema == Schema::Current {
-        match (store.everything().await, Egress::new(&settings.egress)) {
+        match (store.everything(&Running::default()).await, Egress::new(&settings.egress)) {
             (Ok(wanted), Ok(egress)) => {
                 found.extend(upstreams::foreseen(&wanted.servers, &egress, PATIENCE).await);
             }

@@ -67,6 +67,7 @@ pub async fn get(
         changes: entry.namespace.changes.clone(),
         heartbeat: state.conductor.sessions.options.heartbeat,
         debounce: state.debounce,
+        announce_at: None,
         conductor: state.conductor.clone(),
         session,
     };
@@ -165,6 +166,8 @@ struct Stream {
     changes: watch::Receiver<u64>,
     heartbeat: Duration,
     debounce: Duration,
+    /// When the changes that the client has not been told of are to be announced.
+    announce_at: Option<Instant>,
     session: Arc<Session>,
     conductor: Arc<Conductor>,
 }
@@ -178,12 +181,17 @@ impl Stream {
         loop {
             let count = *self.changes.borrow_and_update();
             let is_behind = count > self.session.announced();
+            // Counted from the first change, whatever is said meanwhile.
+            self.announce_at = is_behind
+                .then(|| self.announce_at.unwrap_or_else(|| Instant::now() + self.debounce));
+            let announce_at = self.announce_at.unwrap_or(until);
             tokio::select! {
                 biased;
                 // What was said before the session ended is still sent.
                 said = self.outbox.recv() => return said,
                 () = self.session.ended.cancelled() => return None,
-                () = tokio::time::sleep(self.debounce), if is_behind => {
+                () = tokio::time::sleep_until(announce_at), if is_behind => {
+                    self.announce_at = None;
                     self.session.saw_list(*self.changes.borrow_and_update());
                     let changed = message::notification("notifications/tools/list_changed", b"");
                     return Some(sse::message(&changed));

@@ -137,6 +137,7 @@ pub async fn get(
         changes: admitted.entry.namespace.changes.clone(),
         heartbeat: state.conductor.sessions.options.heartbeat,
         debounce: state.debounce,
+        announce_at: None,
         is_new: true,
         session,
     };
@@ -264,6 +265,8 @@ struct Standing {
     changes: watch::Receiver<u64>,
     heartbeat: Duration,
     debounce: Duration,
+    /// When the changes that the client has not been told of are to be announced.
+    announce_at: Option<Instant>,
     is_new: bool,
 }
 
@@ -276,6 +279,10 @@ impl Standing {
         loop {
             let count = *self.changes.borrow_and_update();
             let is_behind = count > self.session.announced();
+            // Counted from the first change, whatever is said meanwhile.
+            self.announce_at = is_behind
+                .then(|| self.announce_at.unwrap_or_else(|| Instant::now() + self.debounce));
+            let announce_at = self.announce_at.unwrap_or(until);
             tokio::select! {
                 biased;
                 () = self.session.ended.cancelled() => return None,
@@ -283,7 +290,8 @@ impl Standing {
                     drop(newest);
                     return None;
                 }
-                () = tokio::time::sleep(self.debounce), if is_behind => {
+                () = tokio::time::sleep_until(announce_at), if is_behind => {
+                    self.announce_at = None;
                     let count = *self.changes.borrow_and_update();
                     self.session.saw_list(count);
                     let changed = message::notification("notifications/tools/list_changed", b"");

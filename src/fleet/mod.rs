@@ -6,7 +6,11 @@
 
 pub mod plan;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
@@ -43,12 +47,14 @@ pub struct Fleet {
 
 // === Messages ===
 
-/// Makes what runs into what is wanted. `catalogues` are the last good lists of those that have one.
+/// Makes what runs into what is wanted. `catalogues` are the last good lists of those that have one;
+/// for `tried_before` no first list waits, though they have none.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Reconcile {
     pub wanted: Vec<UpstreamSpec>,
     pub catalogues: HashMap<Uuid, Arc<Vec<Tool>>>,
+    pub tried_before: HashSet<Uuid>,
 }
 
 /// The operator's restart of one upstream. Answers whether there is such a one.
@@ -81,7 +87,7 @@ impl Handler<Reconcile> for Fleet {
 
     fn handle(
         &mut self,
-        Reconcile { wanted, mut catalogues }: Reconcile,
+        Reconcile { wanted, mut catalogues, tried_before }: Reconcile,
         _: &mut Self::Context,
     ) -> Self::Result {
         if self.is_draining {
@@ -94,7 +100,11 @@ impl Handler<Reconcile> for Fleet {
             match step {
                 Step::Launch(spec) => {
                     let catalogue = catalogues.remove(&spec.id);
-                    self.launch(Arc::new(Board::new(spec, catalogue, self.calls.clone())));
+                    let board = Board::new(spec, catalogue, self.calls.clone());
+                    if tried_before.contains(&board.id) {
+                        board.settle();
+                    }
+                    self.launch(Arc::new(board));
                 }
                 Step::Change(spec) => {
                     let upstream = self.running.get(&spec.id);

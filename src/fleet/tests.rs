@@ -13,7 +13,7 @@ use crate::upstream::{
     actor::{Panic, Post},
     link::Link,
     port::Outlook,
-    status::{StateWord, Transition},
+    status::{CatalogueChange, StateWord, Transition},
     testing::{calls, pipe, spec},
     worker::News,
 };
@@ -25,6 +25,7 @@ struct Deaf;
 impl Listener for Deaf {
     fn moved(&self, _: &Transition) {}
     fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
+    fn changed(&self, _: &CatalogueChange) {}
 }
 
 fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
@@ -58,7 +59,8 @@ fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
 }
 
 fn wanting(ids: &[u128]) -> Reconcile {
-    Reconcile { wanted: ids.iter().map(|id| spec(*id)).collect(), catalogues: HashMap::new() }
+    let wanted = ids.iter().map(|id| spec(*id)).collect();
+    Reconcile { wanted, catalogues: HashMap::new(), tried_before: HashSet::new() }
 }
 
 #[actix::test]

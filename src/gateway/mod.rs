@@ -13,6 +13,7 @@ use actix::Actor;
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Data};
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -117,6 +118,7 @@ impl Gateway {
     /// Opens what is remembered, makes it run, and listens. Needs an actix system.
     pub async fn build(plan: Plan) -> Result<(Self, Started), StartError> {
         let Plan { settings, data_dir, admin_key, imported, prometheus } = plan;
+        let began = OffsetDateTime::now_utc();
         become_subreaper().map_err(StartError::Subreaper)?;
         let swept = sweep(&data_dir.instance);
         if swept > 0 {
@@ -135,7 +137,7 @@ impl Gateway {
 
         let tokens = Tokens::default();
         let has_admin_key = admin_key.is_some();
-        let (conductor, fleet) = rooms(&settings, &data_dir, store, admin_key)?;
+        let (conductor, fleet) = rooms(&settings, &data_dir, store, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
         let api_key = match wants_key {
@@ -184,6 +186,7 @@ fn rooms(
     data_dir: &DataDir,
     store: Store,
     admin_key: Option<KeyText>,
+    began: OffsetDateTime,
 ) -> Result<(Arc<Conductor>, actix::Addr<Fleet>), StartError> {
     let journal = Journal::start(store.clone(), settings.journal.clone());
     let witness = Witness::new(journal.clone(), settings.events.buffer);
@@ -247,9 +250,12 @@ fn rooms(
             connect_timeout: settings.upstream.connect_timeout,
             limits: CallLimits { inactivity: settings.calls.timeout, total: settings.calls.total },
         },
+        began,
         namespace_options: NamespaceOptions {
             names_max: settings.names.max,
             first_wait: settings.lists.first_wait,
+            debounce: settings.lists.debounce,
+            unknown_rest: settings.lists.unknown_rest,
         },
     });
     witness.meet(&conductor);
@@ -293,6 +299,7 @@ fn listen(
         metrics_open: settings.metrics.open,
         public_url: url.clone(),
         heartbeat: settings.sessions.heartbeat,
+        refresh_wait: settings.lists.refresh_wait,
         stopping: tokens.draining.clone(),
     });
     let upkeep = admin.prometheus.clone();

@@ -7,12 +7,15 @@
 
 pub mod published;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio::{sync::watch, time::timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -23,7 +26,7 @@ use crate::{
         tool::Tool,
     },
     fleet::Roster,
-    upstream::board::Board,
+    upstream::{UpstreamSpec, board::Board},
 };
 use published::Published;
 
@@ -53,6 +56,10 @@ pub struct NamespaceOptions {
     pub names_max: usize,
     /// How long a first list waits, counted from an upstream's start (`lists.first_wait`).
     pub first_wait: Duration,
+    /// How long changes are gathered before a list is made of them (`lists.debounce`).
+    pub debounce: Duration,
+    /// How often calls of unknown tools may have upstreams listed anew (`lists.unknown_rest`).
+    pub unknown_rest: Duration,
 }
 
 /// Who remembers the names that were given, those of vanished tools among them. Never waits.
@@ -68,12 +75,25 @@ pub struct Namespace {
     published: Arc<ArcSwap<Published>>,
     /// Counts the lists that differed from the one before.
     announce: watch::Sender<u64>,
+    /// What the published snapshot was made of, so that one like it is not made again.
+    made_of: Vec<Present>,
+    /// Whether the rows have changed since.
+    is_outdated: bool,
+    /// Whether its names were given for good.
+    names_hold: bool,
+    /// Whether a new one is about to be made.
+    is_due: bool,
+    last_took: Duration,
+    /// When upstreams were last listed anew for a call of an unknown tool.
+    looked: Option<Instant>,
 }
 
 /// What the rest of the daemon holds of a namespace.
 #[derive(Clone)]
 pub struct NamespaceHandle {
     pub id: Uuid,
+    /// As it was told last.
+    pub naming: Naming,
     pub published: Arc<ArcSwap<Published>>,
     pub changes: watch::Receiver<u64>,
     pub actor: Addr<Namespace>,
@@ -116,18 +136,19 @@ impl Actor for Namespace {
 impl Handler<Reconfigure> for Namespace {
     type Result = ();
 
-    fn handle(&mut self, Reconfigure(spec): Reconfigure, _: &mut Self::Context) {
+    fn handle(&mut self, Reconfigure(mut spec): Reconfigure, _: &mut Self::Context) {
         // The names given since the rows were read are known here first.
         let given = std::mem::take(&mut self.spec.known);
+        let read = std::mem::take(&mut spec.known);
+        self.is_outdated |= self.spec != spec || !read.is_empty();
         let keeps = self.spec.naming == spec.naming;
         self.spec = spec;
+        self.spec.known = read;
         if keeps {
-            let members = &self.spec.members;
-            let stays = |server| members.iter().any(|member| member.server == server);
+            let members: HashSet<Uuid> =
+                self.spec.members.iter().map(|member| member.server).collect();
             // A server that has left gives its names back.
-            for (server, tool, shown) in given.iter().filter(|(server, ..)| stays(*server)) {
-                self.spec.known.insert(server, tool, shown);
-            }
+            self.spec.known.take_over(given, |server| members.contains(&server));
         }
         self.publish();
     }
@@ -136,9 +157,9 @@ impl Handler<Reconfigure> for Namespace {
 impl Handler<UpstreamChanged> for Namespace {
     type Result = ();
 
-    fn handle(&mut self, UpstreamChanged(server): UpstreamChanged, _: &mut Self::Context) {
+    fn handle(&mut self, UpstreamChanged(server): UpstreamChanged, ctx: &mut Self::Context) {
         if self.spec.members.iter().any(|member| member.server == server) {
-            self.publish();
+            self.publish_soon(ctx);
         }
     }
 }
@@ -165,7 +186,11 @@ impl Handler<Resolve> for Namespace {
 
     fn handle(&mut self, Resolve { name }: Resolve, _: &mut Self::Context) -> Self::Result {
         self.publish_for_good();
-        MessageResult(self.resolve(&name))
+        let found = self.resolve(&name);
+        if found.is_none() {
+            self.look_again();
+        }
+        MessageResult(found)
     }
 }
 
@@ -183,14 +208,44 @@ impl Namespace {
         let published = Arc::new(ArcSwap::from_pointee(Published::empty()));
         let (announce, changes) = watch::channel(count);
         let id = spec.id;
-        let actor = Self { spec, options, roster, keeper, published: published.clone(), announce };
-        NamespaceHandle { id, published, changes, actor: Actor::start(actor) }
+        let naming = spec.naming;
+        let actor = Self {
+            spec,
+            options,
+            roster,
+            keeper,
+            published: published.clone(),
+            announce,
+            made_of: Vec::new(),
+            is_outdated: true,
+            names_hold: false,
+            is_due: false,
+            last_took: Duration::ZERO,
+            looked: None,
+        };
+        NamespaceHandle { id, naming, published, changes, actor: Actor::start(actor) }
     }
 
     fn active_boards(&self) -> Vec<Arc<Board>> {
         let roster = self.roster.load();
         let active = self.spec.members.iter().filter(|member| member.active);
         active.filter_map(|member| roster.get(&member.server).cloned()).collect()
+    }
+
+    /// Makes a new snapshot when those changes that come close to this one have come too: three
+    /// hundred upstreams that start are not three hundred lists of all their tools. Whoever waits for
+    /// a list has it made at once, and so has an operator who changes a row.
+    fn publish_soon(&mut self, ctx: &mut Context<Self>) {
+        if self.is_due {
+            return;
+        }
+        self.is_due = true;
+        // A namespace that takes long to be made leaves most of its thread to others.
+        let rest = self.options.debounce.max(self.last_took * 4);
+        ctx.run_later(rest, |namespace, _| {
+            namespace.is_due = false;
+            namespace.publish();
+        });
     }
 
     /// Makes a new snapshot. Names are given for good once every member has come or failed: which
@@ -205,21 +260,26 @@ impl Namespace {
         self.publish_and(true);
     }
 
-    /// Makes a new snapshot, and announces it if what clients see has changed.
+    /// Makes a new snapshot if anything it is made of has changed, and announces it if what clients
+    /// see has.
     fn publish_and(&mut self, names_hold: bool) {
-        let roster = self.roster.load();
-        let present: Vec<Present> = self
-            .spec
-            .members
-            .iter()
-            .filter_map(|member| Some(Present::new(member, roster.get(&member.server)?)))
-            .collect();
+        let present = self.present();
+        let is_same = self.made_of.len() == present.len()
+            && self.made_of.iter().zip(&present).all(|(before, now)| before.is_same(now));
+        if is_same && !self.is_outdated && (self.names_hold || !names_hold) {
+            return;
+        }
+        let began = Instant::now();
         let tools: Vec<Vec<&str>> = present.iter().map(Present::tool_names).collect();
         let named: Vec<MemberTools<'_>> = present
             .iter()
             .zip(&tools)
             .filter(|(one, _)| one.active)
-            .map(|(one, tools)| MemberTools { server: one.board.id, server_name: &one.name, tools })
+            .map(|(one, tools)| MemberTools {
+                server: one.board.id,
+                server_name: &one.spec.name,
+                tools,
+            })
             .collect();
         let NamespaceSpec { naming, known, curation, .. } = &self.spec;
         let assignment =
@@ -227,7 +287,7 @@ impl Namespace {
 
         let members: Vec<Member<'_>> = present.iter().map(Present::member).collect();
         let routes = Routes::build(&members, &assignment, curation);
-        let is_settled = present.iter().filter(|one| one.active).all(|one| one.board.is_settled());
+        let is_settled = present.iter().filter(|one| one.active).all(|one| one.is_settled);
 
         let is_new = assignment.shown.iter().any(|shown| {
             self.spec.known.get(shown.server, &shown.tool) != Some(&*shown.shown_name)
@@ -242,10 +302,38 @@ impl Namespace {
         let boards = present.iter().map(|one| one.board.clone()).collect();
         let Assignment { hidden, refused, holders, .. } = assignment;
         let published = Published { routes, boards, hidden, refused, holders, is_settled };
-        drop(present);
         self.published.store(Arc::new(published));
         if has_changed {
             self.announce.send_modify(|count| *count += 1);
+        }
+        drop(named);
+        drop(members);
+        self.made_of = present;
+        self.is_outdated = false;
+        self.names_hold = names_hold || !is_new;
+        self.last_took = began.elapsed();
+    }
+
+    /// The members whose upstreams exist just now.
+    fn present(&self) -> Vec<Present> {
+        let roster = self.roster.load();
+        let members = self.spec.members.iter();
+        members
+            .filter_map(|member| Some(Present::new(member, roster.get(&member.server)?)))
+            .collect()
+    }
+
+    /// A client knows a tool that we do not: it may be new. The upstreams are asked behind, and not
+    /// more often than the settings say, whatever clients call.
+    fn look_again(&mut self) {
+        let rest = self.options.unknown_rest;
+        let is_early = self.looked.is_some_and(|looked| looked.elapsed() < rest);
+        if rest.is_zero() || is_early {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        for board in self.active_boards().iter().filter(|board| board.is_ready()) {
+            board.refresh.ask();
         }
     }
 
@@ -255,13 +343,7 @@ impl Namespace {
         if let Some(found) = published.find(name) {
             return Some(found);
         }
-        let roster = self.roster.load();
-        let present: Vec<Present> = self
-            .spec
-            .members
-            .iter()
-            .filter_map(|member| Some(Present::new(member, roster.get(&member.server)?)))
-            .collect();
+        let present = self.present();
         let members: Vec<Member<'_>> = present.iter().map(Present::member).collect();
         let index = forwardable(self.spec.naming, name, &members, &self.spec.curation)?;
         let board = present[index].board.clone();
@@ -271,12 +353,13 @@ impl Namespace {
     }
 }
 
-/// A member whose upstream exists just now.
+/// A member whose upstream exists just now, as a snapshot is made of it.
 struct Present {
     board: Arc<Board>,
-    name: String,
+    spec: Arc<UpstreamSpec>,
     active: bool,
     tools: Option<Arc<Vec<Tool>>>,
+    is_settled: bool,
 }
 
 impl Present {
@@ -284,11 +367,25 @@ impl Present {
         let spec = board.spec();
         Self {
             board: board.clone(),
-            name: spec.name.clone(),
             // What is switched off offers nothing.
             active: member.active && spec.enabled,
             tools: board.catalogue(),
+            is_settled: board.is_settled(),
+            spec,
         }
+    }
+
+    /// Whether a snapshot made of the one is that made of the other. Each change of a list or a row
+    /// brings a new value, so that it is enough to ask whether these are the very same.
+    fn is_same(&self, other: &Self) -> bool {
+        let same_tools = match (&self.tools, &other.tools) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        same_tools
+            && Arc::ptr_eq(&self.board, &other.board)
+            && Arc::ptr_eq(&self.spec, &other.spec)
+            && (self.active, self.is_settled) == (other.active, other.is_settled)
     }
 
     fn tools(&self) -> &[Tool] {

@@ -4,12 +4,18 @@
 
 use std::sync::Mutex;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::upstream::testing;
+use crate::catalogue::{curation::Decision, overrides::Overrides};
+use crate::upstream::{
+    status::{Runtime, StateWord},
+    testing,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
+const DEBOUNCE: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct Memory {
@@ -45,7 +51,12 @@ fn scene(naming: Naming) -> Scene {
     let roster = Roster::default();
     roster.store(Arc::new([1, 2].into_iter().map(|id| (Uuid::from_u128(id), board(id))).collect()));
     let memory = Arc::new(Memory::default());
-    let options = NamespaceOptions { names_max: 48, first_wait: 2 * SECOND };
+    let options = NamespaceOptions {
+        names_max: 48,
+        first_wait: 2 * SECOND,
+        debounce: DEBOUNCE,
+        unknown_rest: 30 * SECOND,
+    };
     let handle =
         Namespace::start(spec(naming, &[1, 2]), options, roster.clone(), memory.clone(), 0);
     Scene { roster, memory, handle }
@@ -67,9 +78,19 @@ impl Scene {
         self.roster.load().get(&Uuid::from_u128(id)).cloned().unwrap()
     }
 
+    /// An upstream lists its tools, and the namespace takes note of it.
     async fn lists(&self, id: u128, names: &[&str]) {
+        self.lists_just_now(id, names).await;
+        tokio::time::sleep(2 * DEBOUNCE).await;
+    }
+
+    async fn lists_just_now(&self, id: u128, names: &[&str]) {
         self.board(id).set_catalogue(tools(names));
         self.handle.actor.send(UpstreamChanged(Uuid::from_u128(id))).await.unwrap();
+    }
+
+    fn snapshot(&self) -> Arc<Published> {
+        self.handle.published.load_full()
     }
 
     fn shows(&self, name: &str) -> bool {
@@ -88,8 +109,8 @@ fn took(began: Instant, duration: Duration) {
 async fn a_first_list_waits_for_what_may_still_come_and_no_longer_than_its_time() {
     let scene = scene(Naming::Always);
     assert!(!scene.handle.published.load().is_settled);
-    scene.lists(1, &["a"]).await;
     let began = Instant::now();
+    scene.lists(1, &["a"]).await;
     let published = scene.handle.actor.send(AwaitFirst).await.unwrap();
     took(began, 2 * SECOND);
     assert!(published.find("u1__a").is_some());
@@ -154,4 +175,77 @@ async fn a_name_that_is_not_listed_goes_on_only_where_it_can_mean_nothing_else()
     assert_eq!((board.id, &route.tool_json[..]), (Uuid::from_u128(1), &br#""hid\"den""#[..]));
     scene.handle.actor.send(Reconfigure(spec(Naming::Always, &[1]))).await.unwrap();
     assert!(resolve("hidden").await.is_none());
+}
+
+#[actix::test]
+async fn changes_that_come_close_together_make_one_list() {
+    let scene = scene(Naming::Always);
+    scene.lists_just_now(1, &["a"]).await;
+    let (before, count) = (scene.snapshot(), *scene.handle.changes.borrow());
+    scene.lists_just_now(2, &["b"]).await;
+    assert!(Arc::ptr_eq(&scene.snapshot(), &before), "nothing is made yet");
+    tokio::time::sleep(2 * DEBOUNCE).await;
+    assert!(scene.shows("u1__a") && scene.shows("u2__b"));
+    assert_eq!(*scene.handle.changes.borrow(), count + 1, "one announcement for both");
+}
+
+#[actix::test]
+async fn whoever_waits_for_a_list_has_what_has_come_at_once() {
+    let scene = scene(Naming::Always);
+    scene.lists_just_now(1, &["a"]).await;
+    scene.board(2).settle();
+    let published = scene.handle.actor.send(AwaitFirst).await.unwrap();
+    assert!(published.find("u1__a").is_some());
+}
+
+#[actix::test]
+async fn a_row_that_changes_takes_effect_before_whoever_changed_it_is_answered() {
+    let scene = scene(Naming::Always);
+    scene.lists(1, &["a"]).await;
+    scene.lists_just_now(1, &["a", "b"]).await;
+    let mut without = spec(Naming::Always, &[1, 2]);
+    let off = Decision { is_active: false, name: None, overrides: Overrides::default() };
+    without.curation.decide(Uuid::from_u128(1), "a", off);
+    scene.handle.actor.send(Reconfigure(without)).await.unwrap();
+    assert!(!scene.shows("u1__a") && scene.shows("u1__b"));
+}
+
+#[actix::test]
+async fn a_snapshot_of_the_same_is_not_made_again() {
+    let scene = scene(Naming::Always);
+    scene.lists(1, &["a"]).await;
+    scene.lists(2, &["b"]).await;
+    let before = scene.snapshot();
+    scene.handle.actor.send(UpstreamChanged(Uuid::from_u128(1))).await.unwrap();
+    tokio::time::sleep(2 * DEBOUNCE).await;
+    scene.handle.actor.send(Reconfigure(spec(Naming::Always, &[1, 2]))).await.unwrap();
+    scene.handle.actor.send(AwaitFirst).await.unwrap();
+    scene.handle.actor.send(Resolve { name: "none".into() }).await.unwrap();
+    assert!(Arc::ptr_eq(&scene.snapshot(), &before));
+
+    // A new name of the upstream is another list, though no row of the namespace has changed.
+    let renamed = UpstreamSpec { name: "other".into(), ..(*scene.board(1).spec()).clone() };
+    scene.board(1).set_spec(renamed);
+    scene.handle.actor.send(Reconfigure(spec(Naming::Always, &[1, 2]))).await.unwrap();
+    assert!(scene.shows("other__a") && !scene.shows("u1__a"));
+}
+
+#[actix::test]
+async fn calls_of_unknown_tools_have_upstreams_listed_anew_once_in_a_while() {
+    let scene = scene(Naming::Always);
+    scene.lists(1, &["a"]).await;
+    let runtime = scene.board(1).runtime();
+    scene.board(1).set_runtime(Runtime { state: StateWord::Ready, ..runtime });
+    let call = async || {
+        let resolve = Resolve { name: "u1__new".into() };
+        assert!(scene.handle.actor.send(resolve).await.unwrap().is_none());
+    };
+    let asked = |id| scene.board(id).refresh.wanted().now_or_never().is_some();
+    call().await;
+    assert!(asked(1) && !asked(2), "what is not up cannot be asked");
+    call().await;
+    assert!(!asked(1), "it was asked just now");
+    tokio::time::sleep(30 * SECOND).await;
+    call().await;
+    assert!(asked(1));
 }

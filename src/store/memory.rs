@@ -245,7 +245,7 @@ mod tests {
 
     use super::*;
     use crate::store::testing::{failure, group, listed, no_one, on_both, process};
-    use crate::store::{Naming, PageRequest, now};
+    use crate::store::{Naming, PageRequest, Running, now};
 
     const MANY: u64 = 1_000;
 
@@ -360,7 +360,7 @@ mod tests {
 
             store.remember(&records, MANY).await.unwrap();
 
-            let wanted = store.everything().await.unwrap();
+            let wanted = store.everything(&Running::default()).await.unwrap();
             assert_eq!(wanted.catalogues.len(), 1);
             assert_eq!(wanted.catalogues[&server][0].name, "a");
             assert_eq!(wanted.shown_names[&namespace], shown("files__a"));

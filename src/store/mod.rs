@@ -68,7 +68,7 @@ pub use sealing::is_reference;
 pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
 pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
-pub use wanted::Wanted;
+pub use wanted::{Running, Wanted};
 pub use words::{ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind, Status};
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as

@@ -314,6 +314,11 @@ mod tests {
             let vanished: Vec<bool> =
                 without.iter().map(|tool| tool.vanished_at.is_some()).collect();
             assert_eq!(vanished, [false, false, true]);
+            let heads = store.outlines_of([server, no_one()]).await.unwrap();
+            let heads: Vec<_> =
+                heads[&server].iter().map(|head| (head.uuid, head.vanished_at)).collect();
+            let tools: Vec<_> = without.iter().map(|tool| (tool.uuid, tool.vanished_at)).collect();
+            assert_eq!(heads, tools);
 
             let mut changed = listed("b");
             changed.title = Some("Bee".to_owned());

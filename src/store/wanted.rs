@@ -2,7 +2,7 @@
 //!
 //! It is read and turned into snapshots in memory; nobody asks the database while serving a call.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use entity::{endpoint, mcp_server, namespace, namespace_tool_mapping as policy, shown_name, tool};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -18,6 +18,7 @@ use super::policies::{self, ToolPolicy};
 use super::server::{Server, server_of};
 use super::shown_names::{ShownName, shown_name_of};
 use super::tools::StoredTool;
+use super::words::Naming;
 
 /// All that is configured, and the last good catalogues.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,16 +30,26 @@ pub struct Wanted {
     pub keys: Vec<KeyRecord>,
     pub config: BTreeMap<String, ConfigValue>,
     /// By server, in its own order, without what vanished. A server that was never listed is
-    /// missing, which is something else than one that offers nothing.
+    /// missing, which is something else than one that offers nothing; so is one that runs.
     pub catalogues: HashMap<Uuid, Vec<StoredTool>>,
     /// By namespace, the earlier first.
     pub policies: HashMap<Uuid, Vec<ToolPolicy>>,
-    /// By namespace.
+    /// By namespace. Those that run under the same naming are missing.
     pub shown_names: HashMap<Uuid, Vec<ShownName>>,
 }
 
+/// What runs already, and so knows its lists and its names better than the rows do.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    pub servers: HashSet<Uuid>,
+    /// With the naming that each goes by.
+    pub namespaces: HashMap<Uuid, Naming>,
+}
+
 impl Store {
-    pub async fn everything(&self) -> Result<Wanted, StoreError> {
+    /// Lists and names make up nearly all of the rows, so those of what runs already are left out:
+    /// a change of one row is not to cost the reading of thousands.
+    pub async fn everything(&self, running: &Running) -> Result<Wanted, StoreError> {
         let snapshot = self.snapshot().await?;
 
         let servers = mcp_server::Entity::find()
@@ -63,20 +74,29 @@ impl Store {
         let mut catalogues: HashMap<Uuid, Vec<StoredTool>> = servers
             .iter()
             .filter(|server| server.tools_listed_at.is_some())
+            .filter(|server| !running.servers.contains(&server.uuid))
             .map(|server| (server.uuid, Vec::new()))
             .collect();
-        let tools: Vec<(Uuid, String, String)> = tool::Entity::find()
-            .select_only()
-            .columns([tool::Column::McpServerUuid, tool::Column::Name, tool::Column::Definition])
-            .filter(tool::Column::VanishedAt.is_null())
-            .order_by_asc(tool::Column::Position)
-            .order_by_asc(tool::Column::Uuid)
-            .into_tuple()
-            .all(&snapshot)
-            .await?;
-        for (server, name, definition) in tools {
-            if let Some(catalogue) = catalogues.get_mut(&server) {
-                catalogue.push(StoredTool { name, definition });
+        let unknown: Vec<Uuid> = catalogues.keys().copied().collect();
+        for unknown in unknown.chunks(SERVERS_AT_ONCE) {
+            let tools: Vec<(Uuid, String, String)> = tool::Entity::find()
+                .select_only()
+                .columns([
+                    tool::Column::McpServerUuid,
+                    tool::Column::Name,
+                    tool::Column::Definition,
+                ])
+                .filter(tool::Column::McpServerUuid.is_in(unknown.iter().copied()))
+                .filter(tool::Column::VanishedAt.is_null())
+                .order_by_asc(tool::Column::Position)
+                .order_by_asc(tool::Column::Uuid)
+                .into_tuple()
+                .all(&snapshot)
+                .await?;
+            for (server, name, definition) in tools {
+                if let Some(catalogue) = catalogues.get_mut(&server) {
+                    catalogue.push(StoredTool { name, definition });
+                }
             }
         }
 
@@ -85,7 +105,12 @@ impl Store {
         let policies = policies::of_rows(&snapshot, policies).await?;
 
         let mut shown_names: HashMap<Uuid, Vec<ShownName>> = HashMap::new();
+        let is_unknown = |namespace: &&Namespace| {
+            running.namespaces.get(&namespace.uuid) != Some(&namespace.naming)
+        };
+        let unknown = namespaces.iter().filter(is_unknown).map(|namespace| namespace.uuid);
         let rows = shown_name::Entity::find()
+            .filter(shown_name::Column::NamespaceUuid.is_in(unknown))
             .order_by_asc(shown_name::Column::Uuid)
             .all(&snapshot)
             .await?;
@@ -107,14 +132,17 @@ impl Store {
     }
 }
 
+/// Keeps a statement well below the number of parameters either database takes.
+const SERVERS_AT_ONCE: usize = 500;
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
     use crate::store::testing::{group, listed, on_both, process};
     use crate::store::{
-        KeyKind, Naming, NewApiKey, NewEndpoint, ShownName, Status, StoredTool, ToolPolicyPatch,
-        now,
+        KeyKind, Naming, NewApiKey, NewEndpoint, Running, ShownName, Status, StoredTool,
+        ToolPolicyPatch, now,
     };
 
     #[tokio::test]
@@ -152,7 +180,7 @@ mod tests {
             };
             store.put_shown_names(namespace.uuid, std::slice::from_ref(&shown)).await.unwrap();
 
-            let wanted = store.everything().await.unwrap();
+            let wanted = store.everything(&Running::default()).await.unwrap();
 
             let names: Vec<&str> =
                 wanted.servers.iter().map(|server| server.name.as_str()).collect();
@@ -169,6 +197,17 @@ mod tests {
             assert!(!wanted.catalogues.contains_key(&silent.uuid), "it was never listed");
             assert_eq!(wanted.policies[&namespace.uuid], [policy]);
             assert_eq!(wanted.shown_names[&namespace.uuid], [shown]);
+
+            let running = |naming| Running {
+                servers: [listed_one.uuid].into(),
+                namespaces: [(namespace.uuid, naming)].into(),
+            };
+            let rest = store.everything(&running(Naming::Always)).await.unwrap();
+            assert_eq!(rest.catalogues.into_keys().collect::<Vec<_>>(), [empty.uuid]);
+            assert!(rest.shown_names.is_empty(), "it knows its names");
+            assert_eq!((rest.servers, rest.policies), (wanted.servers, wanted.policies));
+            let rest = store.everything(&running(Naming::Never)).await.unwrap();
+            assert_eq!(rest.shown_names, wanted.shown_names, "the naming has changed");
         })
         .await;
     }

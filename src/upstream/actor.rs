@@ -19,9 +19,10 @@ use super::{
     board::Board,
     lifecycle::{Action, After, Event, Lifecycle, Patience, State},
     port::{Absence, Outlook},
-    status::Transition,
+    status::{CatalogueChange, Transition},
     worker::News,
 };
+use crate::catalogue::{changes::Changes, tool::Tool};
 
 /// Makes a fresh worker for each start, so that a restart never inherits a broken state.
 pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
@@ -333,15 +334,12 @@ impl Upstream {
                 runtime.pid = Some(pid);
                 self.board.set_runtime(runtime);
             }
-            News::Listed(tools) => {
-                let known = self.board.catalogue();
+            News::Listed(tools) => self.take_list(&tools),
+            News::NotListed(why) => {
                 let mut runtime = self.board.runtime();
-                runtime.tools = tools.len();
+                runtime.list_error = Some(why.to_string());
                 self.board.set_runtime(runtime);
-                if known.is_none_or(|known| known != tools) {
-                    self.board.set_catalogue(tools.clone());
-                    self.listener.listed(self.board.id, &tools);
-                }
+                self.board.refresh.end(Err(why));
             }
             News::Ready { link, version } => {
                 self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);
@@ -353,6 +351,40 @@ impl Upstream {
                 }
             }
         }
+    }
+
+    fn take_list(&mut self, tools: &Arc<Vec<Tool>>) {
+        let at = OffsetDateTime::now_utc();
+        let mut runtime = self.board.runtime();
+        runtime.tools = tools.len();
+        runtime.listed_at = Some(at);
+        runtime.list_error = None;
+        self.board.set_runtime(runtime);
+
+        let known = self.board.catalogue();
+        let before = known.as_deref().map_or(&[][..], Vec::as_slice);
+        let Changes { added, removed, changed } = Changes::between(before, tools);
+        let change = Arc::new(CatalogueChange {
+            mcp_server_uuid: self.board.id,
+            name: self.board.spec().name.clone(),
+            at,
+            tools: tools.len(),
+            added: added.as_slice().into(),
+            removed: removed.as_slice().into(),
+            changed: changed.as_slice().into(),
+        });
+        if known.is_none_or(|known| known != *tools) {
+            self.board.set_catalogue(tools.clone());
+            self.listener.listed(self.board.id, tools);
+        }
+        if !change.is_empty() {
+            tracing::info!(
+                server = %change.name, added = change.added.count, removed = change.removed.count,
+                changed = change.changed.count, "the tools of `{}` have changed", change.name,
+            );
+            self.listener.changed(&change);
+        }
+        self.board.refresh.end(Ok(change));
     }
 
     fn start_worker(&mut self, ctx: &mut Context<Self>) {

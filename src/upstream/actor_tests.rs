@@ -50,6 +50,8 @@ impl Listener for Witness {
     }
 
     fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
+
+    fn changed(&self, _: &CatalogueChange) {}
 }
 
 /// A supervisor whose first workers fail or panic at once, as told, and whose later ones serve.

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     Reason, UpstreamSpec,
     port::{CallOptions, Facts, Port},
+    refresh::Refresh,
     status::{ErrorStatus, Runtime, StateWord},
 };
 use crate::catalogue::tool::Tool;
@@ -36,6 +37,7 @@ pub struct Board {
     /// When its first start began; a first list's wait is counted from then.
     pub born: Instant,
     pub stderr: StderrTail,
+    pub refresh: Refresh,
     /// Held by whoever has a process of this upstream; the next one starts when it is given back.
     pub lease: Arc<Semaphore>,
 }
@@ -55,6 +57,8 @@ impl Board {
             pid: None,
             protocol_version: None,
             tools: catalogue.as_ref().map_or(0, |tools| tools.len()),
+            listed_at: None,
+            list_error: None,
             stderr_tail: Vec::new(),
             error_status: ErrorStatus::None,
         };
@@ -63,6 +67,7 @@ impl Board {
             id: spec.id,
             port: Port::new(spec.id, facts, calls),
             stderr: StderrTail::new(&spec),
+            refresh: Refresh::default(),
             spec: ArcSwap::from_pointee(spec),
             runtime: ArcSwap::from_pointee(runtime),
             working: watch::channel(false).0,
@@ -91,6 +96,10 @@ impl Board {
 
     pub fn set_runtime(&self, runtime: Runtime) {
         self.runtime.store(Arc::new(runtime));
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.runtime.load().state == StateWord::Ready
     }
 
     /// The last good list of its tools.

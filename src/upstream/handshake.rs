@@ -11,6 +11,8 @@ use crate::wire::{Frame, era};
 pub struct Introduction {
     pub version: &'static str,
     pub has_tools: bool,
+    /// Whether it says that it announces changes of its tools.
+    pub announces: bool,
 }
 
 /// The parameters of our `initialize`. No capability is offered that could not be served: what
@@ -35,7 +37,7 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     }
     #[derive(Default, Deserialize)]
     struct Capabilities {
-        tools: Option<serde::de::IgnoredAny>,
+        tools: Option<serde_json::Value>,
     }
 
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
@@ -50,7 +52,9 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         let ours = era::LEGACY.join(", ");
         Exit::new(Reason::Incompatible, format!("it speaks MCP {theirs}; we speak {ours}"))
     })?;
-    Ok(Introduction { version, has_tools: result.capabilities.tools.is_some() })
+    let tools = result.capabilities.tools;
+    let announces = tools.as_ref().is_some_and(|tools| tools["listChanged"] == true);
+    Ok(Introduction { version, has_tools: tools.is_some(), announces })
 }
 
 /// As much of a foreign text as belongs into a message.
@@ -82,6 +86,22 @@ mod tests {
             assert_eq!((said.version, said.has_tools), (version, true));
         }
         assert!(!introduce(r#""result":{"protocolVersion":"2025-06-18"}"#).unwrap().has_tools);
+    }
+
+    #[test]
+    fn only_who_says_so_announces_its_changes() {
+        for (tools, announces) in [
+            (r#"{"listChanged":true}"#, true),
+            (r#"{"listChanged":false}"#, false),
+            (r#"{"listChanged":"yes"}"#, false),
+            ("{}", false),
+            ("true", false),
+        ] {
+            let said = introduce(&format!(
+                r#""result":{{"protocolVersion":"2025-06-18","capabilities":{{"tools":{tools}}}}}"#
+            ));
+            assert_eq!(said.unwrap().announces, announces, "{tools}");
+        }
     }
 
     #[test]

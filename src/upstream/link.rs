@@ -1,6 +1,9 @@
 //! A live connection to an upstream, whatever carries it, and one call's way through it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -132,6 +135,15 @@ impl Link {
                 leg.cancel("the gateway waited long enough");
                 Err(CallError::Inactive { server: server.clone(), after: patience })
             }
+        }
+    }
+
+    /// Whether a change of its tools would be heard of. A process can always say so; of a remote
+    /// upstream it is known by what it promised, and by whether it lets us listen.
+    pub fn announces(&self) -> bool {
+        match self {
+            Self::Pipe(_) => true,
+            Self::Remote(remote) => remote.signals.announces.load(Ordering::Relaxed),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod link;
 mod pipe;
 pub mod port;
 pub mod reason;
+pub mod refresh;
 pub mod spec;
 pub mod status;
 #[cfg(test)]
@@ -32,7 +33,7 @@ pub use spec::{Isolation, UpstreamSpec};
 
 use crate::catalogue::tool::Tool;
 use board::StderrTail;
-use status::{ExitCode, Transition};
+use status::{CatalogueChange, ExitCode, Transition};
 
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,4 +75,6 @@ impl Exit {
 pub trait Listener: Send + Sync {
     fn moved(&self, transition: &Transition);
     fn listed(&self, server: Uuid, tools: &Arc<Vec<Tool>>);
+    /// The tools differ from those that were known.
+    fn changed(&self, change: &CatalogueChange);
 }

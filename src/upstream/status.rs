@@ -115,6 +115,12 @@ pub struct Runtime {
     pub protocol_version: Option<&'static str>,
     /// How many tools it was last seen to offer.
     pub tools: usize,
+    /// When its tools were last listed since the daemon began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub listed_at: Option<OffsetDateTime>,
+    /// Why they could not be listed again since then; what was known of them still holds.
+    pub list_error: Option<String>,
     /// Its last lines on stderr, with configured secrets hidden.
     pub stderr_tail: Vec<String>,
     #[serde(skip)]
@@ -139,4 +145,49 @@ pub struct Transition {
     pub restarts: u64,
     #[serde(skip)]
     pub stderr_tail: Vec<String>,
+}
+
+/// A change of an upstream's tools, as it is sent on the event stream and answered to a refresh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CatalogueChangeEvent)]
+pub struct CatalogueChange {
+    pub mcp_server_uuid: Uuid,
+    /// The upstream's name at that time.
+    pub name: String,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: OffsetDateTime,
+    /// How many tools it offers now.
+    pub tools: usize,
+    pub added: NameList,
+    pub removed: NameList,
+    /// Still offered, but not as they were.
+    pub changed: NameList,
+}
+
+/// Names of tools, as many as are worth reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NameList {
+    /// All of them.
+    pub count: usize,
+    /// The first of them.
+    pub names: Vec<String>,
+}
+
+impl CatalogueChange {
+    pub fn is_empty(&self) -> bool {
+        [&self.added, &self.removed, &self.changed].iter().all(|list| list.count == 0)
+    }
+}
+
+impl From<&[Box<str>]> for NameList {
+    fn from(names: &[Box<str>]) -> Self {
+        let shown = names.iter().take(Self::SHOWN_MAX);
+        Self { count: names.len(), names: shown.map(|name| name.to_string()).collect() }
+    }
+}
+
+impl NameList {
+    /// An event is to be read by a person; who needs every name asks for the tools.
+    pub const SHOWN_MAX: usize = 50;
 }

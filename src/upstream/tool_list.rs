@@ -21,12 +21,29 @@ pub struct ListOptions {
     pub pages_max: usize,
     /// Tools that are taken from one upstream.
     pub tools_max: usize,
-    /// How long announcements of an upstream, and of ours to clients, are gathered into one.
+    /// How long announcements of an upstream, changes of a namespace's lists, and our announcements
+    /// to clients are each gathered into one.
     #[serde(with = "humantime_serde")]
     pub debounce: Duration,
+    /// How long an upstream that announces changes is left alone between two listings.
+    #[serde(with = "humantime_serde")]
+    pub refresh_rest: Duration,
+    /// The pace of listing remote upstreams that would not announce a change. Zero: never.
+    #[serde(with = "humantime_serde")]
+    pub refresh_every: Duration,
+    /// How long after a listing that failed the next one is tried.
+    #[serde(with = "humantime_serde")]
+    pub retry_every: Duration,
+    /// How long whoever orders a refresh waits for its outcome.
+    #[serde(with = "humantime_serde")]
+    pub refresh_wait: Duration,
+    /// How often calls of tools that are not listed may have a namespace's upstreams listed anew.
+    /// Zero: never.
+    #[serde(with = "humantime_serde")]
+    pub unknown_rest: Duration,
 }
 
-/// Every tool of every page. A malformed tool is left out alone; a cursor that comes back, or too
+/// Every tool of every page, all of them within `patience`. A malformed tool is left out alone; a cursor that comes back, or too
 /// many pages or tools, end the walk with what there is.
 pub async fn list_tools(
     link: &Link,
@@ -34,25 +51,10 @@ pub async fn list_tools(
     options: &ListOptions,
     patience: Duration,
 ) -> Result<Vec<Tool>, CallError> {
-    let bad = |why: String| CallError::BadAnswer { server: server.clone(), why };
-    let mut listing = Listing::new(options.pages_max);
-    let mut params = String::from("{}");
-    loop {
-        let answer = link.ask(server, "tools/list", params.as_bytes(), patience).await?;
-        if let Some(error) = answer.error() {
-            return Err(bad(format!("`tools/list` was refused: {}", excerpt(&error))));
-        }
-        match listing.add(&answer.result().unwrap_or_default()) {
-            Ok(None) => break,
-            Ok(Some(cursor)) => params = format!(r#"{{"cursor":{cursor}}}"#),
-            Err(why @ (BadList::CursorLoop | BadList::TooManyPages { .. })) => {
-                tracing::warn!(%server, %why, "the list of tools is cut there");
-                break;
-            }
-            Err(why) => return Err(bad(why.to_string())),
-        }
-    }
-    let (mut tools, dropped) = listing.finish();
+    let pages = pages(link, server, options, patience);
+    let listing = tokio::time::timeout(patience, pages).await;
+    let late = || CallError::Inactive { server: server.clone(), after: patience };
+    let (mut tools, dropped) = listing.map_err(|_elapsed| late())??.finish();
     for why in dropped {
         tracing::warn!(%server, %why, "a malformed tool is left out");
     }
@@ -62,4 +64,30 @@ pub async fn list_tools(
         tools.truncate(max);
     }
     Ok(tools)
+}
+
+async fn pages(
+    link: &Link,
+    server: &Arc<str>,
+    options: &ListOptions,
+    patience: Duration,
+) -> Result<Listing, CallError> {
+    let bad = |why: String| CallError::BadAnswer { server: server.clone(), why };
+    let mut listing = Listing::new(options.pages_max);
+    let mut params = String::from("{}");
+    loop {
+        let answer = link.ask(server, "tools/list", params.as_bytes(), patience).await?;
+        if let Some(error) = answer.error() {
+            return Err(bad(format!("`tools/list` was refused: {}", excerpt(&error))));
+        }
+        match listing.add(&answer.result().unwrap_or_default()) {
+            Ok(None) => return Ok(listing),
+            Ok(Some(cursor)) => params = format!(r#"{{"cursor":{cursor}}}"#),
+            Err(why @ (BadList::CursorLoop | BadList::TooManyPages { .. })) => {
+                tracing::warn!(%server, %why, "the list of tools is cut there");
+                return Ok(listing);
+            }
+            Err(why) => return Err(bad(why.to_string())),
+        }
+    }
 }

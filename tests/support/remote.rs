@@ -33,6 +33,8 @@ pub struct Knobs {
     pub tools: Vec<String>,
     /// How long `initialize` takes.
     pub hello_delay: Duration,
+    /// How long `tools/list` takes.
+    pub list_delay: Duration,
 }
 
 /// One HTTP request that came in.
@@ -63,8 +65,15 @@ struct State {
 impl Default for Knobs {
     fn default() -> Knobs {
         let tools = ["echo", "steps"].map(str::to_owned).to_vec();
-        let hello_delay = Duration::ZERO;
-        Knobs { answers: Answers::Json, bearer: None, streams: true, tools, hello_delay }
+        let (hello_delay, list_delay) = (Duration::ZERO, Duration::ZERO);
+        Knobs {
+            answers: Answers::Json,
+            bearer: None,
+            streams: true,
+            tools,
+            hello_delay,
+            list_delay,
+        }
     }
 }
 
@@ -228,6 +237,7 @@ async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
     let result = match message["method"].as_str().unwrap_or_default() {
         "ping" => json!({}),
         "tools/list" => {
+            tokio::time::sleep(knobs.list_delay).await;
             let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
             json!({"tools": knobs.tools.iter().map(tool).collect::<Vec<_>>()})
         }

@@ -3,7 +3,7 @@
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{SOON, client, events::EventStream};
 
@@ -74,6 +74,11 @@ impl SseClient {
     /// The first message on the stream that satisfies `wanted`; the ones before it are passed over.
     pub async fn heard(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.stream.lock().await.find(what, SOON, wanted).await
+    }
+
+    /// The stream, for who wants to see what comes piece by piece.
+    pub async fn stream(&self) -> MutexGuard<'_, EventStream> {
+        self.stream.lock().await
     }
 
     pub async fn tools(&self) -> Vec<String> {

@@ -37,6 +37,8 @@ async fn the_description_names_every_route() {
         ("namespaces/{id}", &["get", "patch", "delete"]),
         ("namespaces/{id}/servers", &["put"]),
         ("namespaces/{id}/tools", &["get", "patch"]),
+        ("namespaces/{id}/refresh", &["post"]),
+        ("mcp-servers/{id}/refresh", &["post"]),
         ("namespaces/{id}/tools/{uuid}", &["patch"]),
         ("endpoints", &["get", "post"]),
         ("endpoints/{id}", &["get", "patch", "delete"]),

@@ -39,6 +39,35 @@ impl Watching {
         }
         self.pending.remove(0)
     }
+
+    async fn transition(&mut self) -> Event {
+        loop {
+            let event = self.next().await;
+            if event.event == "transition" {
+                return event;
+            }
+        }
+    }
+}
+
+#[actix_web::test]
+async fn what_becomes_of_a_servers_tools_is_told_too() {
+    let house = House::new().await;
+    let mut watching = Watching::on(&house, "events").await;
+    house.server("files").await;
+    let catalogue = async |watching: &mut Watching| loop {
+        let event = watching.next().await;
+        if event.event == "catalogue" {
+            break serde_json::from_slice::<Value>(&event.data).unwrap();
+        }
+    };
+    let first = catalogue(&mut watching).await;
+    assert_eq!((&first["name"], &first["tools"]), (&json!("files"), &json!(2)), "{first}");
+    assert_eq!(first["added"], json!({"count": 2, "names": ["a", "b"]}), "{first}");
+    house.until("mcp-servers/files", |one| one["runtime"]["state"] == "READY").await;
+    house.ask(Method::POST, "mcp-servers/files/refresh", None).await;
+    let second = catalogue(&mut watching).await;
+    assert_eq!(second["removed"], json!({"count": 1, "names": ["a"]}), "{second}");
 }
 
 #[actix_web::test]
@@ -46,7 +75,7 @@ async fn transitions_are_told_as_they_happen_with_ids_that_grow() {
     let house = House::new().await;
     let mut watching = Watching::on(&house, "events").await;
     house.server("files").await;
-    let (first, second) = (watching.next().await, watching.next().await);
+    let (first, second) = (watching.transition().await, watching.transition().await);
     let data = |event: &Event| serde_json::from_slice::<Value>(&event.data).unwrap();
     assert_eq!((&*first.event, &data(&first)["state"]), ("transition", &json!("STARTING")));
     assert_eq!(

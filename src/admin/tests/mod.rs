@@ -8,6 +8,7 @@ mod curation;
 mod entrances;
 mod events;
 mod namespaces;
+mod refresh;
 mod servers;
 
 use std::{rc::Rc, time::Duration};
@@ -89,6 +90,7 @@ impl House {
             metrics_open,
             public_url: "http://gateway.example".to_owned(),
             heartbeat: Duration::from_millis(50),
+            refresh_wait: SECOND / 2,
             stopping: CancellationToken::new(),
         });
         let configured = state.clone();
@@ -243,7 +245,13 @@ fn conductor(store: Store) -> Arc<Conductor> {
             connect_timeout: SECOND,
             limits: CallLimits { inactivity: SECOND, total: SECOND },
         },
-        namespace_options: NamespaceOptions { names_max: 48, first_wait: SECOND },
+        began: time::OffsetDateTime::now_utc(),
+        namespace_options: NamespaceOptions {
+            names_max: 48,
+            first_wait: SECOND,
+            debounce: SECOND / 1000,
+            unknown_rest: SECOND,
+        },
     });
     witness.meet(&conductor);
     conductor
@@ -262,6 +270,18 @@ async fn pretend(post: Post) -> Exit {
     (post.tell)(News::Running { pid: 4242 });
     (post.tell)(News::Listed(Arc::new(tools)));
     (post.tell)(News::Ready { link: Link::Pipe(pipe), version: "2025-11-25" });
-    post.stop.cancelled().await;
-    Exit::of(Reason::Asked)
+    loop {
+        tokio::select! {
+            () = post.stop.cancelled() => return Exit::of(Reason::Asked),
+            () = post.board.refresh.wanted() => {
+                post.board.refresh.begin();
+                let name = &post.board.spec().name;
+                match name.as_str() {
+                    "silent" => {}
+                    "failing" => (post.tell)(News::NotListed("it was refused".into())),
+                    _ => (post.tell)(News::Listed(Arc::new(vec![tool("b").unwrap(), tool("c").unwrap()]))),
+                }
+            }
+        }
+    }
 }

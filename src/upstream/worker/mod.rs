@@ -4,6 +4,7 @@
 //! always fresh, tells its actor what happens, and decides nothing about what happens next.
 
 pub mod lifeline;
+mod listing;
 pub mod remote;
 pub mod remote_call;
 mod remote_session;
@@ -13,19 +14,15 @@ mod streamable_http;
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CallError, Exit, Reason,
-    board::Board,
-    handshake,
-    link::Link,
-    spec::Transport,
-    tool_list::{self, ListOptions},
+    CallError, Exit, Reason, board::Board, handshake, link::Link, spec::Transport,
+    tool_list::ListOptions,
 };
 use crate::{catalogue::tool::Tool, egress::Egress};
 use lifeline::{Lifeline, StopGrace};
+use listing::keep_listed;
 
 /// The limits of `upstream` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -85,6 +82,8 @@ pub enum News {
         version: &'static str,
     },
     Listed(Arc<Vec<Tool>>),
+    /// The tools could not be listed, and why. What was known of them holds.
+    NotListed(Arc<str>),
 }
 
 /// One life of an upstream.
@@ -130,19 +129,7 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
             Err(_elapsed) => return Err(Exit::of(Reason::HandshakeTimeout)),
         },
     };
-    let has_catalogue = assignment.board.catalogue().is_some();
-    if answer.has_tools {
-        match tool_list::list_tools(link, &server, &assignment.workshop.lists, patience).await {
-            Ok(tools) => (assignment.tell)(News::Listed(Arc::new(tools))),
-            // What was last seen is better than nothing, and calls may well succeed.
-            Err(error) if has_catalogue => {
-                tracing::warn!(%server, %error, "the tools were not listed")
-            }
-            Err(error) => return Err(Exit::new(Reason::ListFailed, error.to_string())),
-        }
-    } else {
-        (assignment.tell)(News::Listed(Arc::default()));
-    }
+    listing::first(assignment, link, answer.has_tools).await?;
     (assignment.tell)(News::Ready { link: link.clone(), version: answer.version });
     Ok(())
 }
@@ -151,20 +138,5 @@ fn handshake_failure(error: CallError) -> Exit {
     match error {
         CallError::Inactive { .. } => Exit::of(Reason::HandshakeTimeout),
         other => Exit::new(Reason::HandshakeFailed, other.to_string()),
-    }
-}
-
-/// Lists the tools again whenever `changed` says so, gathering what comes close together.
-async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Notify) {
-    let spec = assignment.board.spec();
-    let server: Arc<str> = Arc::from(&*spec.name);
-    let lists = &assignment.workshop.lists;
-    loop {
-        changed.notified().await;
-        tokio::time::sleep(lists.debounce).await;
-        match tool_list::list_tools(link, &server, lists, spec.connect_timeout).await {
-            Ok(tools) => (assignment.tell)(News::Listed(Arc::new(tools))),
-            Err(error) => tracing::warn!(%server, %error, "the changed tools were not listed"),
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -78,6 +78,8 @@ pub struct Signals {
     pub suspect: Notify,
     /// It refused our credential.
     pub unauthorized: Notify,
+    /// Whether it would say that its tools have changed, and we would hear it.
+    pub announces: AtomicBool,
 }
 
 thread_local! {
@@ -118,7 +120,9 @@ impl Remote {
         let session = self
             .session(&SessionKey::Shared)
             .map_err(|error| Exit::new(Reason::HandshakeFailed, error.to_string()))?;
-        session.open(self, None).await.map(|established| established.introduction.clone())
+        let introduction = session.open(self, None).await?.introduction.clone();
+        self.signals.announces.store(introduction.announces, Ordering::Relaxed);
+        Ok(introduction)
     }
 
     /// Ends every call with the reason of `exit`, and takes no more.

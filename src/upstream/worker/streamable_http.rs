@@ -1,6 +1,9 @@
 //! One life of a remote upstream: its session, its standing stream, and whether it is still there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -111,7 +114,10 @@ async fn listen(remote: &Arc<Remote>) {
     loop {
         let began = Instant::now();
         match hold_stream(remote).await {
-            Stream::NotOffered => return std::future::pending().await,
+            Stream::NotOffered => {
+                remote.signals.announces.store(false, Ordering::Relaxed);
+                return std::future::pending().await;
+            }
             Stream::Ended => {}
         }
         if began.elapsed() > STREAM_REST.1 {
