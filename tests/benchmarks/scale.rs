@@ -2,7 +2,12 @@
 //! changes and calls, with the real binary and real sockets. `cargo bench --bench scale`.
 //!
 //! It prints figures and judges nothing but that all of it works; what they should be is for people.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "figures are for stdout")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "figures are for stdout, and what the harness complains of for stderr"
+)]
 
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the suite's harness, of which this needs a part")]

@@ -9,6 +9,7 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, rt, web};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::Outcome;
 
@@ -51,11 +52,19 @@ pub fn serve() -> Outcome<()> {
         let mut stdout = std::io::stdout();
         writeln!(stdout, "{port}")?;
         stdout.flush()?;
-        std::thread::spawn(|| {
+        let server = server.run();
+        let handle = server.handle();
+        let (over, is_over) = oneshot::channel::<()>();
+        std::thread::spawn(move || {
             drop(std::io::stdin().read_to_end(&mut Vec::new()));
-            std::process::exit(0);
+            drop(over);
         });
-        server.run().await?;
+        rt::spawn(async move {
+            // Nothing is ever sent: the other end is dropped.
+            drop(is_over.await);
+            handle.stop(false).await;
+        });
+        server.await?;
         Ok(())
     })
 }
