@@ -10,9 +10,11 @@
 //!   database. [`store`] is the only room that names one.
 //! - [`fleet`] supervises all upstreams, [`namespace`] merges them, [`session`] is a client's
 //!   conversation. None of them knows HTTP as it is served.
+//! - [`connect`] is the other end: an endpoint's client, for those who speak stdio only.
 //! - [`conductor`] makes what the rows say into what runs.
-//! - [`endpoint`] serves MCP, [`admin`] serves operators, [`operator`] is the operator's own door.
-//!   They do not know each other. [`doctor`] examines an installation, running or not.
+//! - [`operator`] is the operator's own door, [`admin`] serves operators by HTTP and imports as he
+//!   does, [`endpoint`] serves MCP and knows neither.
+//! - [`doctor`] examines an installation, running or not.
 //! - [`gateway`] builds all of it and drains it; [`cli`] is what people type. [`settings`],
 //!   [`telemetry`] and [`data_dir`] are read by those two only, and by the doctor.
 
@@ -30,11 +32,14 @@ pub mod fleet;
 pub mod namespace;
 pub mod session;
 
+pub mod connect;
+
 pub mod conductor;
+
+pub mod operator;
 
 pub mod admin;
 pub mod endpoint;
-pub mod operator;
 
 pub mod doctor;
 

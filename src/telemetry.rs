@@ -18,6 +18,13 @@ pub enum TelemetryError {
     Metrics(#[from] BuildError),
 }
 
+/// Begins a log for people on stderr, and nothing else, for what is no daemon.
+pub fn log_to_stderr(level: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(level)?;
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    log.with_ansi(std::io::stderr().is_terminal()).try_init().map_err(TelemetryError::Twice)
+}
+
 /// Begins the log on stderr, and answers what `/metrics` is rendered by.
 pub fn begin(settings: &LogSettings) -> Result<PrometheusHandle, TelemetryError> {
     let filter = EnvFilter::try_new(&settings.level)?;

@@ -45,7 +45,7 @@ fn a_command_that_nobody_knows_is_a_usage_error() {
 
 #[test]
 fn what_is_not_built_yet_says_so() {
-    for args in [&["connect", "http://127.0.0.1:1/mcp"][..], &["apply", "file"], &["export"]] {
+    for args in [&["apply", "file"][..], &["export"]] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(69), "{args:?}: {}", said(&output));
         assert!(!output.stderr.is_empty(), "{args:?} says why");

@@ -1,5 +1,5 @@
-//! The official TypeScript and Python SDKs, over both transports, in front of four servers that
-//! nobody here wrote, behind one endpoint.
+//! The official TypeScript and Python SDKs, over both transports and by `metamcpd connect`, in front
+//! of four servers that nobody here wrote, behind one endpoint.
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -91,6 +91,7 @@ async fn seen(sdk: Sdk, url: &str, transport: &str, key: &str, plan: &Value) -> 
     let mut command = tokio::process::Command::new(program);
     command.arg(peers().join(script)).args([url, transport, key, &plan.to_string()]);
     command.env("NO_PROXY", "127.0.0.1").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("METAMCPD", env!("CARGO_BIN_EXE_metamcpd"));
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = within("the client", SOON * 4, command.output()).await.expect("the client runs");
     let (said, complained) =
@@ -189,6 +190,16 @@ async fn the_python_sdk_works_over_streamable_http() {
 #[tokio::test]
 async fn the_python_sdk_works_over_sse() {
     proved(Sdk::Python, "sse").await;
+}
+
+#[tokio::test]
+async fn the_typescript_sdk_works_by_the_bridge() {
+    proved(Sdk::TypeScript, "stdio").await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_works_by_the_bridge() {
+    proved(Sdk::Python, "stdio").await;
 }
 
 #[tokio::test]

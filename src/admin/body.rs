@@ -84,10 +84,15 @@ fn json_of(
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        bytes.await.map_err(|error| match error.as_error::<PayloadError>() {
-            Some(PayloadError::Overflow) => ApiError::TooLarge { max: BODY_MAX },
-            _ => ApiError::bad_request("the body could not be read"),
-        })
+        bytes.await.map_err(unread)
+    }
+}
+
+/// Why a body did not come whole.
+pub fn unread(error: actix_web::Error) -> ApiError {
+    match error.as_error::<PayloadError>() {
+        Some(PayloadError::Overflow) => ApiError::TooLarge { max: BODY_MAX },
+        _ => ApiError::bad_request("the body could not be read"),
     }
 }
 

@@ -42,6 +42,8 @@ pub enum ApiError {
     TooLarge { max: usize },
     #[error("the body has to be sent as application/json")]
     UnsupportedMediaType,
+    #[error("a file is not sent as this kind; accepted: {accepted}")]
+    UnsupportedFile { accepted: String },
     /// Never empty.
     #[error("not valid: {}", listed(.0))]
     Invalid(Vec<Problem>),
@@ -93,7 +95,7 @@ impl ApiError {
             Self::Conflict { .. } => "conflict",
             Self::Ambiguous { .. } => "ambiguous",
             Self::TooLarge { .. } => "too_large",
-            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UnsupportedMediaType | Self::UnsupportedFile { .. } => "unsupported_media_type",
             Self::Invalid(_) => "invalid",
             Self::NotImplemented { .. } => "not_implemented",
             Self::Unavailable { .. } => "unavailable",
@@ -121,7 +123,9 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict { .. } | Self::Ambiguous { .. } => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedMediaType | Self::UnsupportedFile { .. } => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NotImplemented { .. } => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,

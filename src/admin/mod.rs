@@ -18,6 +18,7 @@ mod api_keys;
 mod config;
 mod endpoints;
 mod events;
+mod import;
 mod probes;
 
 mod body;
@@ -50,7 +51,7 @@ use crate::{
 };
 
 /// Resources of the contract that this version does not have.
-const UNBUILT: &[&str] = &["logs", "users", "oauth-clients", "sessions", "import"];
+const UNBUILT: &[&str] = &["logs", "users", "oauth-clients", "sessions"];
 
 /// How long a reader waits for the journal to write what has just happened.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
@@ -121,6 +122,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(api_keys::change)
                 .service(api_keys::delete);
             config.service(config::list).service(config::put).service(events::watch);
+            config.service(import::take);
             config.map(|raw| UNBUILT.iter().fold(raw, |raw, name| raw.service(unbuilt(name))));
         })
         .default_service(web::to(elsewhere));

@@ -61,8 +61,8 @@ async fn create_key(place: &Place, name: String, kind: Kind) -> Result<String, F
     match asked.map_err(|error| Failure::Other(format!("the running daemon: {error}")))? {
         Some(Answer::Key(key)) => return Ok(key),
         Some(Answer::Refused(why)) => return Err(Failure::Other(why)),
-        Some(Answer::Report(_)) => {
-            return Err(Failure::Other("the running daemon answered another question".into()));
+        Some(Answer::Imported(_) | Answer::Report(_)) => {
+            return Err(Failure::Other("the running daemon is of another version".into()));
         }
         None => {}
     }

@@ -228,7 +228,7 @@ impl<W: AsyncWrite + Unpin> Server<W> {
 
 /// The descriptor as a file: read and written without the buffers and locks of the standard
 /// streams, which this process does not share with anybody.
-fn file_of(descriptor: BorrowedFd<'_>) -> io::Result<File> {
+pub(super) fn file_of(descriptor: BorrowedFd<'_>) -> io::Result<File> {
     Ok(File::from_std(descriptor.try_clone_to_owned()?.into()))
 }
 

@@ -1,9 +1,11 @@
 //! The command line: what can be asked, and how each answer becomes an exit code.
 
 mod admin;
+mod connect;
 mod demo_tools;
 pub mod demo_upstream;
 mod doctor;
+mod import;
 mod serve;
 pub mod shim;
 
@@ -18,6 +20,7 @@ use crate::{
 /// The exit codes of the contract.
 pub mod exit {
     pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
     pub const NEWER_DATABASE: u8 = 3;
     pub const IN_USE: u8 = 4;
     pub const BAD_SETTINGS: u8 = 64;
@@ -41,16 +44,16 @@ enum Command {
     Admin(admin::Admin),
     /// A small real MCP server on stdio, so that a first run needs nothing else installed.
     DemoUpstream,
-    /// Bridges stdio to an endpoint, for clients that only start processes. (Not built yet.)
-    Connect(Later),
+    /// Bridges stdio to an endpoint, for clients that only start processes.
+    Connect(connect::Connect),
     /// Checks settings, data directory, database, public URL and every upstream, and says what to mend.
     Doctor(doctor::Doctor),
     /// Makes the configuration what a file says. (Not built yet.)
     Apply(Later),
     /// Writes the configuration out. (Not built yet.)
     Export(Later),
-    /// Reads servers from any client's file. (Not built yet; `serve --import` does it at a start.)
-    Import(Later),
+    /// Makes the servers of any client's file that are not there yet.
+    Import(import::Import),
 }
 
 /// Whatever belongs to a command that is not built yet.
@@ -84,6 +87,9 @@ enum Failure {
     Store(#[from] StoreError),
     #[error("{0}")]
     NotAvailable(String),
+    /// What was asked for cannot be meant.
+    #[error("{0}")]
+    Usage(String),
     #[error("{0}")]
     Other(String),
 }
@@ -102,6 +108,7 @@ impl Failure {
                 StartError::Store(StoreError::Options { .. }) | StartError::Telemetry(_),
             ) => exit::BAD_SETTINGS,
             Self::NotAvailable(_) => exit::NOT_AVAILABLE,
+            Self::Usage(_) => exit::USAGE,
             Self::DataDir(DataDirError::Unusable { .. })
             | Self::Start(_)
             | Self::Store(_)
@@ -118,11 +125,11 @@ pub fn run() -> ExitCode {
         Command::DemoUpstream => {
             demo_upstream::serve_stdio().map_err(|error| Failure::Other(error.to_string()))
         }
-        Command::Connect(_) => later("connect"),
+        Command::Connect(connect) => connect.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Apply(_) => later("apply"),
         Command::Export(_) => later("export"),
-        Command::Import(_) => later("import"),
+        Command::Import(import) => import.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

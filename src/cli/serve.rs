@@ -12,6 +12,7 @@ use crate::{
     data_dir::DataDir,
     gateway::{Gateway, Plan, Started},
     import,
+    operator::ImportOutcome,
     settings::Settings,
     telemetry,
 };
@@ -79,11 +80,16 @@ fn signals() -> Result<(impl Future<Output = ()>, impl Future<Output = ()>), Fai
 fn tell(started: &Started) {
     let url = &started.url;
     say(&format!("listening {url}"));
-    for (name, why) in &started.imports.refused {
-        say(&format!("not imported {name}: {why}"));
+    for item in &started.imports.items {
+        if item.outcome == ImportOutcome::Failed {
+            say(&format!("not imported {}: {}", item.name, item.reason()));
+        }
+        for warning in &item.warnings {
+            say(&format!("import warning {}: {}: {}", item.name, warning.field, warning.text));
+        }
     }
-    for (name, warning) in &started.imports.warnings {
-        say(&format!("import warning {name}: {warning}"));
+    for warning in &started.imports.warnings {
+        say(&format!("import warning {}: {}", warning.field, warning.text));
     }
     for endpoint in &started.endpoints {
         say(&format!("endpoint {url}/metamcp/{endpoint}/mcp"));

@@ -9,6 +9,7 @@ mod upstreams;
 use std::{path::Path, time::Duration};
 
 use finding::Finding;
+use tokio::time::timeout;
 
 use crate::{
     data_dir::Use,
@@ -52,11 +53,12 @@ pub async fn examine(settings: &Settings, data_dir: &Path) -> Vec<Finding> {
 
 async fn ask(data_dir: &Path, found: &mut Vec<Finding>) -> Option<DaemonReport> {
     let cure = "see its log; if it hangs, end it (SIGTERM, then SIGKILL) and start it again";
-    let why = match socket::ask(data_dir, &Order::Report).await {
-        Ok(Some(Answer::Report(report))) => return Some(*report),
-        Ok(Some(_)) => "it does not know this question: it is of another version".to_owned(),
-        Ok(None) => "it does not listen on its socket".to_owned(),
-        Err(error) => format!("it does not answer on its socket: {error}"),
+    let why = match timeout(PATIENCE, socket::ask(data_dir, &Order::Report)).await {
+        Ok(Ok(Some(Answer::Report(report)))) => return Some(*report),
+        Ok(Ok(Some(_))) => "it does not know this question: it is of another version".to_owned(),
+        Ok(Ok(None)) => "it does not listen on its socket".to_owned(),
+        Ok(Err(error)) => format!("it does not answer on its socket: {error}"),
+        Err(_elapsed) => "it does not answer on its socket".to_owned(),
     };
     found.push(Finding::error("daemon", format!("one holds the data directory, but {why}"), cure));
     None

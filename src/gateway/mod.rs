@@ -29,7 +29,7 @@ use crate::{
     },
     import::Imported,
     namespace::NamespaceOptions,
-    operator::{self, Imports, KeyError},
+    operator::{self, Imports, KeyError, Wanted},
     session::Sessions,
     settings::Settings,
     store::{Journal, KeyKind, Store, StoreError},
@@ -128,7 +128,11 @@ impl Gateway {
         let vault = Vault::open(data_dir.path())?;
         let store = Store::open(&settings.database, data_dir.path(), vault).await?;
         let (imports, wants_key) = match imported {
-            Some(imported) => (operator::apply(&store, imported).await?, true),
+            Some(imported) => {
+                let namespace = Some(operator::DEFAULT.to_owned());
+                let wanted = Wanted { namespace, dry_run: false };
+                (operator::apply(&store, imported, &wanted).await?, true)
+            }
             None => (Imports::default(), false),
         };
         let listener = std::net::TcpListener::bind(settings.server.bind)

@@ -3,17 +3,44 @@
 //! Names, references and the types of fields have files of their own; whether two entries want the
 //! same name is settled in `file`.
 
-use std::time::Duration;
-
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
-use super::{Entry, ImportedServer, Refusal, Remote, Transport, fields::Fields, names};
+use super::{
+    Entry, ImportedServer, Refusal, Remote, Transport, dialects, fields::Fields, names, timeouts,
+};
 
 const TRANSPORTS: &str = "stdio, http (or streamable-http) or sse";
 const URLS: &str = "an address that begins with http:// or https://, without user name or fragment";
 const URL_FIELDS: [&str; 3] = ["url", "serverUrl", "httpUrl"];
+/// Choices among a server's tools. Here they are made for each namespace.
+const TOOL_CHOICES: [&str; 6] = [
+    "disabledTools",
+    "disabled_tools",
+    "enabledTools",
+    "enabled_tools",
+    "excludeTools",
+    "includeTools",
+];
+/// What clients keep beside a server for themselves.
+const SET_ASIDE: [&str; 15] = [
+    "alwaysAllow",
+    "autoApprove",
+    "autostart",
+    "dev",
+    "envFile",
+    "gallery",
+    "metadata",
+    "oauth",
+    "options",
+    "required",
+    "settings",
+    "tools",
+    "trust",
+    "version",
+    "watchPaths",
+];
 const TOKEN_FIELDS: [&str; 2] = ["bearerToken", "bearer_token"];
 
 pub(super) fn read(name: String, value: Value) -> Entry {
@@ -22,6 +49,7 @@ pub(super) fn read(name: String, value: Value) -> Entry {
         return Entry { name, outcome: Err(refusal), warnings: Vec::new() };
     };
     let mut fields = Fields::new(fields);
+    dialects::normalise(&mut fields);
     let outcome = server(&name, &mut fields);
     // A refused entry was not read to its end, so of what is left nothing can be said.
     let warnings = if outcome.is_ok() { fields.finish() } else { fields.warnings };
@@ -33,11 +61,19 @@ fn server(name: &str, fields: &mut Fields) -> Result<ImportedServer, Refusal> {
     if mended != name {
         fields.warn("name", format!("is changed to `{mended}`"));
     }
+    // Zed's own extensions are not in its file, only their settings.
+    if fields.text(&["source"])?.is_some_and(|(_, source)| source == "extension") {
+        return Err(Refusal::new("source", "is an extension of the editor", "a command or a url"));
+    }
+    let tools = "is left out: all tools are offered until a namespace switches some off";
+    fields.set_aside(&TOOL_CHOICES, tools);
+    fields.set_aside(&SET_ASIDE, "is the client's own business and is left out");
     Ok(ImportedServer {
         name: mended,
         description: fields.text(&["description"])?.map(|(_, text)| text),
         enabled: enabled(fields)?,
-        call_timeout: call_timeout(fields),
+        call_timeout: timeouts::call(fields),
+        connect_timeout: timeouts::connect(fields),
         transport: transport(fields)?,
     })
 }
@@ -50,29 +86,6 @@ fn enabled(fields: &mut Fields) -> Result<bool, Refusal> {
         }
         (Some(enabled), _) => Ok(enabled),
         (None, disabled) => Ok(!disabled.unwrap_or(false)),
-    }
-}
-
-/// Clients disagree on the unit. Nobody means a call of a thousand seconds or of a few
-/// milliseconds, so the number itself tells it.
-fn call_timeout(fields: &mut Fields) -> Option<Duration> {
-    const MILLISECONDS_FROM: f64 = 1_000.0;
-    const SECONDS_MAX: f64 = 24.0 * 3_600.0;
-
-    let number = fields.take("timeout")?.as_f64().filter(|number| *number > 0.0);
-    let read = number.map(|number| match number >= MILLISECONDS_FROM {
-        true => (number / 1_000.0, format!("is taken as {number} milliseconds")),
-        false => (number, format!("is taken as {number} seconds")),
-    });
-    match read {
-        Some((seconds, text)) if seconds <= SECONDS_MAX => {
-            fields.warn("timeout", text);
-            Some(Duration::from_secs_f64(seconds))
-        }
-        Some(_) | None => {
-            fields.warn("timeout", "is no usable number and is left out");
-            None
-        }
     }
 }
 
@@ -183,14 +196,14 @@ fn stdio(command: String, args: Vec<String>, fields: &mut Fields) -> Result<Tran
             return Err(Refusal::new(field, "holds a NUL", "text without NUL"));
         }
     }
-    fields.set_aside(&["cwd"], "is not supported and is left out");
+    fields.set_aside(&["cwd", "workingDirectory"], "is not supported and is left out");
     fields.set_aside(&["headers"], "means nothing for a command and is left out");
     fields.set_aside(&TOKEN_FIELDS, "means nothing for a command and is left out");
     Ok(Transport::Stdio { command, args, env })
 }
 
 fn remote(field: &str, text: &str, fields: &mut Fields) -> Result<Remote, Refusal> {
-    let url = super::references::mend(field, text, &mut fields.warnings)?;
+    let url = super::references::mend_value(field, text, &mut fields.warnings)?;
     check_url(field, &url)?;
 
     let headers = fields.named_texts("headers")?;
@@ -215,7 +228,7 @@ fn remote(field: &str, text: &str, fields: &mut Fields) -> Result<Remote, Refusa
 
 fn bearer_token(fields: &mut Fields) -> Result<Option<String>, Refusal> {
     let Some((field, text)) = fields.text(&TOKEN_FIELDS)? else { return Ok(None) };
-    let text = super::references::mend(field, &text, &mut fields.warnings)?;
+    let text = super::references::mend_value(field, &text, &mut fields.warnings)?;
     let token = match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
             fields.warn(field, "begins with the word Bearer, which is left out");

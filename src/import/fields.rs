@@ -33,6 +33,27 @@ impl Fields {
         self.left.remove(field)
     }
 
+    pub fn has(&self, field: &str) -> bool {
+        self.left.contains_key(field)
+    }
+
+    pub fn put(&mut self, field: &str, value: Value) {
+        self.left.insert(field.to_owned(), value);
+    }
+
+    /// Adds members to a field that is an object, or is not there yet. Those that it has stay.
+    pub fn put_within(&mut self, field: &str, members: Map<String, Value>) {
+        let mut object = match self.take(field) {
+            None => Map::new(),
+            Some(Value::Object(object)) => object,
+            Some(other) => return self.put(field, other),
+        };
+        for (name, value) in members {
+            object.entry(name).or_insert(value);
+        }
+        self.put(field, Value::Object(object));
+    }
+
     /// The text of a field that has several names, and the name it has here. Two that disagree are
     /// refused.
     pub fn text(
@@ -119,7 +140,7 @@ impl Fields {
             let text = self
                 .as_text(&place, value)
                 .ok_or_else(|| Refusal::new(&place, "is not a text", "a text"))?;
-            let text = references::mend(&place, &text, &mut self.warnings)?;
+            let text = references::mend_value(&place, &text, &mut self.warnings)?;
             if texts.insert(name, text).is_some() {
                 return Err(Refusal::new(place, "is given twice", "one value for each name"));
             }

@@ -1,45 +1,155 @@
-//! Finds the servers in a file, whatever its client calls them, and settles which entry gets a name
+//! Finds the servers in a file, wherever its client keeps them, and settles which entry gets a name
 //! that several want.
 //!
 //! What a single entry means is left to `entry`.
 
-use std::{collections::HashSet, fmt};
+use std::collections::HashSet;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::{Entry, Imported, Refusal, Warning, entry, names};
+use super::{
+    Entry, Imported, Refusal, Warning, entry, names,
+    text::{self, BadFile},
+    tree::Node,
+};
 
-/// Deeper files are refused before they are parsed: the parser follows every level by recursion.
-const DEPTH_MAX: usize = 100;
+/// Where clients keep their servers.
+const PLACES: [&str; 5] =
+    ["mcpServers", "servers", "context_servers", "mcp_servers", "amp.mcpServers"];
 
-/// Why a file cannot be read at all.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadFile {
-    /// Lines and columns are counted from one.
-    #[error("the file is not readable as JSON at line {line}, column {column}: {reason}")]
-    Unreadable { line: usize, column: usize, reason: String },
-    #[error("the file is nested more than {DEPTH_MAX} levels deep")]
-    TooDeep,
-    #[error("the file has neither `mcpServers` nor `servers`")]
-    NoServers,
+/// Fields of which a server has one at least, and nothing else has.
+const MARKS: [&str; 6] = ["command", "url", "serverUrl", "httpUrl", "baseUrl", "cmd"];
+
+/// Reads the text of a file in any shape that clients write.
+///
+/// # Errors
+/// Only what makes the whole file unreadable; a bad entry is in what is answered.
+pub fn read(text: &str) -> Result<Imported, BadFile> {
+    let root = text::parse(text)?;
+    let mut found = Found::default();
+    found.look_into(root, "");
+    if !found.is_any {
+        return Err(BadFile::NoServers);
+    }
+    let mut entries: Vec<Entry> = found.servers.into_iter().map(entry_of).collect();
+    settle_names(&mut entries);
+    Ok(Imported { entries, warnings: found.warnings })
 }
 
-/// Reads the text of a file: `{"mcpServers":{…}}`, `{"servers":{…}}` or `{"mcp":{"servers":{…}}}`,
-/// with comments and trailing commas wherever their writer put them.
-pub fn read(text: &str) -> Result<Imported, BadFile> {
-    let text = text.trim_start_matches('\u{feff}');
-    if is_too_deep(text) {
-        return Err(BadFile::TooDeep);
-    }
-    let file: File = json5::from_str(text).map_err(unreadable)?;
-    let servers = file.servers.ok_or(BadFile::NoServers)?;
+fn entry_of((name, node): (String, Node)) -> Entry {
+    let mut twice = Vec::new();
+    let value = node.into_value("", &mut twice);
+    let mut entry = entry::read(name, value);
+    let warnings =
+        twice.into_iter().map(|path| Warning::new(path, "stands twice; the first counts"));
+    entry.warnings.extend(warnings);
+    entry
+}
 
-    let warnings = file.unknown.into_iter().map(|key| Warning::new(key, "is left out")).collect();
-    let mut entries: Vec<Entry> =
-        servers.into_iter().map(|(name, value)| entry::read(name, value)).collect();
-    settle_names(&mut entries);
-    Ok(Imported { entries, warnings })
+/// The name of a server in a list that does not name it: where it stands. No mended name looks so.
+fn nameless(index: usize) -> String {
+    format!("[{index}]")
+}
+
+/// What was found so far, in the order of the file.
+#[derive(Default)]
+struct Found {
+    servers: Vec<(String, Node)>,
+    warnings: Vec<Warning>,
+    /// Whether there is a place for servers, be it empty.
+    is_any: bool,
+}
+
+impl Found {
+    /// Looks at the members of an object at `path`, which is empty for the file itself.
+    fn look_into(&mut self, node: Node, path: &str) {
+        let members = match node {
+            Node::Object(members) => members,
+            // A list alone, of servers that have their names within.
+            Node::Array(items) => return self.take_list(items),
+            Node::Leaf(_) => return,
+        };
+        if path.is_empty() && is_bare(&members) {
+            self.is_any = true;
+            self.servers.extend(members);
+            return;
+        }
+        for (key, value) in members {
+            let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match key.as_str() {
+                "mcp.servers" => self.take(value, &place),
+                place_name if PLACES.contains(&place_name) => self.take(value, &place),
+                // VS Code keeps `servers` in it, opencode the servers themselves.
+                "mcp" => self.look_into_mcp(value, &place),
+                // Claude Code keeps servers for each folder that it was used in.
+                "projects" => self.look_into_projects(value),
+                // The client asks its person for these; `entry` names those that are used.
+                "inputs" => {}
+                _ => self.warnings.push(Warning::new(place, "is left out")),
+            }
+        }
+    }
+
+    fn look_into_mcp(&mut self, node: Node, path: &str) {
+        let holds_place = PLACES.iter().any(|place| node.get(place).is_some());
+        match node {
+            Node::Object(members) if !holds_place && is_bare(&members) => {
+                self.is_any = true;
+                self.servers.extend(members);
+            }
+            node => self.look_into(node, path),
+        }
+    }
+
+    fn look_into_projects(&mut self, node: Node) {
+        let Node::Object(projects) = node else { return };
+        for (_folder, project) in projects {
+            let Node::Object(members) = project else { continue };
+            for (key, value) in members {
+                if key == "mcpServers" {
+                    self.take(value, "projects.*.mcpServers");
+                }
+            }
+        }
+    }
+
+    /// Takes the servers of a place: an object of servers by name, or a list of servers with names.
+    fn take(&mut self, node: Node, place: &str) {
+        match node {
+            Node::Object(members) => {
+                self.is_any = true;
+                self.servers.extend(members);
+            }
+            Node::Array(items) => self.take_list(items),
+            Node::Leaf(Value::Null) => {}
+            Node::Leaf(_) => {
+                let text = "is neither an object of servers nor a list of them, and is left out";
+                self.warnings.push(Warning::new(place, text));
+            }
+        }
+    }
+
+    fn take_list(&mut self, items: Vec<Node>) {
+        for (index, item) in items.into_iter().enumerate() {
+            self.is_any = true;
+            let Node::Object(mut members) = item else {
+                self.servers.push((nameless(index), item));
+                continue;
+            };
+            let at = members.iter().position(|(key, _)| key == "name");
+            let name = match at.map(|at| members.remove(at)) {
+                Some((_, Node::Leaf(Value::String(name)))) => name,
+                _ => nameless(index),
+            };
+            self.servers.push((name, Node::Object(members)));
+        }
+    }
+}
+
+/// Whether an object holds servers by name and nothing else.
+fn is_bare(members: &[(String, Node)]) -> bool {
+    let is_server = |node: &Node| MARKS.iter().any(|mark| node.get(mark).is_some());
+    !members.is_empty() && members.iter().all(|(_, node)| is_server(node))
 }
 
 /// Lets one entry have each name: one that the file itself gives goes before one that was mended,
@@ -55,101 +165,5 @@ fn settle_names(entries: &mut [Entry]) {
             let reason = format!("leads to `{}`, which another entry has", server.name);
             entry.outcome = Err(Refusal::new("name", reason, names::ACCEPTED));
         }
-    }
-}
-
-fn unreadable(error: json5::Error) -> BadFile {
-    let (line, column) =
-        error.position().map_or((1, 1), |position| (position.line + 1, position.column + 1));
-    let reason = error
-        .code()
-        .map_or_else(|| "not the shape of an mcp.json".to_owned(), |code| code.to_string());
-    BadFile::Unreadable { line, column, reason }
-}
-
-/// Counts brackets without regard to strings: a file that only seems too deep holds more brackets
-/// in its strings than any of these files has levels.
-fn is_too_deep(text: &str) -> bool {
-    let mut depth = 0_usize;
-    text.bytes().any(|byte| {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > DEPTH_MAX
-    })
-}
-
-/// The file, with its servers in order and as often as they came.
-#[derive(Default)]
-struct File {
-    servers: Option<Vec<(String, Value)>>,
-    unknown: Vec<String>,
-}
-
-impl<'de> Deserialize<'de> for File {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FileVisitor)
-    }
-}
-
-struct FileVisitor;
-
-impl<'de> Visitor<'de> for FileVisitor {
-    type Value = File;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object that holds `mcpServers` or `servers`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
-        let mut file = File::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "mcpServers" | "servers" => {
-                    let Servers(found) = map.next_value()?;
-                    file.servers.get_or_insert_default().extend(found);
-                }
-                "mcp" => {
-                    let inner: File = map.next_value()?;
-                    if let Some(found) = inner.servers {
-                        file.servers.get_or_insert_default().extend(found);
-                    }
-                    file.unknown.extend(inner.unknown.iter().map(|key| format!("mcp.{key}")));
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    file.unknown.push(key);
-                }
-            }
-        }
-        Ok(file)
-    }
-}
-
-struct Servers(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Servers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ServersVisitor)
-    }
-}
-
-struct ServersVisitor;
-
-impl<'de> Visitor<'de> for ServersVisitor {
-    type Value = Servers;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object of servers by name")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Servers, A::Error> {
-        let mut servers = Vec::new();
-        while let Some(server) = map.next_entry()? {
-            servers.push(server);
-        }
-        Ok(Servers(servers))
     }
 }

@@ -1,17 +1,25 @@
-//! Reads the files in which MCP clients keep their servers: `mcp.json` in its usual shapes.
+//! Reads the files in which MCP clients keep their servers: `mcp.json` in all its shapes, Codex's
+//! TOML, exports of other gateways.
 //!
 //! One bad entry fails alone and says why; what is left out of a good one is said too. The room
 //! opens no file, resolves no variable and stores nothing: it turns a text into values.
 
+mod text;
+mod tree;
+
+mod file;
+
+mod dialects;
 mod entry;
 mod fields;
-mod file;
 mod names;
 mod references;
+mod timeouts;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-pub use file::{BadFile, read};
+pub use file::read;
+pub use text::{BadFile, FILE_MAX};
 
 /// Everything a file holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +49,8 @@ pub struct ImportedServer {
     pub enabled: bool,
     /// How long a call may stay silent, where the file says so.
     pub call_timeout: Option<Duration>,
+    /// How long it may take to start, where the file says so.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// How the server is reached.
@@ -106,3 +116,6 @@ impl fmt::Debug for ImportedServer {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod corpus_tests;

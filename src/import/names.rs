@@ -10,10 +10,15 @@ use super::Refusal;
 pub(super) const ACCEPTED: &str =
     "a name of its own made of letters, digits, `_` and `-`, without `__`, and not a uuid";
 
-/// Answers the name itself where it is good, and else the nearest one that is.
+/// Answers the name itself where it is good, and else the nearest one that is. `[2]` is no name but
+/// the place of one that is missing.
 pub(super) fn mend(name: &str) -> Result<String, Refusal> {
     if is_good(name) {
         return Ok(name.to_owned());
+    }
+    let place = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    if place.is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(Refusal::new("name", "is missing", ACCEPTED));
     }
     let mut mended = String::with_capacity(name.len());
     for char in name.chars() {
@@ -79,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_name_of_which_nothing_is_left_is_refused() {
-        for name in ["", " ", "...", "文件", "__"] {
+        for name in ["", " ", "...", "文件", "__", "[2]"] {
             assert_eq!(mend(name).unwrap_err().field, "name", "{name:?}");
         }
     }

@@ -7,11 +7,57 @@ use super::{Refusal, Warning};
 
 const ACCEPTED: &str = "the value itself, or a variable of the daemon's environment as `${VAR}`";
 
-/// Mends the references in the value of `field`.
+/// Mends the references in a value that is kept apart from the command line: the environment,
+/// headers, tokens and URLs. Two more spellings are known there: a value that is `$NAME` and nothing
+/// else, and `{env:NAME}`.
+pub(super) fn mend_value(
+    field: &str,
+    text: &str,
+    warnings: &mut Vec<Warning>,
+) -> Result<String, Refusal> {
+    if text.contains("{file:") {
+        let reason = "refers to a file, which only the client reads";
+        return Err(Refusal::new(field, reason, ACCEPTED));
+    }
+    let mut text = text.to_owned();
+    let (word, name) = match text.split_once(' ') {
+        Some((word, name)) if word.eq_ignore_ascii_case("bearer") => (format!("{word} "), name),
+        _ => (String::new(), text.as_str()),
+    };
+    if let Some(name) = name.strip_prefix('$').filter(|name| is_upper_variable(name)) {
+        let told = format!("refers to `${name}`, taken as `${{{name}}}`");
+        warnings.push(Warning::new(field, told));
+        text = format!("{word}${{{name}}}");
+    }
+    while let Some((before, after)) = text.split_once("{env:") {
+        // `${env:NAME}` is known to `mend`.
+        let Some((name, behind)) = after.split_once('}') else { break };
+        if before.ends_with('$') || !is_variable(name) {
+            break;
+        }
+        warnings.push(Warning::new(
+            field,
+            format!("refers to `{{env:{name}}}`, taken as `${{{name}}}`"),
+        ));
+        text = format!("{before}${{{name}}}{behind}");
+    }
+    mend_with(field, &text, warnings, true)
+}
+
+/// Mends the references in an argument, where what the client asks its person for has no place.
 pub(super) fn mend(
     field: &str,
     text: &str,
     warnings: &mut Vec<Warning>,
+) -> Result<String, Refusal> {
+    mend_with(field, text, warnings, false)
+}
+
+fn mend_with(
+    field: &str,
+    text: &str,
+    warnings: &mut Vec<Warning>,
+    may_ask: bool,
 ) -> Result<String, Refusal> {
     let mut mended = String::with_capacity(text.len());
     let mut rest = text;
@@ -25,7 +71,15 @@ pub(super) fn mend(
                 warnings.push(Warning::new(field, text));
                 mended.push_str(&format!("${{{variable}}}"));
             }
-            Meaning::EditorsOwn => {
+            Meaning::Asked(input) if may_ask && variable_for(input).is_some() => {
+                let variable = variable_for(input).unwrap_or_default();
+                let text = format!(
+                    "is asked for by the client (`${{{inner}}}`); set the variable {variable} for the daemon"
+                );
+                warnings.push(Warning::new(field, text));
+                mended.push_str(&format!("${{{variable}}}"));
+            }
+            Meaning::Asked(_) | Meaning::EditorsOwn => {
                 let reason = format!("refers to `${{{inner}}}`, which only an editor can fill");
                 return Err(Refusal::new(field, reason, ACCEPTED));
             }
@@ -40,6 +94,8 @@ enum Meaning<'a> {
     /// One of our own references, or no reference at all.
     Ours,
     Variable(&'a str),
+    /// The client asks its person for it (VS Code's `inputs`).
+    Asked(&'a str),
     EditorsOwn,
 }
 
@@ -51,9 +107,8 @@ fn meaning(inner: &str) -> Meaning<'_> {
     }
     match inner.split_once(':') {
         Some(("env", variable)) if is_variable(variable) => Meaning::Variable(variable),
-        Some(("input" | "command" | "config" | "file" | "workspaceFolder", _)) => {
-            Meaning::EditorsOwn
-        }
+        Some(("input", id)) => Meaning::Asked(id),
+        Some(("command" | "config" | "file" | "workspaceFolder", _)) => Meaning::EditorsOwn,
         Some(_) => Meaning::Ours,
         None => match inner {
             "userHome" => Meaning::Variable("HOME"),
@@ -63,6 +118,19 @@ fn meaning(inner: &str) -> Meaning<'_> {
             _ => Meaning::Ours,
         },
     }
+}
+
+/// The variable that stands for what a client asks for: `github-token` becomes `GITHUB_TOKEN`.
+fn variable_for(input: &str) -> Option<String> {
+    let letter =
+        |char: char| if char.is_ascii_alphanumeric() { char.to_ascii_uppercase() } else { '_' };
+    let name: String = input.trim().chars().map(letter).collect();
+    is_variable(&name).then_some(name)
+}
+
+/// As variables are written by habit, so that a password that begins with `$` is none.
+fn is_upper_variable(name: &str) -> bool {
+    is_variable(name) && name.len() > 1 && !name.contains(|char: char| char.is_ascii_lowercase())
 }
 
 fn is_variable(name: &str) -> bool {
@@ -93,6 +161,30 @@ mod tests {
             assert_eq!(mend("f", text, &mut warnings).unwrap(), expected);
             assert_eq!(warnings.len(), warned, "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_may_be_written_as_more_clients_write_it() {
+        for (text, expected) in [
+            ("$TOKEN", "${TOKEN}"),
+            ("Bearer $TOKEN", "Bearer ${TOKEN}"),
+            ("Bearer {env:TOKEN}", "Bearer ${TOKEN}"),
+            ("{env:A}-{env:B}", "${A}-${B}"),
+            ("${env:TOKEN}", "${TOKEN}"),
+            ("${input:github-token}", "${GITHUB_TOKEN}"),
+            ("Bearer ${input:key}", "Bearer ${KEY}"),
+        ] {
+            let mut warnings = Vec::new();
+            assert_eq!(mend_value("f", text, &mut warnings).unwrap(), expected);
+            assert!(!warnings.is_empty(), "{text}");
+        }
+        for plain in ["pa$$word", "$ecret", "$X", "cost $FIVE", "{env:a b}", "a{env:"] {
+            let mut warnings = Vec::new();
+            assert_eq!(mend_value("f", plain, &mut warnings).unwrap(), plain);
+            assert!(warnings.is_empty(), "{plain}");
+        }
+        assert!(mend_value("f", "{file:./secret}", &mut Vec::new()).is_err());
+        assert!(mend_value("f", "${input:}", &mut Vec::new()).is_err());
     }
 
     #[test]

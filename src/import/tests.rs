@@ -17,7 +17,7 @@ fn server(fields: &str) -> ImportedServer {
 }
 
 /// The transport as one line: `stdio command args… KEY=value`, `http url key=value`, `sse …`.
-fn line(server: &ImportedServer) -> String {
+pub(super) fn line(server: &ImportedServer) -> String {
     let pairs = |texts: &BTreeMap<String, String>| {
         texts.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
     };
@@ -90,7 +90,7 @@ fn a_file_of_cursor_is_read() {
     );
     let warned: Vec<_> =
         entries(file)[0].warnings.iter().map(|warning| warning.field.clone()).collect();
-    assert_eq!(warned, ["env.API_KEY", "envFile"]);
+    assert_eq!(warned, ["envFile", "env.API_KEY"]);
 }
 
 #[test]
@@ -119,11 +119,11 @@ fn a_file_of_vs_code_is_read_with_its_comments() {
         [
             "http https://api.githubcopilot.com/mcp/",
             "stdio uvx mcp-server-fetch",
-            "refused for env.KEY",
+            "stdio x KEY=${KEY}",
             "refused for args[0]",
         ]
     );
-    assert_eq!(read(file).unwrap().warnings.len(), 1);
+    assert_eq!(entries[2].warnings[0].field, "env.KEY");
 
     let settings = r#"{"editor.fontSize":12,"mcp":{"servers":{"a":{"command":"x"}},"inputs":[]}}"#;
     assert_eq!(lines(settings), ["a: stdio x"]);
@@ -329,7 +329,11 @@ fn several_places_for_servers_are_read_together() {
 fn a_file_that_cannot_be_read_says_where() {
     for (text, expected) in [
         ("{}", BadFile::NoServers),
-        (r#"{"context_servers":{}}"#, BadFile::NoServers),
+        (r#"{"theme":"dark"}"#, BadFile::NoServers),
+        ("model = 'o3'", BadFile::NoServers),
+        ("null", BadFile::NoServers),
+        ("name: continue\nmcpServers:\n", BadFile::Yaml),
+        (&format!("{{{}}}", " ".repeat(FILE_MAX)), BadFile::TooLarge),
         (&"[".repeat(100_000), BadFile::TooDeep),
     ] {
         assert_eq!(read(text), Err(expected));
@@ -339,7 +343,7 @@ fn a_file_that_cannot_be_read_says_where() {
         panic!("read what cannot be read");
     };
     assert_eq!((line, reason.as_str()), (3, "expected colon"));
-    for text in ["", "[]", "null", "7", r#"{"mcpServers":[]}"#, r#"{"mcpServers":"secret"}"#] {
+    for text in ["", r#"{"mcpServers": secret}"#, "[mcp_servers.a]\nenv = {K = 'secret"] {
         let error = read(text).unwrap_err();
         assert!(matches!(error, BadFile::Unreadable { .. }), "{text}: {error}");
         assert!(!error.to_string().contains("secret"));
@@ -351,7 +355,7 @@ fn a_server_with_its_secrets_is_never_printed() {
     let imported = read(
         r#"{"mcpServers":{"a":{"command":"x","env":{"K":"s3cret"}},
             "b":{"url":"http://x","bearerToken":"s3cret","headers":{"H":"s3cret"}},
-            "c":{"command":"x","env":{"K":"s3cret${input:x}"}}}}"#,
+            "c":{"command":"x","env":{"K":"s3cret${workspaceFolder}"}}}}"#,
     )
     .unwrap();
     assert!(!format!("{imported:?}").contains("s3cret"));

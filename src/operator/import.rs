@@ -1,114 +1,285 @@
-//! Makes rows of what a client's `mcp.json` holds: its servers, a namespace and an endpoint.
+//! Makes rows of what a client's file holds: its servers, and where it is asked for a namespace with
+//! an endpoint.
 //!
-//! Doing it again changes nothing: what is there stays as it is, and only what is new is added.
+//! Doing it again changes nothing: what is there stays as it is, and only what is new is added. A dry
+//! run answers the same and writes nothing.
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::DEFAULT;
 use crate::{
     identity::secret::Secret,
     import::{Imported, ImportedServer, Transport},
     store::{
-        Membership, Namespace, Naming, NewEndpoint, NewNamespace, NewServer, ServerKind, Status,
-        Store, StoreError, Timeouts,
+        Membership, Name, Namespace, Naming, NewEndpoint, NewNamespace, NewServer, PageRequest,
+        Problem, Server, ServerFilter, ServerKind, Status, Store, StoreError, Timeouts,
     },
 };
 
-/// What became of each entry.
-#[derive(Debug, Default)]
+/// Where the servers go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The namespace that is to have them, by its name; it is made if there is none. `None`: no
+    /// namespace is touched.
+    pub namespace: Option<String>,
+    /// Whether nothing is to be written.
+    pub dry_run: bool,
+}
+
+/// What became of a file, entry by entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Imports {
-    pub made: Vec<String>,
-    pub kept: Vec<String>,
-    /// The entry's name and why it was not taken.
-    pub refused: Vec<(String, String)>,
-    /// The entry's name and what is to be known of it.
-    pub warnings: Vec<(String, String)>,
+    /// Whether this only says what would be done.
+    pub dry_run: bool,
+    /// In the order of the file.
+    pub items: Vec<ImportItem>,
+    /// The namespace that has the servers, where one was asked for.
+    pub namespace: Option<ImportPlace>,
+    /// The endpoint of the same name, where one was made or is there.
+    pub endpoint: Option<ImportPlace>,
+    /// About the file as a whole.
+    pub warnings: Vec<ImportWarning>,
+}
+
+/// One entry of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportItem {
+    /// Its name in the file.
+    pub name: String,
+    /// The name of its server here: the same unless our rules do not allow it.
+    pub server: Option<String>,
+    pub outcome: ImportOutcome,
+    /// What is to be mended in an entry that failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Problem>,
+    /// What was left out, or understood in a way its writer may not have meant.
+    pub warnings: Vec<ImportWarning>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImportOutcome {
+    /// It is made, or would be.
+    Created,
+    /// A server of this name is there already, and stays as it is.
+    Exists,
+    /// It is not made. The others are.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportWarning {
+    pub field: String,
+    pub text: String,
+}
+
+/// A namespace or an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImportPlace {
+    pub name: String,
+    pub outcome: ImportOutcome,
+}
+
+impl ImportOutcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Exists => "exists",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl ImportItem {
+    /// Why the entry failed, for people.
+    pub fn reason(&self) -> String {
+        let problems: Vec<String> = self.details.iter().map(ToString::to_string).collect();
+        problems.join("; ")
+    }
 }
 
 /// Makes the rows that are missing. One bad entry fails alone.
-pub async fn apply(store: &Store, imported: Imported) -> Result<Imports, StoreError> {
-    let mut imports = Imports::default();
-    let file_warnings = imported.warnings.iter();
-    imports
-        .warnings
-        .extend(file_warnings.map(|warning| (warning.field.clone(), warning.text.clone())));
-    let mut servers = Vec::new();
-    for entry in imported.entries {
-        for warning in entry.warnings {
-            imports
-                .warnings
-                .push((entry.name.clone(), format!("{}: {}", warning.field, warning.text)));
-        }
-        let server = match entry.outcome {
-            Ok(server) => server,
-            Err(refusal) => {
-                imports.refused.push((entry.name, refusal.to_string()));
-                continue;
-            }
-        };
-        let name = server.name.clone();
-        match store.server(&name).await {
-            Ok(known) => {
-                imports.kept.push(name);
-                servers.push(known.uuid);
-                continue;
-            }
-            Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        match store.create_server(new_server(server)).await {
-            Ok(made) => {
-                imports.made.push(name);
-                servers.push(made.uuid);
-            }
-            Err(error @ StoreError::Unavailable(_)) => return Err(error),
-            Err(error) => imports.refused.push((entry.name, error.to_string())),
-        }
+///
+/// # Errors
+/// `Invalid` for a namespace whose name cannot be; what the database refuses.
+pub async fn apply(
+    store: &Store,
+    imported: Imported,
+    wanted: &Wanted,
+) -> Result<Imports, StoreError> {
+    if let Some(name) = &wanted.namespace {
+        // Before anything is written.
+        Name::parse(name).map_err(|problem| {
+            StoreError::Invalid(vec![Problem { field: "namespace".into(), ..problem }])
+        })?;
     }
-    let namespace = namespace_with(store, &servers).await?;
-    match store.endpoint(DEFAULT).await {
-        Ok(_) => {}
-        Err(StoreError::NotFound { .. }) => {
-            store.create_endpoint(NewEndpoint::new(DEFAULT, namespace.uuid)).await?;
+    let mut imports = Imports { dry_run: wanted.dry_run, ..Imports::default() };
+    imports.warnings = imported.warnings.into_iter().map(warning_of).collect();
+    let mut members = Vec::new();
+    for entry in imported.entries {
+        let mut item = ImportItem {
+            name: entry.name,
+            server: None,
+            outcome: ImportOutcome::Failed,
+            details: Vec::new(),
+            warnings: entry.warnings.into_iter().map(warning_of).collect(),
+        };
+        match entry.outcome {
+            Ok(server) => members.extend(take(store, server, wanted, &mut item).await?),
+            Err(refusal) => {
+                let problem = Problem::new(refusal.field, refusal.reason);
+                item.details.push(problem.accepted(refusal.accepted));
+            }
         }
-        Err(error) => return Err(error),
+        imports.items.push(item);
+    }
+    if let Some(name) = &wanted.namespace {
+        let (namespace, endpoint) = place(store, name, &members, wanted.dry_run).await?;
+        (imports.namespace, imports.endpoint) = (Some(namespace), endpoint);
     }
     Ok(imports)
 }
 
-/// The namespace `default`, with these servers added to those that it has.
-async fn namespace_with(store: &Store, servers: &[uuid::Uuid]) -> Result<Namespace, StoreError> {
-    let member = |server: &uuid::Uuid| Membership { server: *server, status: Status::Active };
-    match store.namespace(DEFAULT).await {
-        Ok(namespace) => {
-            let known = namespace.servers.iter();
-            let mut members: Vec<Membership> = known
-                .map(|known| Membership { server: known.server, status: known.status })
-                .collect();
-            let count = members.len();
-            for server in servers {
-                if !members.iter().any(|known| known.server == *server) {
-                    members.push(member(server));
-                }
-            }
-            match members.len() == count {
-                true => Ok(namespace),
-                false => store.set_members(namespace.uuid, &members).await,
-            }
+/// Makes one server, unless it is there. Its uuid, where it has one.
+async fn take(
+    store: &Store,
+    server: ImportedServer,
+    wanted: &Wanted,
+    item: &mut ImportItem,
+) -> Result<Option<Uuid>, StoreError> {
+    let name = server.name.clone();
+    let new = new_server(server);
+    if let Some(known) = public_server(store, &name).await? {
+        item.outcome = ImportOutcome::Exists;
+        let differs = differences(&known, &new);
+        if !differs.is_empty() {
+            let text = format!("is different here in {}, and stays so", differs.join(", "));
+            item.warnings.push(ImportWarning { field: "server".into(), text });
         }
-        Err(StoreError::NotFound { .. }) => {
-            let new = NewNamespace {
-                name: DEFAULT.into(),
-                description: None,
-                naming: Naming::Always,
-                default_tool_status: Status::Active,
-                user_id: None,
-                servers: servers.iter().map(member).collect(),
-            };
-            store.create_namespace(new).await
+        item.server = Some(name);
+        return Ok(Some(known.uuid));
+    }
+    let made = match wanted.dry_run {
+        true => new.check().map(|()| None),
+        false => store.create_server(new).await.map(|made| Some(made.uuid)),
+    };
+    match made {
+        Ok(uuid) => {
+            (item.outcome, item.server) = (ImportOutcome::Created, Some(name));
+            Ok(uuid)
+        }
+        Err(StoreError::Invalid(problems)) => {
+            item.details = problems;
+            Ok(None)
+        }
+        Err(error @ StoreError::Conflict { .. }) => {
+            item.details.push(Problem::new("name", error.to_string()));
+            Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The operator's own server of this name; one that a user has for himself is another.
+async fn public_server(store: &Store, name: &str) -> Result<Option<Server>, StoreError> {
+    let filter =
+        ServerFilter { name: Some(name.to_owned()), user_id: Some(None), ..Default::default() };
+    let page = store.servers(&filter, &PageRequest::default()).await?;
+    Ok(page.items.into_iter().next())
+}
+
+/// In what an entry asks for something else than there is. Secrets are not compared.
+fn differences(known: &Server, new: &NewServer) -> Vec<&'static str> {
+    [
+        ("type", known.kind != new.kind),
+        ("command", known.command != new.command),
+        ("args", known.args != new.args),
+        ("url", known.url != new.url),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(field, _)| field)
+    .collect()
+}
+
+/// The namespace with these servers added to those that it has, and its endpoint. A namespace that
+/// was there has been published by whoever made it, `default` excepted.
+async fn place(
+    store: &Store,
+    name: &str,
+    servers: &[Uuid],
+    dry_run: bool,
+) -> Result<(ImportPlace, Option<ImportPlace>), StoreError> {
+    use ImportOutcome::{Created, Exists};
+
+    let known = match store.namespace(name).await {
+        Ok(namespace) => Some(namespace),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let outcome = if known.is_some() { Exists } else { Created };
+    let is_published = match store.endpoint(name).await {
+        Ok(_) => true,
+        Err(StoreError::NotFound { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    let publishes = !is_published && (known.is_none() || name == DEFAULT);
+    if !dry_run {
+        let namespace = namespace_with(store, known, name, servers).await?;
+        if publishes {
+            store.create_endpoint(NewEndpoint::new(name, namespace.uuid)).await?;
+        }
+    }
+    let endpoint = match (is_published, publishes) {
+        (true, _) => Some(Exists),
+        (false, true) => Some(Created),
+        (false, false) => None,
+    };
+    let place = |outcome| ImportPlace { name: name.to_owned(), outcome };
+    Ok((place(outcome), endpoint.map(place)))
+}
+
+async fn namespace_with(
+    store: &Store,
+    known: Option<Namespace>,
+    name: &str,
+    servers: &[Uuid],
+) -> Result<Namespace, StoreError> {
+    let member = |server: &Uuid| Membership { server: *server, status: Status::Active };
+    let Some(namespace) = known else {
+        let new = NewNamespace {
+            name: name.to_owned(),
+            description: None,
+            naming: Naming::Always,
+            default_tool_status: Status::Active,
+            user_id: None,
+            servers: servers.iter().map(member).collect(),
+        };
+        return store.create_namespace(new).await;
+    };
+    let mut members: Vec<Membership> = namespace
+        .servers
+        .iter()
+        .map(|known| Membership { server: known.server, status: known.status })
+        .collect();
+    let count = members.len();
+    for server in servers {
+        if !members.iter().any(|known| known.server == *server) {
+            members.push(member(server));
+        }
+    }
+    match members.len() == count {
+        true => Ok(namespace),
+        false => store.set_members(namespace.uuid, &members).await,
+    }
+}
+
+fn warning_of(warning: crate::import::Warning) -> ImportWarning {
+    ImportWarning { field: warning.field, text: warning.text }
 }
 
 fn new_server(imported: ImportedServer) -> NewServer {
@@ -123,7 +294,11 @@ fn new_server(imported: ImportedServer) -> NewServer {
     let mut new = NewServer::new(imported.name, kind);
     new.description = imported.description;
     new.enabled = imported.enabled;
-    new.timeouts = Timeouts { call: imported.call_timeout, ..Timeouts::default() };
+    new.timeouts = Timeouts {
+        call: imported.call_timeout,
+        connect: imported.connect_timeout,
+        ..Timeouts::default()
+    };
     match imported.transport {
         Transport::Stdio { command, args, env } => {
             new.command = Some(command);

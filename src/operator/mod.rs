@@ -1,13 +1,13 @@
 //! What the operator can do without a key: from the command line, on the daemon's own host.
 //!
 //! Whoever may open the data directory may do all of this, by the running daemon's socket or by the
-//! database itself.
+//! database itself. The admin API has an import too, and it is this one.
 
 mod import;
 pub mod report;
 pub mod socket;
 
-pub use import::{Imports, apply};
+pub use import::{ImportItem, ImportOutcome, ImportPlace, ImportWarning, Imports, Wanted, apply};
 
 use uuid::Uuid;
 

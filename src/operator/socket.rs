@@ -10,16 +10,17 @@ use tokio::{
 };
 
 use super::{
-    make_key,
+    Imports, Wanted, apply, make_key,
     report::{self, DaemonReport},
 };
-use crate::{conductor::Conductor, data_dir::socket_path, store::KeyKind};
+use crate::{conductor::Conductor, data_dir::socket_path, import, store::KeyKind};
 
-/// How long either side waits for the other.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long either side waits for the other. An import of hundreds of servers takes seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes of one order.
-const LINE_MAX: u64 = 64 * 1024;
+/// Bytes of one order. A file that is imported takes at most twice its size in it, but for control
+/// characters that no such file holds.
+const LINE_MAX: u64 = 4 * import::FILE_MAX as u64;
 
 /// Bytes of one answer: a report of ten thousand upstreams.
 const ANSWER_MAX: u64 = 16 * 1024 * 1024;
@@ -34,6 +35,12 @@ pub enum Order {
     },
     /// How the daemon is.
     Report,
+    /// The text of any client's file.
+    Import {
+        text: String,
+        namespace: Option<String>,
+        dry_run: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -48,6 +55,7 @@ pub enum Kind {
 pub enum Answer {
     Key(String),
     Report(Box<DaemonReport>),
+    Imported(Imports),
     Refused(String),
 }
 
@@ -99,16 +107,9 @@ async fn take_order(mut stream: UnixStream, conductor: &Conductor, url: &str) ->
     let mut line = String::new();
     BufReader::new(read.take(LINE_MAX)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(Order::CreateKey { name, kind }) => {
-            match make_key(&conductor.store, &name, kind.into()).await {
-                Ok(key) => {
-                    if let Err(error) = conductor.reconcile().await {
-                        tracing::warn!(%error, "a new key takes effect when the database is back");
-                    }
-                    Answer::Key(key.expose().to_owned())
-                }
-                Err(error) => Answer::Refused(error.to_string()),
-            }
+        Ok(Order::CreateKey { name, kind }) => create_key(conductor, &name, kind).await,
+        Ok(Order::Import { text, namespace, dry_run }) => {
+            take_file(conductor, &text, &Wanted { namespace, dry_run }).await
         }
         Ok(Order::Report) => Answer::Report(Box::new(report::of(conductor, url).await)),
         Err(error) => Answer::Refused(format!("the order cannot be read: {error}")),
@@ -116,6 +117,35 @@ async fn take_order(mut stream: UnixStream, conductor: &Conductor, url: &str) ->
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
     write.write_all(&line).await
+}
+
+async fn create_key(conductor: &Conductor, name: &str, kind: Kind) -> Answer {
+    match make_key(&conductor.store, name, kind.into()).await {
+        Ok(key) => {
+            follow(conductor).await;
+            Answer::Key(key.expose().to_owned())
+        }
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+async fn take_file(conductor: &Conductor, text: &str, wanted: &Wanted) -> Answer {
+    let imported = match import::read(text) {
+        Ok(imported) => imported,
+        Err(error) => return Answer::Refused(error.to_string()),
+    };
+    let applied = apply(&conductor.store, imported, wanted).await;
+    // Also after a failure: some of it may have been written.
+    if !wanted.dry_run {
+        follow(conductor).await;
+    }
+    applied.map_or_else(|error| Answer::Refused(error.to_string()), Answer::Imported)
+}
+
+async fn follow(conductor: &Conductor) {
+    if let Err(error) = conductor.reconcile().await {
+        tracing::warn!(%error, "an order takes effect when the database is back");
+    }
 }
 
 /// Gives an order to the daemon that uses this data directory. `None` when none does.

@@ -155,6 +155,14 @@ impl NewServer {
         }
     }
 
+    /// Judges it as making it would, without making it.
+    ///
+    /// # Errors
+    /// `Invalid` with every problem that was found.
+    pub fn check(&self) -> Result<(), StoreError> {
+        super::server_rules::check(self)
+    }
+
     pub(super) fn isolation(&self) -> Isolation {
         self.isolation.unwrap_or(match self.kind {
             ServerKind::Stdio => Isolation::Shared,

@@ -1,9 +1,10 @@
 // The official TypeScript SDK as a client of whatever URL it is given.
-// Usage: node client.mjs URL streamable|sse KEY PLAN
+// Usage: node client.mjs URL streamable|sse|stdio KEY PLAN; by stdio it starts `$METAMCPD connect URL`.
 // PLAN is JSON: {"calls":[{"name","arguments"}],"progress":{"name","arguments"},"cancel":{"name","arguments","after_ms"}}.
 // Prints one line of JSON; what is right or wrong with it is decided by the test that reads it.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
 const [url, kind, key, planText] = process.argv.slice(2);
@@ -11,6 +12,14 @@ const plan = JSON.parse(planText);
 const headers = key ? { Authorization: `Bearer ${key}` } : {};
 
 function connection() {
+  if (kind === "stdio") {
+    return new StdioClientTransport({
+      command: process.env.METAMCPD,
+      args: ["connect", url],
+      env: { METAMCP_API_KEY: key },
+      stderr: "inherit",
+    });
+  }
   const address = new URL(url);
   if (kind === "streamable") {
     return new StreamableHTTPClientTransport(address, { requestInit: { headers } });

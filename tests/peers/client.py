@@ -1,20 +1,27 @@
 """The official Python SDK as a client of whatever URL it is given.
 
-Usage: client.py URL streamable|sse KEY PLAN, with the same PLAN and the same answer as client.mjs.
+Usage: client.py URL streamable|sse|stdio KEY PLAN, with the same PLAN and the same answer as client.mjs.
 """
 
 import asyncio
 import json
+import os
 import sys
 import time
 
 from mcp import Client
 from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 
-def connection(url, kind, http_client, headers):
+def connection(url, kind, key, http_client, headers):
+    if kind == "stdio":
+        environment = {"METAMCP_API_KEY": key}
+        return stdio_client(
+            StdioServerParameters(command=os.environ["METAMCPD"], args=["connect", url], env=environment)
+        )
     if kind == "streamable":
         return streamable_http_client(url, http_client=http_client)
     return sse_client(url, headers=headers)
@@ -66,7 +73,7 @@ async def cancelled(client, call):
 async def main(url, kind, key, plan):
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with create_mcp_http_client(headers=headers) as http_client:
-        async with Client(connection(url, kind, http_client, headers)) as client:
+        async with Client(connection(url, kind, key, http_client, headers)) as client:
             seen = {
                 "sdk": "python",
                 "server": client.server_info.model_dump(exclude_none=True),

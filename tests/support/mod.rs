@@ -13,12 +13,14 @@ pub mod postgres;
 pub mod processes;
 pub mod remote;
 pub mod sse_client;
+pub mod stdio_client;
 pub mod wait;
 
 pub use client::Client;
 pub use fixtures::python;
 pub use gateway::TestGateway;
 pub use sse_client::SseClient;
+pub use stdio_client::StdioClient;
 pub use wait::{wait_until, within};
 
 /// Long enough for anything that has to happen at all on a busy machine with two cores.

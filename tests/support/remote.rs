@@ -150,7 +150,12 @@ impl Remote {
 
     /// Sends a notification on every open stream; how many took it.
     pub fn push(&self, method: &str) -> usize {
-        let event = event(&json!({"jsonrpc": "2.0", "method": method}));
+        self.push_message(&json!({"jsonrpc": "2.0", "method": method}))
+    }
+
+    /// Sends a message on every open stream; how many took it.
+    pub fn push_message(&self, message: &Value) -> usize {
+        let event = event(message);
         let mut streams = lock(&self.state.streams);
         streams.retain(|stream| stream.send(event.clone()).is_ok());
         streams.len()

@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "operator",
             "data_dir",
             "import",
+            "connect",
             "admin",
             "endpoint",
             "conductor",
@@ -34,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("doctor", &["operator", "data_dir", "store", "identity", "upstream", "egress", "settings"]),
+    ("connect", &["egress", "wire"]),
     ("operator", &["conductor", "store", "identity", "import", "data_dir"]),
     (
         "gateway",
@@ -78,6 +80,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
+            "operator",
+            "import",
             "conductor",
             "namespace",
             "fleet",

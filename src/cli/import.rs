@@ -1,0 +1,138 @@
+//! `metamcpd import`: any client's file, by the running daemon's socket, or by the database when none
+//! runs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, Place, say};
+use crate::{
+    data_dir::DataDir,
+    identity::vault::Vault,
+    import,
+    operator::{
+        self, ImportItem, ImportOutcome, Imports, Wanted,
+        socket::{Answer, Order},
+    },
+    settings::Settings,
+    store::Store,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The file of any MCP client, or an export of MetaMCP's; `-` for stdin.
+    file: PathBuf,
+    /// Says what would be done, and does nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// The namespace that is to have the servers. If there is none of this name it is made, with an
+    /// endpoint.
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Import {
+    pub fn run(self) -> Result<(), Failure> {
+        let text = self.text()?;
+        // Told before anyone is asked, and in the same words.
+        import::read(&text).map_err(|error| self.unusable(&error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Other(error.to_string()))?;
+        let imports = runtime.block_on(self.carry_out(text))?;
+        tell(&imports);
+        let of = |outcome| imports.items.iter().filter(|item| item.outcome == outcome).count();
+        match of(ImportOutcome::Failed) {
+            0 => Ok(()),
+            failed => Err(Failure::Other(format!(
+                "{failed} of {} entries failed; what they have to be mended in stands above",
+                imports.items.len()
+            ))),
+        }
+    }
+
+    fn text(&self) -> Result<String, Failure> {
+        use std::io::Read;
+
+        // One byte more than may be read, so that what is too large is refused and not cut.
+        let max = import::FILE_MAX as u64 + 1;
+        let mut text = String::new();
+        let read = match self.file.as_os_str() == "-" {
+            true => std::io::stdin().lock().take(max).read_to_string(&mut text),
+            false => std::fs::File::open(&self.file)
+                .and_then(|file| file.take(max).read_to_string(&mut text)),
+        };
+        read.map_err(|error| self.unusable(&error.to_string()))?;
+        Ok(text)
+    }
+
+    fn unusable(&self, why: &str) -> Failure {
+        Failure::Other(format!("{}: {why}", self.file.display()))
+    }
+
+    async fn carry_out(&self, text: String) -> Result<Imports, Failure> {
+        let (namespace, dry_run, place) = (self.namespace.clone(), self.dry_run, &self.place);
+        let order = Order::Import { text: text.clone(), namespace: namespace.clone(), dry_run };
+        let asked = operator::socket::ask(&place.data_dir, &order).await;
+        match asked.map_err(|error| Failure::Other(format!("the running daemon: {error}")))? {
+            Some(Answer::Imported(imports)) => return Ok(imports),
+            Some(Answer::Refused(why)) => return Err(Failure::Other(why)),
+            Some(Answer::Key(_) | Answer::Report(_)) => {
+                return Err(Failure::Other("the running daemon is of another version".into()));
+            }
+            None => {}
+        }
+        let imported = import::read(&text).map_err(|error| self.unusable(&error.to_string()))?;
+        let settings = Settings::read(place.config.as_deref())?;
+        let data = DataDir::open(&place.data_dir)?;
+        let vault = Vault::open(data.path()).map_err(|error| Failure::Other(error.to_string()))?;
+        let store = Store::open(&settings.database, data.path(), vault).await?;
+        let applied = operator::apply(&store, imported, &Wanted { namespace, dry_run }).await;
+        store.close().await?;
+        Ok(applied?)
+    }
+}
+
+/// One fact a line: what became of each entry, and what is to be known of it.
+fn tell(imports: &Imports) {
+    let would = if imports.dry_run { "would be " } else { "" };
+    for item in &imports.items {
+        say(&line_of(item, would));
+        for warning in &item.warnings {
+            say(&format!("  warning {}: {}", warning.field, warning.text));
+        }
+    }
+    for warning in &imports.warnings {
+        say(&format!("warning {}: {}", warning.field, warning.text));
+    }
+    for (what, place) in [("namespace", &imports.namespace), ("endpoint", &imports.endpoint)] {
+        if let Some(place) = place {
+            let outcome = worded(place.outcome, would);
+            say(&format!("{what} {}: {outcome}", place.name));
+        }
+    }
+    if imports.namespace.is_none() {
+        say("no namespace has them yet: give --namespace NAME");
+    }
+}
+
+fn line_of(item: &ImportItem, would: &str) -> String {
+    let name = match &item.server {
+        Some(server) if *server != item.name => format!("{} as {server}", item.name),
+        Some(_) | None => item.name.clone(),
+    };
+    match item.outcome {
+        ImportOutcome::Failed => format!("{name}: failed: {}", item.reason()),
+        outcome => format!("{name}: {}", worded(outcome, would)),
+    }
+}
+
+fn worded(outcome: ImportOutcome, would: &str) -> String {
+    match outcome {
+        ImportOutcome::Created => format!("{would}created"),
+        outcome => outcome.as_str().to_owned(),
+    }
+}
