@@ -336,9 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_minor_records_leaves_room_for_the_others() {
-        on_both_databases(async |options, data_dir| {
-            let acquire_timeout = Duration::from_millis(50);
-            let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
+        on_both(async |store| {
             let server = store.create_server(process("files")).await.unwrap().uuid;
             let options = JournalOptions { capacity: 20, batch: 5, ..JournalOptions::default() };
             let journal = Journal::start(store.clone(), options);

@@ -113,13 +113,13 @@ impl Board {
     pub fn wrote(&self, output: Output, line: &str) {
         /// What tells such lines apart in the tail, which has both.
         const STDOUT: &str = "[stdout] ";
-        let kept = match output {
+        let said = match output {
             Output::Stderr => self.stderr.push(line),
             Output::Stdout => self.stderr.push(&format!("{STDOUT}{line}")),
         };
         let line = match output {
-            Output::Stderr => kept.as_str(),
-            Output::Stdout => kept.strip_prefix(STDOUT).unwrap_or(&kept),
+            Output::Stderr => said.as_str(),
+            Output::Stdout => said.strip_prefix(STDOUT).unwrap_or(&said),
         };
         self.listener.wrote(self.id, &self.spec.load().name, output, line);
     }
@@ -208,12 +208,12 @@ impl StderrTail {
     fn push(&self, line: &str) -> String {
         let mut tail = self.lock();
         // Cut only then: a part of a secret would not be found.
-        let mut text = tail.secrets.hide(line);
-        text.truncate(text.floor_char_boundary(Self::LENGTH_MAX));
+        let text = tail.secrets.hide(line);
+        let kept = text[..text.floor_char_boundary(Self::LENGTH_MAX)].to_owned();
         if tail.lines.len() == Self::LINES_MAX {
             tail.lines.pop_front();
         }
-        tail.lines.push_back(text.clone());
+        tail.lines.push_back(kept);
         tail.is_fresh = true;
         text
     }
