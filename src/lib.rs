@@ -4,7 +4,7 @@
 //!
 //! - The pure rooms know no actor, no runtime, no database and no clock: [`wire`] (JSON-RPC and its
 //!   framings as bytes), [`catalogue`] (tools, their names, routes), [`access`] (who may come in),
-//!   [`import`] (other clients' files).
+//!   [`import`] (other clients' files), [`logs`] (what is kept of what happened, and what is hidden).
 //! - [`egress`] is the one door for outbound connections. [`upstream`] keeps one server alive and
 //!   speaks to it; it knows no database and no client. [`identity`] knows keys and secrets, and no
 //!   database. [`store`] is the only room that names one.
@@ -21,6 +21,7 @@
 pub mod access;
 pub mod catalogue;
 pub mod import;
+pub mod logs;
 pub mod wire;
 
 pub mod egress;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::{
     egress::EgressOptions,
     identity::keys::{KeyText, WeakKey},
+    logs::LogOptions,
     session::SessionOptions,
     store::{DatabaseOptions, JournalOptions},
     upstream::{
@@ -47,6 +48,7 @@ pub struct Settings {
     pub egress: EgressOptions,
     pub journal: JournalOptions,
     pub events: EventsSettings,
+    pub logs: LogOptions,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -166,6 +168,12 @@ impl Settings {
             (self.wire.message_max >= 1024, "wire.message_max: at least 1024"),
             (self.names.max >= 20, "names.max: at least 20"),
             (!self.supervision.probe_every.is_zero(), "supervision.probe_every: more than 0s"),
+            (self.logs.entries_max > 0, "logs.entries_max: at least 1"),
+            (self.logs.bytes_max >= 65_536, "logs.bytes_max: at least 65536"),
+            (self.logs.per_source_max > 0, "logs.per_source_max: at least 1"),
+            (self.logs.message_max >= 64, "logs.message_max: at least 64"),
+            (self.logs.burst > 0, "logs.burst: at least 1"),
+            (self.logs.rate > 0, "logs.rate: at least 1"),
             (!self.upstream.session_idle.is_zero(), "upstream.session_idle: more than 0s"),
         ] {
             if !is_good {

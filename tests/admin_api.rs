@@ -272,6 +272,7 @@ async fn the_description_of_the_api_names_every_path() {
         ("api-keys", &["get", "post"]),
         ("api-keys/{id}", &["get", "patch", "delete"]),
         ("events", &["get"]),
+        ("logs", &["get", "delete"]),
     ];
     for (path, methods) in table {
         for method in methods {

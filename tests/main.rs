@@ -18,6 +18,7 @@ mod doctor;
 mod first_run;
 mod imports;
 mod lists;
+mod logs;
 mod metamcp_faults;
 mod naming;
 mod official_clients;

@@ -45,7 +45,7 @@ async fn with_canaries() -> (TestGateway, Remote) {
 #[tokio::test]
 async fn secrets_are_written_and_never_read_back() {
     let (gateway, _remote) = with_canaries().await;
-    let mut paths = vec!["mcp-servers".to_owned()];
+    let mut paths = vec!["mcp-servers".to_owned(), "logs?limit=500".to_owned()];
     for name in ["local", "remote"] {
         for tail in ["", "/history", "/tools"] {
             paths.push(format!("mcp-servers/{name}{tail}"));

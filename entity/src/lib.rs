@@ -5,6 +5,8 @@
 
 pub mod json;
 
+pub mod log_entry;
+
 pub mod mcp_server;
 pub mod oauth_session;
 pub mod tool;

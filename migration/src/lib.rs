@@ -10,6 +10,7 @@ mod m0003_namespaces;
 mod m0004_entrances;
 mod m0005_oauth;
 mod m0006_new_tools;
+mod m0007_logs;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_entrances::Migration),
             Box::new(m0005_oauth::Migration),
             Box::new(m0006_new_tools::Migration),
+            Box::new(m0007_logs::Migration),
         ]
     }
 }

@@ -7,7 +7,6 @@ use std::{convert::Infallible, sync::Arc};
 
 use actix_web::{
     HttpResponse, get,
-    http::header,
     web::{Bytes, Data, Query},
 };
 use futures_util::{Stream, stream};
@@ -16,13 +15,16 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::Interval,
 };
 use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::{AdminState, ApiError};
+use super::{
+    AdminState, ApiError,
+    stream::{self as streams, missed},
+};
 use crate::{
     upstream::status::{CatalogueChange, Transition},
     wire::sse,
@@ -59,21 +61,12 @@ pub async fn watch(
         transitions: state.conductor.witness.transitions.subscribe(),
         catalogues: state.conductor.witness.catalogues.subscribe(),
         server,
-        heartbeat: {
-            let period = state.heartbeat.max(std::time::Duration::from_millis(1));
-            let mut heartbeat = interval_at(Instant::now() + period, period);
-            heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            heartbeat
-        },
+        heartbeat: streams::heartbeat(state.heartbeat),
         stopping: state.stopping.clone(),
         last_id: 0,
         has_begun: false,
     };
-    Ok(HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
-        .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(watcher.into_stream()))
+    Ok(streams::answer(watcher.into_stream()))
 }
 
 struct Watcher {
@@ -141,14 +134,8 @@ impl Watcher {
     }
 }
 
-fn missed(count: u64) -> Bytes {
-    metrics::counter!("metamcpd_events_missed_total").increment(count);
-    let data = json!({ "count": count }).to_string();
-    sse::named("missed", data.as_bytes())
-}
-
 /// Found among what runs, so that one can watch while the database is away.
-fn server_named(state: &AdminState, id: &str) -> Result<Uuid, ApiError> {
+pub fn server_named(state: &AdminState, id: &str) -> Result<Uuid, ApiError> {
     let roster = state.conductor.roster.load();
     let asked = Uuid::try_parse(id).ok();
     let mut found = roster.values().filter(|board| match asked {

@@ -19,12 +19,14 @@ mod config;
 mod endpoints;
 mod events;
 mod import;
+mod logs;
 mod probes;
 
 mod body;
 mod error;
 mod openapi;
 mod paging;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +53,7 @@ use crate::{
 };
 
 /// Resources of the contract that this version does not have.
-const UNBUILT: &[&str] = &["logs", "users", "oauth-clients", "sessions"];
+const UNBUILT: &[&str] = &["users", "oauth-clients", "sessions"];
 
 /// How long a reader waits for the journal to write what has just happened.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
@@ -122,6 +124,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(api_keys::change)
                 .service(api_keys::delete);
             config.service(config::list).service(config::put).service(events::watch);
+            config.service(logs::read).service(logs::clear);
             config.service(import::take);
             config.map(|raw| UNBUILT.iter().fold(raw, |raw, name| raw.service(unbuilt(name))));
         })

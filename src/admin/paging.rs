@@ -53,14 +53,19 @@ pub fn cut<T>(
             place.map(|place| place + 1).ok_or_else(bad_cursor)?
         }
     };
-    let limit = usize::try_from(request.limit.unwrap_or(LIMIT_DEFAULT)).unwrap_or(usize::MAX);
+    let limit = limit(request);
     let more = items.len() - start > limit;
     let items: Vec<T> = items.into_iter().skip(start).take(limit).collect();
     let next_cursor = items.last().filter(|_| more).map(|last| id(last).simple().to_string());
     Ok(Page { items, next_cursor })
 }
 
-fn bad_cursor() -> ApiError {
+/// Rows on the page.
+pub fn limit(request: &PageRequest) -> usize {
+    usize::try_from(request.limit.unwrap_or(LIMIT_DEFAULT)).unwrap_or(usize::MAX)
+}
+
+pub fn bad_cursor() -> ApiError {
     let problem = Problem::new("cursor", "not a cursor of this list").accepted("a next_cursor");
     ApiError::BadRequest { message: problem.to_string(), details: vec![problem] }
 }

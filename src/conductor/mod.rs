@@ -4,6 +4,7 @@
 //! It reads everything at once and tells each room what it is to be; each of them touches only what
 //! has changed. Nothing else carries configuration from the database into the running daemon.
 
+mod logbook;
 pub mod snapshot;
 mod witness;
 
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use logbook::{Logbook, Watch};
 pub use snapshot::{Defaults, EndpointEntry};
 pub use witness::Witness;
 

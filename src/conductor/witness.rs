@@ -7,17 +7,18 @@ use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Conductor, snapshot::stored_naming};
+use super::{Conductor, Logbook, snapshot::stored_naming};
 use crate::{
     catalogue::{
         naming::{KnownNames, Naming},
         tool::Tool,
     },
+    logs::entry::About,
     namespace::NamesKeeper,
     store::{self, Journal, ListedTool, Record, ShownName},
     upstream::{
         Listener,
-        status::{CatalogueChange, ErrorStatus, Transition},
+        status::{CatalogueChange, ErrorStatus, Output, Transition},
     },
 };
 
@@ -28,15 +29,16 @@ pub struct Witness {
     pub transitions: broadcast::Sender<Arc<Transition>>,
     /// Changes of upstreams' tools as they happen, in the same way.
     pub catalogues: broadcast::Sender<Arc<CatalogueChange>>,
+    pub logbook: Arc<Logbook>,
     conductor: OnceLock<Weak<Conductor>>,
 }
 
 impl Witness {
     /// `buffer`: transitions that a slow watcher may be behind.
-    pub fn new(journal: Journal, buffer: usize) -> Arc<Self> {
+    pub fn new(journal: Journal, buffer: usize, logbook: Arc<Logbook>) -> Arc<Self> {
         let (transitions, _) = broadcast::channel(buffer.max(1));
         let (catalogues, _) = broadcast::channel(buffer.max(1));
-        Arc::new(Self { journal, transitions, catalogues, conductor: OnceLock::new() })
+        Arc::new(Self { journal, transitions, catalogues, logbook, conductor: OnceLock::new() })
     }
 
     /// Introduces the conductor, which could not be made before its witness.
@@ -69,6 +71,7 @@ impl Listener for Witness {
         });
         let state = transition.state.as_str();
         metrics::counter!("metamcpd_transitions_total", "state" => state).increment(1);
+        self.logbook.moved(transition);
         // An error only means that nobody watches.
         drop(self.transitions.send(Arc::new(transition.clone())));
     }
@@ -81,9 +84,18 @@ impl Listener for Witness {
         }
     }
 
+    fn not_listed(&self, server: Uuid, name: &str, why: &str) {
+        self.logbook.not_listed(About { uuid: server, name }, why);
+    }
+
     fn changed(&self, change: &CatalogueChange) {
+        self.logbook.changed(change);
         // An error only means that nobody watches.
         drop(self.catalogues.send(Arc::new(change.clone())));
+    }
+
+    fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str) {
+        self.logbook.wrote(About { uuid: server, name }, output, line);
     }
 }
 

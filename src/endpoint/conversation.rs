@@ -8,14 +8,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::EndpointState;
 use crate::{
-    conductor::EndpointEntry,
+    catalogue::routes::Route,
+    conductor::{Conductor, EndpointEntry},
     namespace::{AwaitFirst, Resolve, published::Published},
     session::{InFlight, Session},
     upstream::{
         CallError,
+        board::Board,
         link::Caller,
         port::{Conversation, Step},
     },
@@ -44,6 +47,16 @@ pub struct Underway {
     in_flight: InFlight,
     id: Bytes,
     ending: CancellationToken,
+    called: Called,
+}
+
+/// What a call is of, for those who look into its failure.
+struct Called {
+    conductor: Arc<Conductor>,
+    endpoint: Uuid,
+    board: Arc<Board>,
+    /// By its server's own name.
+    tool: Box<str>,
 }
 
 /// What comes of a call.
@@ -74,7 +87,7 @@ impl Underway {
             }
             Step::End(Err(CallError::Cancelled)) => Heard::Cancelled,
             Step::End(Err(error)) => {
-                count_failure(&error);
+                self.called.failed(&error);
                 Heard::Answer(error.fault().to_bytes(Some(&self.id)))
             }
         }
@@ -235,24 +248,27 @@ async fn call(
         },
     };
     let Some((board, route)) = found else {
+        state.conductor.witness.logbook.unknown_tool(&name, &entry.name);
         return fail(Fault::unknown_tool(&name));
     };
     drop(name);
+    let Route { tool, tool_json, .. } = route;
+    let called = Called { conductor: state.conductor.clone(), endpoint: entry.id, board, tool };
     let caller = Caller { session: &session.id, principal: &session.principal };
     let begun = tokio::select! {
         biased;
-        begun = board.port.call(frame, &route.tool_json, &caller, in_flight.cancel.clone()) => begun,
+        begun = called.board.port.call(frame, &tool_json, &caller, in_flight.cancel.clone()) => begun,
         () = state.ending.cancelled() => return fail(stopping()),
     };
     match begun {
         Ok(conversation) => {
             let ending = state.ending.clone();
-            Turn::Call(Box::new(Underway { conversation, in_flight, id, ending }))
+            Turn::Call(Box::new(Underway { conversation, in_flight, id, ending, called }))
         }
         Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),
         Err(CallError::Cancelled) => Turn::Cancelled,
         Err(error) => {
-            count_failure(&error);
+            called.failed(&error);
             fail(error.fault())
         }
     }
@@ -273,7 +289,14 @@ fn session_ended() -> Fault {
     )
 }
 
-fn count_failure(error: &CallError) {
-    let reason = error.fault().data.map_or("other", |data| data.reason);
-    metrics::counter!("metamcpd_calls_failed_total", "reason" => reason).increment(1);
+impl Called {
+    fn failed(&self, error: &CallError) {
+        let reason = error.fault().data.map_or("other", |data| data.reason);
+        metrics::counter!("metamcpd_calls_failed_total", "reason" => reason).increment(1);
+        // By the name that the endpoint has now; it may have been deleted meanwhile.
+        let endpoints = self.conductor.endpoints.load();
+        let entry = endpoints.values().find(|entry| entry.id == self.endpoint);
+        let endpoint = entry.map(|entry| entry.name.as_str());
+        self.conductor.witness.logbook.call_failed(&self.board, &self.tool, endpoint, error);
+    }
 }

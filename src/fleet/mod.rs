@@ -100,7 +100,8 @@ impl Handler<Reconcile> for Fleet {
             match step {
                 Step::Launch(spec) => {
                     let catalogue = catalogues.remove(&spec.id);
-                    let board = Board::new(spec, catalogue, self.calls.clone());
+                    let board =
+                        Board::new(spec, catalogue, self.calls.clone(), self.listener.clone());
                     if tried_before.contains(&board.id) {
                         board.settle();
                     }

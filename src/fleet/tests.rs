@@ -13,20 +13,12 @@ use crate::upstream::{
     actor::{Panic, Post},
     link::Link,
     port::Outlook,
-    status::{CatalogueChange, StateWord, Transition},
-    testing::{calls, pipe, spec},
+    status::StateWord,
+    testing::{Deaf, calls, pipe, spec},
     worker::News,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-
-struct Deaf;
-
-impl Listener for Deaf {
-    fn moved(&self, _: &Transition) {}
-    fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
-    fn changed(&self, _: &CatalogueChange) {}
-}
 
 fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
     tokio::time::pause();

@@ -48,6 +48,7 @@ impl Gateway {
         if !matches!(ended, Ok(Ok(()))) {
             tracing::warn!("some upstreams did not end in time; their lifelines end them");
         }
+        self.conductor.witness.logbook.gateway("metamcpd has stopped".to_owned());
         self.conductor.journal.close(JOURNAL_END).await;
         if let Err(error) = self.conductor.store.clone().close().await {
             tracing::warn!(%error, "the database was not closed in order");

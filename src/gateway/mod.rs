@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, AdminState},
-    conductor::{Conductor, Defaults, Parts, Witness},
+    conductor::{Conductor, Defaults, Logbook, Parts, Witness},
     data_dir::DataDir,
     egress::{Egress, EgressError},
     endpoint::{self, EndpointState, edge::Edge},
@@ -141,7 +141,11 @@ impl Gateway {
 
         let tokens = Tokens::default();
         let has_admin_key = admin_key.is_some();
-        let (conductor, fleet) = rooms(&settings, &data_dir, store, admin_key, began)?;
+        let journal = Journal::start(store.clone(), settings.journal.clone());
+        let logbook = logbook(&settings, &store, &journal).await?;
+        logbook.gateway(format!("metamcpd {} has started", env!("CARGO_PKG_VERSION")));
+        let kept = Kept { store, journal, logbook };
+        let (conductor, fleet) = rooms(&settings, &data_dir, kept, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
         let api_key = match wants_key {
@@ -184,16 +188,40 @@ async fn first_key(
     }
 }
 
+/// What outlives the rooms.
+struct Kept {
+    store: Store,
+    journal: Journal,
+    logbook: Arc<Logbook>,
+}
+
+/// The log, with what earlier runs have left of it.
+async fn logbook(
+    settings: &Settings,
+    store: &Store,
+    journal: &Journal,
+) -> Result<Arc<Logbook>, StartError> {
+    let options = settings.logs.clone();
+    let kept = match options.persist {
+        true => store.kept_logs(options.entries_max).await?,
+        // What was kept before this was set is to be gone, too.
+        false => store.kept_logs(0).await?,
+    };
+    let logbook = Logbook::new(options, journal.clone(), kept);
+    actix::spawn(logbook.clone().keep_up());
+    Ok(logbook)
+}
+
 /// The rooms between the store and the doors.
 fn rooms(
     settings: &Settings,
     data_dir: &DataDir,
-    store: Store,
+    kept: Kept,
     admin_key: Option<KeyText>,
     began: OffsetDateTime,
 ) -> Result<(Arc<Conductor>, actix::Addr<Fleet>), StartError> {
-    let journal = Journal::start(store.clone(), settings.journal.clone());
-    let witness = Witness::new(journal.clone(), settings.events.buffer);
+    let Kept { store, journal, logbook } = kept;
+    let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
     let lifeline = Lifeline::new(PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
     let strays = lifeline.orphan_reaper();

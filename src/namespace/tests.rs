@@ -37,7 +37,7 @@ struct Scene {
 }
 
 fn board(id: u128) -> Arc<Board> {
-    Arc::new(Board::new(testing::spec(id), None, testing::calls()))
+    Arc::new(Board::new(testing::spec(id), None, testing::calls(), Arc::new(testing::Deaf)))
 }
 
 fn tools(names: &[&str]) -> Arc<Vec<Tool>> {

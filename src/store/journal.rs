@@ -51,6 +51,8 @@ pub struct Journal {
     queue: mpsc::Sender<Entry>,
     counts: Arc<Counts>,
     writer: AbortHandle,
+    /// What of it is for those records alone that cannot be had again.
+    reserved_from: u64,
 }
 
 #[derive(Default)]
@@ -72,10 +74,11 @@ impl Journal {
     /// Has to be called within a tokio runtime, in which the writing is done.
     pub fn start(store: Store, options: JournalOptions) -> Journal {
         let (queue, entries) = mpsc::channel(options.capacity.max(1));
+        let reserved_from = u64::try_from(options.capacity / 2).unwrap_or(u64::MAX);
         let counts = Arc::new(Counts::default());
         let writer = Writer { store, options, entries, counts: Arc::clone(&counts) };
         let writer = tokio::spawn(writer.run()).abort_handle();
-        Journal { queue, counts, writer }
+        Journal { queue, counts, writer, reserved_from }
     }
 
     /// Never waits. When the queue is full, or closed, the record is dropped and counted.
@@ -83,6 +86,15 @@ impl Journal {
         self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
         if self.queue.try_send(Entry::Record(Box::new(record))).is_err() {
             self.counts.lose(1);
+        }
+    }
+
+    /// The same for what may come in floods: it leaves half of the queue to everything else.
+    pub fn record_minor(&self, record: Record) {
+        if self.counts.unwritten.load(Ordering::Relaxed) < self.reserved_from {
+            self.record(record);
+        } else {
+            self.counts.count_dropped(1);
         }
     }
 
@@ -125,6 +137,10 @@ impl Journal {
 impl Counts {
     fn lose(&self, records: u64) {
         self.settle(records);
+        self.count_dropped(records);
+    }
+
+    fn count_dropped(&self, records: u64) {
         self.dropped.fetch_add(records, Ordering::Relaxed);
         metrics::counter!("metamcpd_journal_dropped_total").increment(records);
     }
@@ -314,6 +330,30 @@ mod tests {
             assert!(journal.flush(LONG).await);
             let written = restarts(&store, server).await;
             assert_eq!(written, (0..100 - dropped).collect::<Vec<_>>());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_minor_records_leaves_room_for_the_others() {
+        on_both(async |store| {
+            let server = store.create_server(process("files")).await.unwrap().uuid;
+            let options = JournalOptions { capacity: 20, batch: 5, ..JournalOptions::default() };
+            let journal = Journal::start(store.clone(), options);
+
+            let outage = store.write().await.unwrap();
+            for id in 0..100 {
+                journal.record_minor(Record::LogsGone { ids: vec![id] });
+            }
+            assert_eq!(journal.dropped(), 90);
+            for number in 0..10 {
+                journal.record(failure(server, number));
+            }
+            assert_eq!(journal.dropped(), 90);
+            outage.rollback().await.unwrap();
+
+            assert!(journal.flush(LONG).await);
+            assert_eq!(restarts(&store, server).await, (0..10).collect::<Vec<_>>());
         })
         .await;
     }

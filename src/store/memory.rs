@@ -4,6 +4,7 @@
 //! the last of a batch is written. When it is written is the journal's business.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use entity::{mcp_server, namespace, upstream_transition as transition};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -14,11 +15,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::StoreError;
+use super::logs;
 use super::rules::keepable;
 use super::shown_names::{self, ShownName};
 use super::tools::{self, ListedTool};
 use super::words::ErrorStatus;
 use super::{Store, kept};
+use crate::logs::entry::LogEntry;
 
 /// Something that has happened and is to be remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,10 @@ pub enum Record {
     Tools { server: Uuid, listed: Vec<ListedTool>, at: OffsetDateTime },
     /// These are all the names a namespace has given.
     ShownNames { namespace: Uuid, names: Vec<ShownName> },
+    /// An entry of the log, and the ids of those that made room for it.
+    Log { entry: Arc<LogEntry>, gone: Vec<i64> },
+    /// These entries of the log are not to be kept any more.
+    LogsGone { ids: Vec<i64> },
 }
 
 impl Store {
@@ -70,6 +77,7 @@ impl Store {
                 shown_names::put(&transaction, namespace, names).await?;
             }
         }
+        logs::put(&transaction, records).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -82,7 +90,7 @@ async fn health_of(
 ) -> Result<HashMap<Uuid, ErrorStatus>, StoreError> {
     let servers = records.iter().filter_map(|record| match record {
         Record::Transition { server, .. } | Record::Tools { server, .. } => Some(*server),
-        Record::ShownNames { .. } => None,
+        Record::ShownNames { .. } | Record::Log { .. } | Record::LogsGone { .. } => None,
     });
     let rows: Vec<(Uuid, String)> = mcp_server::Entity::find()
         .select_only()

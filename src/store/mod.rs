@@ -17,6 +17,7 @@ mod endpoints;
 mod history;
 mod inspect;
 mod journal;
+mod logs;
 mod members;
 mod memory;
 mod namespaces;

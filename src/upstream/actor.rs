@@ -279,7 +279,9 @@ impl Upstream {
                 | Reason::Disabled
                 | Reason::Stopping
         );
-        let message = is_failure.then(|| cause.describe(&self.board.stderr));
+        // It may quote what the server said.
+        let describe = || self.board.stderr.hidden(&cause.describe(&self.board.stderr));
+        let message = is_failure.then(describe);
         if word != runtime.state {
             runtime.since = at;
         }
@@ -336,6 +338,8 @@ impl Upstream {
             }
             News::Listed(tools) => self.take_list(&tools),
             News::NotListed(why) => {
+                let why: Arc<str> = self.board.stderr.hidden(&why).into();
+                self.listener.not_listed(self.board.id, &self.board.spec().name, &why);
                 let mut runtime = self.board.runtime();
                 runtime.list_error = Some(why.to_string());
                 self.board.set_runtime(runtime);

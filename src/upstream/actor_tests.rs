@@ -17,7 +17,7 @@ use crate::{
     upstream::{
         link::Link,
         spec::Transport,
-        status::{ErrorStatus, StateWord},
+        status::{ErrorStatus, Output, StateWord},
         testing::{calls, pipe, spec},
     },
 };
@@ -51,7 +51,11 @@ impl Listener for Witness {
 
     fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
 
+    fn not_listed(&self, _: Uuid, _: &str, _: &str) {}
+
     fn changed(&self, _: &CatalogueChange) {}
+
+    fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
 }
 
 /// A supervisor whose first workers fail or panic at once, as told, and whose later ones serve.
@@ -65,8 +69,8 @@ struct Stage {
 
 fn stage(fates: &'static [Reason]) -> Stage {
     tokio::time::pause();
-    let board = Arc::new(Board::new(spec(1), None, calls()));
     let witness = Arc::new(Witness::default());
+    let board = Arc::new(Board::new(spec(1), None, calls(), witness.clone()));
     let launches = Rc::new(Cell::new(0));
     let ends = Rc::new(RefCell::new(None));
     let (counter, handle) = (launches.clone(), ends.clone());

@@ -16,12 +16,12 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Reason, UpstreamSpec,
+    Listener, Reason, UpstreamSpec,
     port::{CallOptions, Facts, Port},
     refresh::Refresh,
-    status::{ErrorStatus, Runtime, StateWord},
+    status::{ErrorStatus, Output, Runtime, StateWord},
 };
-use crate::catalogue::tool::Tool;
+use crate::{catalogue::tool::Tool, logs::hiding::Secrets};
 
 /// The shared face of one upstream.
 pub struct Board {
@@ -37,6 +37,7 @@ pub struct Board {
     /// When its first start began; a first list's wait is counted from then.
     pub born: Instant,
     pub stderr: StderrTail,
+    listener: Arc<dyn Listener>,
     pub refresh: Refresh,
     /// Held by whoever has a process of this upstream; the next one starts when it is given back.
     pub lease: Arc<Semaphore>,
@@ -44,7 +45,12 @@ pub struct Board {
 
 impl Board {
     /// `catalogue` is the last good list, if one is remembered.
-    pub fn new(spec: UpstreamSpec, catalogue: Option<Arc<Vec<Tool>>>, calls: CallOptions) -> Self {
+    pub fn new(
+        spec: UpstreamSpec,
+        catalogue: Option<Arc<Vec<Tool>>>,
+        calls: CallOptions,
+        listener: Arc<dyn Listener>,
+    ) -> Self {
         let facts = Facts::from(&spec);
         let runtime = Runtime {
             state: if spec.enabled { StateWord::Stopped } else { StateWord::Disabled },
@@ -67,6 +73,7 @@ impl Board {
             id: spec.id,
             port: Port::new(spec.id, facts, calls),
             stderr: StderrTail::new(&spec),
+            listener,
             refresh: Refresh::default(),
             spec: ArcSwap::from_pointee(spec),
             runtime: ArcSwap::from_pointee(runtime),
@@ -100,6 +107,21 @@ impl Board {
 
     pub fn is_ready(&self) -> bool {
         self.runtime.load().state == StateWord::Ready
+    }
+
+    /// Its process has written a line that is no message of the protocol.
+    pub fn wrote(&self, output: Output, line: &str) {
+        /// What tells such lines apart in the tail, which has both.
+        const STDOUT: &str = "[stdout] ";
+        let said = match output {
+            Output::Stderr => self.stderr.push(line),
+            Output::Stdout => self.stderr.push(&format!("{STDOUT}{line}")),
+        };
+        let line = match output {
+            Output::Stderr => said.as_str(),
+            Output::Stdout => said.strip_prefix(STDOUT).unwrap_or(&said),
+        };
+        self.listener.wrote(self.id, &self.spec.load().name, output, line);
     }
 
     /// The last good list of its tools.
@@ -154,7 +176,7 @@ struct Tail {
     lines: VecDeque<String>,
     /// Whether the present process has written any of them.
     is_fresh: bool,
-    secrets: Vec<String>,
+    secrets: Secrets,
 }
 
 impl StderrTail {
@@ -169,36 +191,38 @@ impl StderrTail {
 
     /// Hides what this row holds as secrets, from now on.
     fn hide(&self, spec: &UpstreamSpec) {
-        let secrets = spec.secrets().into_iter().map(String::from).collect();
-        self.lock().secrets = secrets;
+        self.lock().secrets.configure(spec.secrets());
     }
 
     /// Hides one more value: one that a `${VAR}` stood for.
     pub fn hide_value(&self, value: &str) {
-        if value.len() >= 6 {
-            self.lock().secrets.push(value.into());
-        }
+        self.lock().secrets.resolve(value);
     }
 
-    pub fn push(&self, line: &[u8]) {
+    /// A text about this server as it may be read.
+    pub fn hidden(&self, text: &str) -> String {
+        self.lock().secrets.hide(text)
+    }
+
+    /// Keeps a line, and answers it as it may be read.
+    fn push(&self, line: &str) -> String {
         let mut tail = self.lock();
-        let mut text = String::from_utf8_lossy(line).into_owned();
-        for secret in &tail.secrets {
-            text = text.replace(secret.as_str(), "***");
-        }
-        let printable =
-            |char: char| if char.is_control() && char != '\t' { '\u{fffd}' } else { char };
-        let text = text.chars().take(Self::LENGTH_MAX).map(printable).collect();
+        // Cut only then: a part of a secret would not be found.
+        let text = tail.secrets.hide(line);
+        let kept = text[..text.floor_char_boundary(Self::LENGTH_MAX)].to_owned();
         if tail.lines.len() == Self::LINES_MAX {
             tail.lines.pop_front();
         }
-        tail.lines.push_back(text);
+        tail.lines.push_back(kept);
         tail.is_fresh = true;
+        text
     }
 
     /// A new process begins. What the one before wrote stays to be read.
     pub fn begin(&self) {
-        self.lock().is_fresh = false;
+        let mut tail = self.lock();
+        tail.is_fresh = false;
+        tail.secrets.begin();
     }
 
     /// The last line of the present process.

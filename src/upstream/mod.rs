@@ -33,7 +33,7 @@ pub use spec::{Isolation, UpstreamSpec};
 
 use crate::catalogue::tool::Tool;
 use board::StderrTail;
-use status::{CatalogueChange, ExitCode, Transition};
+use status::{CatalogueChange, ExitCode, Output, Transition};
 
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,11 @@ impl Exit {
 pub trait Listener: Send + Sync {
     fn moved(&self, transition: &Transition);
     fn listed(&self, server: Uuid, tools: &Arc<Vec<Tool>>);
+    /// The tools could not be listed; what was known of them still holds.
+    fn not_listed(&self, server: Uuid, name: &str, why: &str);
     /// The tools differ from those that were known.
     fn changed(&self, change: &CatalogueChange);
+    /// Its process has written a line, in which secrets are hidden already. However many there are,
+    /// they come from the one task that reads them.
+    fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str);
 }

@@ -147,6 +147,13 @@ pub struct Transition {
     pub stderr_tail: Vec<String>,
 }
 
+/// Where a line came out that was no message of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Stderr,
+    Stdout,
+}
+
 /// A change of an upstream's tools, as it is sent on the event stream and answered to a refresh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CatalogueChangeEvent)]

@@ -7,13 +7,26 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Isolation, UpstreamSpec,
+    Isolation, Listener, UpstreamSpec,
     pipe::Pipe,
     port::CallOptions,
     spec::{CallLimits, Transport},
+    status::{CatalogueChange, Output, Transition},
 };
+use crate::catalogue::tool::Tool;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Hears everything and minds nothing.
+pub struct Deaf;
+
+impl Listener for Deaf {
+    fn moved(&self, _: &Transition) {}
+    fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
+    fn not_listed(&self, _: Uuid, _: &str, _: &str) {}
+    fn changed(&self, _: &CatalogueChange) {}
+    fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+}
 
 /// An upstream called `u{id}`. It is never started for real.
 pub fn spec(id: u128) -> UpstreamSpec {

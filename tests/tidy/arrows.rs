@@ -80,6 +80,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
+            "logs",
             "operator",
             "import",
             "conductor",
@@ -99,6 +100,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "conductor",
         &[
+            "logs",
             "namespace",
             "fleet",
             "session",
@@ -132,13 +134,14 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["store", "upstream", "catalogue", "access", "wire", "egress", "settings", "telemetry"],
     ),
     ("session", &["store", "identity", "access", "wire", "settings", "telemetry"]),
-    ("store", &["identity", "upstream", "catalogue", "access", "settings", "telemetry"]),
+    ("store", &["identity", "upstream", "logs", "catalogue", "access", "settings", "telemetry"]),
     ("identity", &["access", "settings", "telemetry"]),
-    ("upstream", &["egress", "catalogue", "access", "wire", "settings", "telemetry"]),
+    ("upstream", &["egress", "logs", "catalogue", "access", "wire", "settings", "telemetry"]),
     ("egress", &["settings", "telemetry"]),
     (
         "settings",
         &[
+            "logs",
             "store",
             "identity",
             "upstream",
@@ -155,13 +158,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["settings"]),
     ("data_dir", &[]),
     ("import", &["catalogue", "access", "wire"]),
+    ("logs", &[]),
     ("catalogue", &["wire"]),
     ("access", &["wire"]),
     ("wire", &[]),
 ];
 
 /// Rooms that decide on values alone: no runtime, no database, no clock, no process.
-const PURE: &[&str] = &["wire", "catalogue", "access", "import"];
+const PURE: &[&str] = &["wire", "catalogue", "access", "import", "logs"];
 
 /// What a pure room must not name: crates by their first segment, and parts of the standard library.
 const IMPURE: &[&str] = &[

@@ -47,6 +47,7 @@ async fn the_description_names_every_route() {
         ("config", &["get"]),
         ("config/{key}", &["put"]),
         ("events", &["get"]),
+        ("logs", &["get", "delete"]),
         ("import", &["post"]),
     ];
     let mut count = 3; // /health, /ready and /metrics
@@ -135,7 +136,7 @@ async fn what_is_not_there_or_not_done_or_not_built_says_so() {
         (Method::GET, "mcp-servers/a/b/c", 404, "not_found"),
         (Method::PUT, "mcp-servers", 405, "method_not_allowed"),
         (Method::POST, "mcp-servers/a", 405, "method_not_allowed"),
-        (Method::GET, "logs", 501, "not_implemented"),
+        (Method::POST, "logs", 405, "method_not_allowed"),
         (Method::GET, "users", 501, "not_implemented"),
         (Method::POST, "oauth-clients", 501, "not_implemented"),
         (Method::DELETE, "sessions/1", 501, "not_implemented"),

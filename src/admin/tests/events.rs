@@ -8,7 +8,7 @@ use super::*;
 use crate::wire::sse::{Event, Reader};
 
 /// The body of an event stream, read as it comes.
-struct Watching {
+pub(super) struct Watching {
     body: Pin<Box<BoxBody>>,
     reader: Reader,
     pending: Vec<Event>,
@@ -16,7 +16,10 @@ struct Watching {
 
 impl Watching {
     async fn on(house: &House, path: &str) -> Watching {
-        let answer = (house.call)(operator(Method::GET, path)).await;
+        Watching::of((house.call)(operator(Method::GET, path)).await)
+    }
+
+    pub(super) fn of(answer: ServiceResponse<BoxBody>) -> Watching {
         assert_eq!(answer.status(), 200);
         let header = |name: &str| answer.headers().get(name).unwrap().to_str().unwrap().to_owned();
         assert_eq!(header("content-type"), "text/event-stream");
@@ -27,12 +30,12 @@ impl Watching {
     }
 
     /// The next piece as it was written; `None` at the end.
-    async fn piece(&mut self) -> Option<Bytes> {
+    pub(super) async fn piece(&mut self) -> Option<Bytes> {
         let next = std::future::poll_fn(|context| self.body.as_mut().poll_next(context));
         tokio::time::timeout(SOON, next).await.unwrap().map(Result::unwrap)
     }
 
-    async fn next(&mut self) -> Event {
+    pub(super) async fn next(&mut self) -> Event {
         while self.pending.is_empty() {
             let piece = self.piece().await.unwrap();
             self.pending = self.reader.push(&piece).unwrap();

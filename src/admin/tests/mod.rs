@@ -7,6 +7,7 @@ mod authorisation;
 mod curation;
 mod entrances;
 mod events;
+mod logs;
 mod namespaces;
 mod refresh;
 mod servers;
@@ -30,9 +31,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     catalogue::tool::Tool,
-    conductor::{Defaults, Parts, Witness},
+    conductor::{Defaults, Logbook, Parts, Witness},
     fleet::{Fleet, Roster},
     identity::keys::KeyText,
+    logs::LogOptions,
     namespace::NamespaceOptions,
     session::{SessionOptions, Sessions},
     store::{DatabaseOptions, Journal, JournalOptions, testing},
@@ -43,7 +45,7 @@ use crate::{
         link::Link,
         port::CallOptions,
         spec::CallLimits,
-        status::ExitCode,
+        status::{ExitCode, Output},
         worker::News,
     },
 };
@@ -200,7 +202,18 @@ fn anybody(method: Method, path: &str) -> TestRequest {
 
 fn conductor(store: Store) -> Arc<Conductor> {
     let journal = Journal::start(store.clone(), JournalOptions::default());
-    let witness = Witness::new(journal.clone(), 4);
+    let logs = LogOptions {
+        entries_max: 1_000,
+        bytes_max: 1 << 20,
+        per_source_max: 100,
+        message_max: 1_000,
+        burst: 50,
+        rate: 1,
+        buffer: 4,
+        persist: true,
+    };
+    let logbook = Logbook::new(logs, journal.clone(), Vec::new());
+    let witness = Witness::new(journal.clone(), 4, logbook);
     let patience = Patience {
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(1),
@@ -259,7 +272,7 @@ fn conductor(store: Store) -> Arc<Conductor> {
 
 async fn pretend(post: Post) -> Exit {
     if post.board.spec().name.starts_with("broken") {
-        post.board.stderr.push(b"out of order");
+        post.board.wrote(Output::Stderr, "out of order");
         let code = Some(ExitCode { code: Some(3), signal: None });
         return Exit { code, ..Exit::new(Reason::Exited, "it ended with the code 3") };
     }

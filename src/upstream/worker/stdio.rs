@@ -35,10 +35,9 @@ use crate::{
         CallError, Exit, Reason,
         board::Board,
         exchange::answer_to,
-        handshake::excerpt,
         link::Link,
         pipe::Pipe,
-        status::ExitCode,
+        status::{ExitCode, Output},
         variables::{Unresolved, resolve},
     },
     wire::{
@@ -128,7 +127,7 @@ pub async fn work(
     if exit.reason != Reason::Asked {
         drop(timeout(LAST_WORDS_PATIENCE, &mut errors.handle).await);
     }
-    closer.close(exit.reason, Some(exit.describe(&board.stderr)));
+    closer.close(exit.reason, Some(board.stderr.hidden(&exit.describe(&board.stderr))));
     let exit = server.end(assignment, exit).await;
     drop(errors);
     exit
@@ -356,7 +355,7 @@ fn is_closed(stdout: &OwnedFd) -> bool {
 fn hear_line(line: Line, pipe: &Pipe, changed: &Notify, frames: FrameLimits, board: &Board) {
     let noise = |what: String| {
         metrics::counter!("metamcpd_upstream_noise_total").increment(1);
-        board.stderr.push(format!("[stdout] {what}").as_bytes());
+        board.wrote(Output::Stdout, &what);
     };
     let frame = match line {
         Line::TooLong { bytes } => {
@@ -367,7 +366,7 @@ fn hear_line(line: Line, pipe: &Pipe, changed: &Notify, frames: FrameLimits, boa
         }
         Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max) {
             Ok(frame) => frame,
-            Err(_no_message) => return noise(excerpt(&line)),
+            Err(_no_message) => return noise(beginning(&line, board)),
         },
     };
     let Some(unasked) = pipe.hear(frame) else { return };
@@ -376,6 +375,14 @@ fn hear_line(line: Line, pipe: &Pipe, changed: &Notify, frames: FrameLimits, boa
     } else if unasked.method().as_deref() == Some(TOOLS_CHANGED) {
         changed.notify_one();
     }
+}
+
+/// Enough of a line to recognise it. What is secret is hidden first: a part of it would not be found.
+fn beginning(line: &[u8], board: &Board) -> String {
+    const BYTES_MAX: usize = 4 * 1024;
+    const LENGTH_MAX: usize = 300;
+    let line = String::from_utf8_lossy(&line[..line.len().min(BYTES_MAX)]);
+    board.stderr.hidden(&line).chars().take(LENGTH_MAX).collect()
 }
 
 /// Why nothing more is written.
@@ -427,9 +434,9 @@ async fn read_stderr(mut stderr: ChildStderr, board: Arc<Board>) {
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
         for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
             match line {
-                Line::Whole(line) => board.stderr.push(&line),
+                Line::Whole(line) => board.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
                 Line::TooLong { bytes } => {
-                    board.stderr.push(format!("[a line of {bytes} bytes]").as_bytes());
+                    board.wrote(Output::Stderr, &format!("[a line of {bytes} bytes]"));
                 }
             }
         }
