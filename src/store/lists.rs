@@ -30,7 +30,8 @@ async fn namespaces_are_found_by_name_and_owner() {
             (Some("three"), None, 0),
         ];
         for (name, asked, count) in table {
-            let filter = NamespaceFilter { name: name.map(str::to_owned), user_id: owner(asked) };
+            let name = name.map(str::to_owned);
+            let filter = NamespaceFilter { name, user_id: owner(asked), ..Default::default() };
             let page = store.namespaces_where(&filter, &PageRequest::default()).await.unwrap();
             assert_eq!(page.items.len(), count, "{filter:?}");
         }
