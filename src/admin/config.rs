@@ -79,8 +79,19 @@ pub struct IgnoredRow {
 pub struct ConfigBody {
     /// A text, as the table holds it; or the number or the boolean itself.
     #[serde(deserialize_with = "Option::deserialize")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<ConfigInput>)]
     value: Option<serde_json::Value>,
+}
+
+/// A value in each form that is taken.
+#[derive(ToSchema)]
+#[schema(as = ConfigInput)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes the value, which is read by what its key takes")]
+pub enum ConfigInput {
+    Text(String),
+    Number(u64),
+    Truth(bool),
 }
 
 /// What a setting is now.

@@ -53,11 +53,18 @@ async fn the_description_names_every_route() {
         ("logs", &["get", "delete"]),
         ("import", &["post"]),
     ];
+    let mut ids = std::collections::HashSet::new();
     let mut count = 3; // /health, /ready and /metrics
     for (path, methods) in table {
         for method in methods {
             let operation = &description["paths"][format!("/api/v1/{path}")][method];
             assert!(operation["responses"]["default"].is_object(), "{method} {path}");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let said = response["description"].as_str();
+                assert!(said.is_some_and(|said| !said.is_empty()), "{method} {path} {status}");
+            }
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(ids.insert(id), "{method} {path} has another's id: {operation}");
             count += 1;
         }
     }

@@ -167,6 +167,8 @@ async fn without_the_database_everything_that_needs_it_says_so_and_the_rest_goes
         (Method::POST, "/api/v1/mcp-servers/{id}/restart"),
         (Method::POST, "/api/v1/mcp-servers/{id}/refresh"),
         (Method::GET, "/api/v1/events"),
+        (Method::GET, "/api/v1/logs"),
+        (Method::DELETE, "/api/v1/logs"),
         (Method::GET, "/api/v1/sessions"),
     ];
     let body_of = |pattern: &str, method: &Method, opening: char| match (pattern, method.as_str()) {
@@ -318,6 +320,33 @@ async fn another_type_leaves_nothing_of_the_old_one_behind() {
     let refused = house.refused(Method::PATCH, "mcp-servers/x", json!({"type": "STREAMABLE_HTTP"}));
     assert_eq!(refused.await.2, ["url"]);
     assert_eq!(house.get("mcp-servers/x").await["command"], "c");
+}
+
+#[actix_web::test]
+async fn a_file_that_cannot_be_taken_in_is_refused_like_all_else() {
+    let house = House::new().await;
+    let post = |query: &str| operator(Method::POST, &format!("import{query}"));
+    let file = r#"{"mcpServers":{"n":{"command":"x"}}}"#;
+    let plain = ("content-type", "text/plain");
+    let huge = "x".repeat(1 << 20 | 1);
+    for (request, status, code) in [
+        (post("").insert_header(plain).set_payload("nothing of ours"), 400, "bad_request"),
+        (post("").insert_header(plain).set_payload("{\"mcpServers\":"), 400, "bad_request"),
+        (post("").insert_header(plain).set_payload(&b"\xff"[..]), 400, "bad_request"),
+        (post("").insert_header(plain).set_payload(huge), 413, "too_large"),
+        (
+            post("").insert_header(("content-type", "image/png")).set_payload(file),
+            415,
+            "unsupported_media_type",
+        ),
+        (post("?colour=red").set_payload(file), 400, "bad_request"),
+        (post("?dry_run=maybe").set_payload(file), 400, "bad_request"),
+        (post("?namespace=a%20b").set_payload(file), 422, "invalid"),
+    ] {
+        let found = said(&house, request).await;
+        assert_eq!((found.0, &*found.1), (status, code), "{:?}", found.2);
+    }
+    assert_eq!(house.get("mcp-servers").await["items"], json!([]));
 }
 
 #[actix_web::test]

@@ -33,6 +33,7 @@ async fn furnished() -> (House, Vec<(&'static str, &'static str)>) {
         ("api-keys", "uuid"),
         ("config", "key"),
         ("sessions", "uuid"),
+        ("logs", "id"),
     ];
     (house, lists)
 }
