@@ -101,6 +101,9 @@ fn begin(
         .begin(admitted.entry.id, admitted.principal.clone())
         .map_err(|error| busy(error.to_string()))?;
     session.agree_on(version);
+    if let Some(client) = conversation::client_info(frame) {
+        session.introduce(client);
+    }
     session.saw_list(*admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {

@@ -8,7 +8,7 @@ mod registry;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::Deserialize;
+use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -56,13 +57,26 @@ pub enum Via {
     Sse,
 }
 
+/// What a client says of itself in `initialize`. It is for people, and proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    pub name: String,
+    pub version: String,
+}
+
 /// One client's conversation.
 pub struct Session {
+    /// What the client knows it by. Whoever has it is half way in, so it is shown to nobody else.
     pub id: Arc<str>,
+    /// What everybody else knows it by. It tells nothing of the id; a later session has a later one.
+    pub uuid: Uuid,
     pub endpoint: Uuid,
     pub principal: Principal,
     pub via: Via,
     pub began: Instant,
+    /// The same by the clock on the wall, for people.
+    pub began_at: OffsetDateTime,
+    client: OnceLock<ClientInfo>,
     /// The revision that was agreed on, once `initialize` was answered.
     version: Mutex<Option<&'static str>>,
     used: Mutex<Instant>,
@@ -105,10 +119,13 @@ impl Session {
         let now = Instant::now();
         Self {
             id,
+            uuid: Uuid::now_v7(),
             endpoint,
             principal,
             via,
             began: now,
+            began_at: OffsetDateTime::now_utc(),
+            client: OnceLock::new(),
             version: Mutex::new(None),
             used: Mutex::new(now),
             in_flight: Mutex::default(),
@@ -128,6 +145,15 @@ impl Session {
 
     pub fn agree_on(&self, version: &'static str) {
         *lock(&self.version) = Some(version);
+    }
+
+    /// Notes what the client says of itself; what it said first stays.
+    pub fn introduce(&self, client: ClientInfo) {
+        self.client.get_or_init(|| client);
+    }
+
+    pub fn client(&self) -> Option<&ClientInfo> {
+        self.client.get()
     }
 
     pub fn touch(&self) {
@@ -187,7 +213,12 @@ impl Session {
     }
 
     pub fn has_stream(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) > 0
+        self.streams() > 0
+    }
+
+    /// How many streams are open to the client, besides those of its calls.
+    pub fn streams(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// The client has seen the list of this count.

@@ -2,7 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,13 +30,25 @@ type OnEnd = Box<dyn Fn(&Arc<str>) + Send + Sync>;
 
 pub struct Sessions {
     pub options: SessionOptions,
+    /// Milliseconds; what the settings say until it is changed at run time.
+    lifetime_ms: AtomicU64,
     open: RwLock<HashMap<Arc<str>, Arc<Session>>>,
     on_end: OnEnd,
 }
 
 impl Sessions {
     pub fn new(options: SessionOptions, on_end: OnEnd) -> Self {
-        Self { options, open: RwLock::default(), on_end }
+        let lifetime_ms = AtomicU64::new(millis(options.lifetime));
+        Self { options, lifetime_ms, open: RwLock::default(), on_end }
+    }
+
+    /// Changes how long a session may live, for those that are open too.
+    pub fn set_lifetime(&self, lifetime: Duration) {
+        self.lifetime_ms.store(millis(lifetime), Ordering::Relaxed);
+    }
+
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_millis(self.lifetime_ms.load(Ordering::Relaxed))
     }
 
     /// Begins a session over Streamable HTTP.
@@ -128,6 +144,16 @@ impl Sessions {
         }
     }
 
+    /// Every session, the oldest first.
+    pub fn list(&self) -> Vec<Arc<Session>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let live = open.values().filter(|session| !session.ended.is_cancelled());
+        let mut live: Vec<_> = live.cloned().collect();
+        drop(open);
+        live.sort_unstable_by_key(|session| session.uuid);
+        live
+    }
+
     /// Ends every session that `is_over` names.
     pub fn end_where(&self, is_over: impl Fn(&Session) -> bool) {
         let over: Vec<_> = {
@@ -141,13 +167,14 @@ impl Sessions {
 
     /// Ends the sessions whose time is over. Called at a pace by the gateway.
     pub fn sweep(&self, now: Instant) {
+        let lifetime = self.lifetime();
         self.end_where(|session| {
             let is_idle = !session.has_stream()
                 && session.in_flight() == 0
                 && now.saturating_duration_since(session.last_used()) > self.options.idle;
             is_idle
                 || session.ended.is_cancelled()
-                || now.saturating_duration_since(session.began) > self.options.lifetime
+                || now.saturating_duration_since(session.began) > lifetime
         });
     }
 
@@ -162,6 +189,10 @@ impl Sessions {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// 128 random bits in visible ASCII.
 fn new_id() -> Result<Arc<str>, SessionError> {
     let mut bytes = [0; 16];
@@ -173,7 +204,7 @@ fn new_id() -> Result<Arc<str>, SessionError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{sync::Mutex, time::Duration};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -245,6 +276,38 @@ mod tests {
         sessions.sweep(Instant::now());
         assert!(streaming.ended.is_cancelled());
         assert_eq!(sessions.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_lifetime_holds_for_sessions_that_are_open_already() {
+        let (sessions, _) = sessions();
+        let session = sessions.begin(HERE, someone(1)).unwrap();
+        session.open_stream();
+        sessions.set_lifetime(Duration::from_secs(500));
+        tokio::time::advance(Duration::from_secs(101)).await;
+        sessions.sweep(Instant::now());
+        assert!(!session.ended.is_cancelled());
+        sessions.set_lifetime(Duration::from_secs(101));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        sessions.sweep(Instant::now());
+        assert!(session.ended.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn sessions_are_listed_oldest_first_by_what_does_not_tell_their_ids() {
+        let (sessions, _) = sessions();
+        let begun: Vec<_> =
+            (1..=3).map(|number| sessions.begin(HERE, someone(number)).unwrap()).collect();
+        let listed = |sessions: &Sessions| -> Vec<Uuid> {
+            sessions.list().iter().map(|session| session.uuid).collect()
+        };
+        assert_eq!(listed(&sessions), [begun[0].uuid, begun[1].uuid, begun[2].uuid]);
+        for session in &begun {
+            let uuid = session.uuid.simple().to_string();
+            assert!(!uuid.contains(&*session.id) && !session.id.contains(&uuid));
+        }
+        sessions.end(&begun[1]);
+        assert_eq!(listed(&sessions), [begun[0].uuid, begun[2].uuid]);
     }
 
     #[tokio::test(start_paused = true)]
