@@ -41,9 +41,7 @@ const AS_A_CLIENT: &[&str] = &["elicitation-sep1034-client-defaults", "sse-retry
 
 /// What is lost through the gateway in front of any upstream.
 pub fn through() -> BTreeSet<(Version, &'static str)> {
-    let in_both =
-        IN_FRONT_OF_ALL.iter().flat_map(|scenario| BOTH.map(|version| (version, *scenario)));
-    in_both.chain(IN_ONE_VERSION.iter().copied()).collect()
+    in_both(IN_FRONT_OF_ALL).chain(IN_ONE_VERSION.iter().copied()).collect()
 }
 
 pub fn as_a_client() -> BTreeSet<(Version, &'static str)> {
