@@ -1,0 +1,162 @@
+//! `server` scenarios, directly against the full-featured upstream and through an endpoint in front
+//! of it, however it is attached.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::{
+    ledger::{self, Loss},
+    node,
+    still_to_come::{self, NOT_ATTACHABLE},
+    suite::{self, BOTH, Verdict, Verdicts, Version},
+    support::{TestGateway, gateway::Start},
+    turn,
+};
+
+/// Answers become streams early, or the suite would see none: what answers at once is answered by
+/// JSON, and everything in the suite does.
+const SETTINGS: &str = "[sessions]\nheartbeat = \"100ms\"";
+
+/// How the full-featured upstream is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    StreamableHttp,
+    Sse,
+    Stdio,
+}
+
+/// The upstream as a process that listens; it ends with this.
+struct Upstream {
+    process: Child,
+    url: String,
+}
+
+impl Upstream {
+    fn start(transport: &str) -> Upstream {
+        let mut command = Command::new(node::node().expect("a Node"));
+        command.arg(node::directory().join("upstream.mjs")).arg(transport);
+        // The program ends when its stdin does, whatever becomes of this one.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the upstream starts");
+        let mut said = String::new();
+        let stdout = process.stdout.take().expect("its stdout");
+        BufReader::new(stdout).read_line(&mut said).expect("a line");
+        let url = said.strip_prefix("listening ").expect("where it listens").trim().to_owned();
+        Upstream { process, url }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Err(error) = self.process.kill().and_then(|()| self.process.wait().map(drop)) {
+            eprintln!("could not end the upstream: {error}");
+        }
+    }
+}
+
+/// What each version says of the upstream itself, found out once.
+async fn directly() -> &'static [(Version, Verdicts)] {
+    static KNOWN: OnceCell<Vec<(Version, Verdicts)>> = OnceCell::const_new();
+    KNOWN
+        .get_or_init(|| async {
+            let upstream = Upstream::start("streamable-http");
+            let mut known = Vec::new();
+            for version in BOTH {
+                let verdicts = suite::judge_server(version, &upstream.url, "directly").await;
+                known.push((version, verdicts));
+            }
+            known
+        })
+        .await
+}
+
+/// Starts the upstream where it is to be attached by a URL; its row.
+fn upstream_of(attached: Attached) -> (Option<Upstream>, Value) {
+    let listening = |transport: &str, kind: &str| {
+        let upstream = Upstream::start(transport);
+        let row = json!({"name": "everything", "type": kind, "url": upstream.url});
+        (Some(upstream), row)
+    };
+    match attached {
+        Attached::StreamableHttp => listening("streamable-http", "STREAMABLE_HTTP"),
+        Attached::Sse => listening("sse", "SSE"),
+        Attached::Stdio => {
+            let args =
+                [node::directory().join("upstream.mjs").display().to_string(), "stdio".to_owned()];
+            let command = node::node().expect("a Node");
+            (None, json!({"name": "everything", "type": "STDIO", "command": command, "args": args}))
+        }
+    }
+}
+
+/// Publishes the upstream as it is: by its own names, and without a key.
+async fn publish(gateway: &TestGateway) {
+    let namespace = json!({"name": "open", "naming": "NEVER", "servers": ["everything"]});
+    gateway.create("namespaces", namespace).await;
+    let endpoint = json!({"name": "open", "namespace": "open", "enable_api_key_auth": false});
+    gateway.create("endpoints", endpoint).await;
+    gateway.ready("everything").await;
+}
+
+async fn nothing_is_lost(attached: Attached) {
+    let Some(_turn) = turn().await else { return };
+    let gateway = Start::new().settings(SETTINGS).run().await;
+    let (_upstream, row) = upstream_of(attached);
+    let (status, row) = gateway.admin(Method::POST, "mcp-servers", Some(row)).await;
+    if NOT_ATTACHABLE.contains(&attached) {
+        assert_eq!(status, StatusCode::NOT_IMPLEMENTED, "strike it from still_to_come: {row}");
+        return;
+    }
+    assert_eq!(status, StatusCode::CREATED, "{row}");
+    publish(&gateway).await;
+
+    let mut losses: Vec<Loss> = Vec::new();
+    for (version, wanted) in directly().await {
+        let url = gateway.endpoint_url("open");
+        let got = suite::judge_server(*version, &url, &format!("{attached:?}")).await;
+        losses.extend(ledger::lost(*version, wanted, &got));
+    }
+    ledger::settle(&format!("in front of {attached:?}"), &losses, &still_to_come::through());
+}
+
+#[tokio::test]
+async fn the_upstream_itself_passes_every_scenario() {
+    let Some(_turn) = turn().await else { return };
+    for (version, verdicts) in directly().await {
+        // All that these versions have; fewer would be an upstream that was not asked everything.
+        let (scenarios, checks) = match version {
+            Version::First => (32, 44),
+            Version::Second => (33, 84),
+        };
+        assert_eq!(verdicts.len(), scenarios, "{version}: {:?}", verdicts.keys());
+        let all = verdicts.iter().flat_map(|(scenario, checks)| {
+            checks.iter().map(move |(id, check)| (scenario, id, check))
+        });
+        for (scenario, id, check) in all.clone() {
+            assert_ne!(check.verdict, Verdict::Failure, "{version} {scenario} {id}: {check:?}");
+        }
+        let passed = all.filter(|(_, _, check)| check.verdict == Verdict::Success).count();
+        assert_eq!(passed, checks, "{version}: the checks that passed");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_in_front_of_a_streamable_http_upstream() {
+    nothing_is_lost(Attached::StreamableHttp).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_in_front_of_an_sse_upstream() {
+    nothing_is_lost(Attached::Sse).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_in_front_of_a_stdio_upstream() {
+    nothing_is_lost(Attached::Stdio).await;
+}
