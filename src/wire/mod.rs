@@ -5,6 +5,7 @@
 
 pub mod capabilities;
 pub mod codes;
+pub mod documents;
 pub mod era;
 pub mod fault;
 pub mod frame;

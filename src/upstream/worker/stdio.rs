@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -89,8 +90,7 @@ pub async fn work(
     let link = Link::Pipe(pipe.clone());
     let serve = async {
         introduce(assignment, &link).await?;
-        keep_listed(assignment, &link, &changed).await;
-        Ok::<(), Exit>(())
+        Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
     };
     let frames = assignment.workshop.frames;
     let mut lines = Lines::new(frames.message_max);
