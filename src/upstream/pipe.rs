@@ -151,6 +151,14 @@ impl Pipe {
         }
     }
 
+    /// Ends a call whose answer came and cannot be taken.
+    pub fn refuse(&self, id: u64, why: &str) {
+        if let Some(call) = self.lock().calls.remove(&id) {
+            let bad = CallError::BadAnswer { server: self.server.clone(), why: why.into() };
+            drop(call.outcome.send(Err(bad)));
+        }
+    }
+
     /// Puts a message into the queue if there is room: an answer, or a notification.
     pub fn say(&self, line: Bytes) {
         if self.queue.try_send(line).is_err() {

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod lines;
 pub mod message;
 pub mod sse;
+pub mod torn;
 
 pub use fault::Fault;
 pub use frame::{Bad, Frame, Kind, Span};

@@ -119,7 +119,7 @@ impl EventStream {
             let response = server.post_to(&place, message).await.map_err(Refused::Failed)?;
             judge(&server, &pipe, response).await
         };
-        let mut leg = StreamLeg { leg, posting: Some(Box::pin(posting)) };
+        let mut leg = StreamLeg { leg, posting: Some(Box::pin(posting)), is_lost: false };
         match leg.next().await {
             Ok(Heard::Reply(answer)) => Ok(answer),
             Ok(Heard::Failed(error)) => Err(failed(error.to_string())),
@@ -156,6 +156,8 @@ pub struct StreamLeg {
     leg: PipeLeg,
     /// The POST, until the server has taken it. Its answer can be earlier.
     posting: Option<Posting>,
+    /// Whether the stream has ended, so that only the POST has still something to say.
+    is_lost: bool,
 }
 
 impl StreamLeg {
@@ -176,20 +178,33 @@ impl StreamLeg {
             let response = sending.await.map_err(Refused::Failed)?;
             judge(&remote, &pipe, response).await
         };
-        Ok(Self { leg, posting: Some(Box::pin(posting)) })
+        Ok(Self { leg, posting: Some(Box::pin(posting)), is_lost: false })
     }
 
     /// What the call hears next. Safe to be dropped while it waits.
     pub async fn next(&mut self) -> Result<Heard, Refused> {
         loop {
             let Some(posting) = &mut self.posting else { return Ok(self.leg.next().await) };
-            let taken = tokio::select! {
+            let heard = tokio::select! {
                 biased;
-                heard = self.leg.next() => return Ok(heard),
-                taken = posting => taken,
+                heard = self.leg.next(), if !self.is_lost => heard,
+                taken = posting => {
+                    self.posting = None;
+                    taken?;
+                    continue;
+                }
             };
-            self.posting = None;
-            taken?;
+            let Heard::Failed(lost) = heard else { return Ok(heard) };
+            // What the server did not take was not executed, whatever became of the stream.
+            let posting = self.posting.take();
+            self.is_lost = true;
+            self.posting = Some(Box::pin(async move {
+                let Some(posting) = posting else { return Err(Refused::Failed(lost)) };
+                match timeout(TELL_PATIENCE, posting).await {
+                    Ok(Err(refused)) => Err(refused),
+                    Ok(Ok(())) | Err(_) => Err(Refused::Failed(lost)),
+                }
+            }));
         }
     }
 

@@ -62,8 +62,15 @@ async fn deliver(
         };
         let Outgoing { id, message } = outgoing.clone();
         if let Some(stream) = established.stream() {
-            let leg = StreamLeg::begin(&remote, &established, stream, id, message)?;
-            return Ok(Delivered::Streaming(leg, established));
+            match StreamLeg::begin(&remote, &established, stream, id, message) {
+                Ok(leg) => return Ok(Delivered::Streaming(leg, established)),
+                // It ended just now, before anything was sent.
+                Err(CallError::NotSent { .. }) if !remote.is_closed() && stale.is_none() => {
+                    stale = Some(established);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
         }
         let response =
             remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true).await?;
@@ -133,6 +140,8 @@ enum Part {
     Messages(Box<Messages>),
     /// The answer comes by the stream of this session.
     Stream(Box<StreamLeg>, Arc<Established>),
+    /// It was taken back, and nothing more is heard.
+    Over,
 }
 
 impl RemoteLeg {
@@ -180,6 +189,7 @@ impl RemoteLeg {
                     self.part = self.part_of(delivered)?;
                     continue;
                 }
+                Part::Over => return std::future::pending().await,
                 Part::Stream(leg, established) => match leg.next().await {
                     Ok(heard) => return Ok(heard),
                     Err(Refused::Failed(error)) => return Err(error),
@@ -297,11 +307,14 @@ impl RemoteLeg {
         }
         let (remote, established) = (self.remote.clone(), self.session.established());
         let message = message::cancelled(self.outgoing.id, reason);
-        // Told before the connection is dropped, since dropping it says nothing in this era.
+        // Dropping its connection says nothing in this era, and many servers forget by that whom
+        // the cancellation is for: so it is dropped when they have been told.
+        let held = std::mem::replace(&mut self.part, Part::Over);
         actix::spawn(self.remote.tasks.track_future(async move {
             if established.is_some() {
                 remote.tell(established.as_deref(), message).await;
             }
+            drop(held);
         }));
     }
 
