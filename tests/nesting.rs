@@ -16,7 +16,7 @@ use crate::support::{
 const QUICK: &str = "[supervision]\nbackoff_min = \"20ms\"\nprobe_every = \"200ms\"\n\
     [lists]\nrefresh_rest = \"50ms\"";
 
-/// Makes the endpoint `behind` of `inner` an upstream of `outer`, by the name `inner`.
+/// Makes an endpoint of `inner` an upstream of `outer`.
 async fn nest(outer: &TestGateway, inner: &TestGateway, name: &str, kind: &str, endpoint: &str) {
     let url = match kind {
         "SSE" => inner.sse_url(endpoint),
