@@ -121,9 +121,10 @@ async fn messages_are_not_sent_to_another_origin() {
     gateway.create("mcp-servers", body).await;
     let server =
         gateway.server_until("old", "refused", |server| server["error_status"] != "NONE").await;
-    assert_eq!(server["runtime"]["reason"], "handshake_failed", "{server}");
     let why = server["runtime"]["last_error"].as_str().expect("a reason").to_owned();
     let origin = thief.url.replace("/sse", "");
+    // Its reason may be `retry` by now; what failed stays to be read.
+    assert!(why.starts_with("handshake failed"), "{why}");
     assert!(why.contains("another origin") && why.contains(&origin), "{why}");
     assert!(thief.seen().is_empty(), "{:?}", thief.seen());
 
@@ -292,7 +293,8 @@ async fn a_bad_token_is_shown_and_a_good_one_heals() {
     gateway.create("mcp-servers", body).await;
     let server =
         gateway.server_until("old", "refused", |server| server["error_status"] != "NONE").await;
-    assert_eq!(server["runtime"]["reason"], "unauthorized", "{server}");
+    let why = server["runtime"]["last_error"].as_str().unwrap_or_default();
+    assert!(why.starts_with("unauthorized"), "{why}");
     gateway.change("mcp-servers/old", json!({"bearer_token": "good"})).await;
     gateway.ready("old").await;
 }
