@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{SOON, TestGateway, skipped, within};
+use crate::support::{SOON, TestGateway, client::request, skipped, within};
 
 fn peers() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
@@ -204,6 +204,16 @@ async fn the_python_sdk_works_by_the_bridge() {
 
 #[tokio::test]
 async fn a_real_server_that_is_remote_works_the_same() {
+    real_remote("streamableHttp", "STREAMABLE_HTTP", "mcp").await;
+}
+
+#[tokio::test]
+async fn a_real_server_of_the_older_transport_works_the_same() {
+    real_remote("sse", "SSE", "sse").await;
+}
+
+/// The official server over one of its transports, behind the gateway as an upstream of this type.
+async fn real_remote(transport: &str, kind: &str, path: &str) {
     if without_peers() {
         return;
     }
@@ -215,23 +225,36 @@ async fn a_real_server_that_is_remote_works_the_same() {
     // Not through the shell script in .bin: what is killed at the end must be the server itself.
     everything
         .arg(peers().join("node_modules/@modelcontextprotocol/server-everything/dist/index.js"));
-    everything.arg("streamableHttp").env("PORT", port.to_string());
+    everything.arg(transport).env("PORT", port.to_string());
     everything.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let _server = everything.spawn().expect("node");
 
     let gateway = TestGateway::start().await;
-    gateway.remote("everything", &format!("http://127.0.0.1:{port}/mcp")).await;
+    let url = format!("http://127.0.0.1:{port}/{path}");
+    let body = json!({"name": "everything", "type": kind, "url": url});
+    gateway.create("mcp-servers", body).await;
     let client = gateway.client_of(&["everything"]).await;
     assert_eq!(
         client.text_of("everything__echo", json!({"message": "remote"})).await,
         "Echo: remote"
     );
-    let arguments = json!({"duration": 1, "steps": 3});
-    let params = json!({
-        "name": "everything__trigger-long-running-operation", "arguments": arguments, "_meta": {"progressToken": 1},
-    });
-    let body = crate::support::client::request(json!("p"), "tools/call", params);
-    let reply = client.post(&body).await;
+    let long = |seconds: u64, steps: u64| {
+        json!({
+            "name": "everything__trigger-long-running-operation",
+            "arguments": {"duration": seconds, "steps": steps}, "_meta": {"progressToken": 1},
+        })
+    };
+    let reply = client.post(&request(json!("p"), "tools/call", long(1, 3))).await;
     assert_eq!(reply.messages.len(), 4, "three reports and the answer: {reply:?}");
     assert!(reply.answer_to(&json!("p"))["result"].is_object());
+
+    let mut call = client.open(&request(json!("c"), "tools/call", long(600, 600))).await;
+    call.events.expect("a first report", SOON).await;
+    client.notify("notifications/cancelled", json!({"requestId": "c"})).await;
+    let rest = within("the cancelled call's end", SOON, call.events.rest()).await;
+    assert!(rest.iter().all(|event| event.json()["id"].is_null()), "{rest:?}");
+    assert_eq!(
+        client.text_of("everything__echo", json!({"message": "still"})).await,
+        "Echo: still"
+    );
 }

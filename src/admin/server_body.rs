@@ -222,9 +222,7 @@ fn refuse_unbuilt(
     protocol: Protocol,
     forward_headers: &BTreeMap<String, String>,
 ) -> Result<(), ApiError> {
-    let what = if kind == ServerKind::Sse {
-        "the type SSE"
-    } else if kind == ServerKind::Stdio && isolation != Isolation::Shared {
+    let what = if kind == ServerKind::Stdio && isolation != Isolation::Shared {
         "another isolation than SHARED for a STDIO server"
     } else if protocol == Protocol::Modern {
         "the protocol MODERN"

@@ -107,8 +107,8 @@ impl Bridge {
             for line in lines.push(chunk.freeze()) {
                 match line {
                     Line::Whole(line) => self.hear(line).await,
-                    Line::TooLong { bytes } => {
-                        let max = self.options.message_max;
+                    Line::TooLong(torn) => {
+                        let (bytes, max) = (torn.bytes, self.options.message_max);
                         let why =
                             format!("the message has {bytes} bytes, and at most {max} may pass");
                         self.say(Fault::invalid_request(why).to_bytes(None)).await;

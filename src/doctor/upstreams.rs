@@ -63,6 +63,7 @@ fn cure(reason: &str) -> &'static str {
         "handshake_failed" | "incompatible" | "list_failed" => {
             "see whether it is an MCP server of this transport, and of a revision that we speak"
         }
+        "nesting_cycle" => "take it out of one of the namespaces that make the circle",
         "address_refused" => "allow such addresses in `[egress]`, or give another `url`",
         "connect_failed" | "unreachable" => "start the server, or mend its `url`",
         "tls_failed" => "give it a certificate that this host trusts, or add its CA to the host's",

@@ -20,6 +20,7 @@ use crate::{
         CallError,
         board::Board,
         link::Caller,
+        nesting,
         port::{Conversation, Step},
     },
     wire::{
@@ -133,6 +134,16 @@ pub async fn hear(
                     Ok(()) => list(entry, session, &id).await,
                     Err(fault) => fault.to_bytes(Some(&id)),
                 }),
+                // What is not offered is empty: many clients ask without looking whether it is.
+                "prompts/list" => Turn::Answer(message::reply(&id, br#"{"prompts":[]}"#)),
+                "resources/list" => Turn::Answer(message::reply(&id, br#"{"resources":[]}"#)),
+                "resources/templates/list" => {
+                    Turn::Answer(message::reply(&id, br#"{"resourceTemplates":[]}"#))
+                }
+                nesting::METHOD => {
+                    let behind = nesting::answer(&entry.namespace.published.load().active);
+                    Turn::Answer(message::reply(&id, &behind))
+                }
                 "tools/call" => call(state, entry, session, frame, in_flight).await,
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
@@ -172,7 +183,7 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
         "protocolVersion": version,
         "capabilities": { "tools": { "listChanged": true } },
         "serverInfo": {
-            "name": "metamcpd",
+            "name": nesting::GATEWAY,
             "title": entry.name,
             "version": env!("CARGO_PKG_VERSION"),
         },

@@ -37,12 +37,15 @@ pub struct EndpointState {
 pub fn configure(config: &mut web::ServiceConfig) {
     config
         .service(
-            web::resource("/metamcp/{endpoint}/mcp")
+            web::resource(["/metamcp/{endpoint}/mcp", "/metamcp/{endpoint}/mcp/"])
                 .route(web::post().to(streamable::post))
                 .route(web::get().to(streamable::get))
                 .route(web::delete().to(streamable::delete)),
         )
-        .service(web::resource("/metamcp/{endpoint}/sse").route(web::get().to(sse::get)))
+        .service(
+            web::resource(["/metamcp/{endpoint}/sse", "/metamcp/{endpoint}/sse/"])
+                .route(web::get().to(sse::get)),
+        )
         .service(web::resource("/metamcp/{endpoint}/message").route(web::post().to(sse::post)))
         .service(web::resource("/metamcp/{endpoint}/api/{rest:.*}").to(answers::not_implemented));
 }

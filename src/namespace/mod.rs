@@ -300,8 +300,9 @@ impl Namespace {
         }
         let has_changed = self.published.load().routes.digest() != routes.digest();
         let boards = present.iter().map(|one| one.board.clone()).collect();
+        let active = present.iter().filter(|one| one.active).map(|one| one.board.clone()).collect();
         let Assignment { hidden, refused, holders, .. } = assignment;
-        let published = Published { routes, boards, hidden, refused, holders, is_settled };
+        let published = Published { routes, boards, active, hidden, refused, holders, is_settled };
         self.published.store(Arc::new(published));
         if has_changed {
             self.announce.send_modify(|count| *count += 1);

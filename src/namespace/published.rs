@@ -15,6 +15,8 @@ pub struct Published {
     pub routes: Routes,
     /// The upstreams that routes point to by their index.
     pub boards: Vec<Arc<Board>>,
+    /// Those of them that are switched on.
+    pub active: Vec<Arc<Board>>,
     /// Tools that no client can see, for operators.
     pub hidden: Vec<Hidden>,
     /// Tools that do not have the name that was chosen for them, since another has it.
@@ -30,6 +32,7 @@ impl Published {
         Self {
             routes: Routes::empty(),
             boards: Vec::new(),
+            active: Vec::new(),
             hidden: Vec::new(),
             refused: Vec::new(),
             holders: HashMap::new(),

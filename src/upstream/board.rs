@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Listener, Reason, UpstreamSpec,
+    nesting::Nested,
     port::{CallOptions, Facts, Port},
     refresh::Refresh,
     status::{ErrorStatus, Output, Runtime, StateWord},
@@ -39,6 +40,7 @@ pub struct Board {
     pub stderr: StderrTail,
     listener: Arc<dyn Listener>,
     pub refresh: Refresh,
+    pub nested: Nested,
     /// Held by whoever has a process of this upstream; the next one starts when it is given back.
     pub lease: Arc<Semaphore>,
 }
@@ -75,6 +77,7 @@ impl Board {
             stderr: StderrTail::new(&spec),
             listener,
             refresh: Refresh::default(),
+            nested: Nested::default(),
             spec: ArcSwap::from_pointee(spec),
             runtime: ArcSwap::from_pointee(runtime),
             working: watch::channel(false).0,

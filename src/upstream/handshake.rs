@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Exit, reason::Reason};
+use super::{Exit, nesting::GATEWAY, reason::Reason};
 use crate::wire::{Frame, era};
 
 /// What a server said of itself.
@@ -13,6 +13,8 @@ pub struct Introduction {
     pub has_tools: bool,
     /// Whether it says that it announces changes of its tools.
     pub announces: bool,
+    /// Whether it is a gateway of our kind.
+    pub is_gateway: bool,
 }
 
 /// The parameters of our `initialize`. No capability is offered that could not be served: what
@@ -34,6 +36,13 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         protocol_version: String,
         #[serde(default)]
         capabilities: Capabilities,
+        #[serde(default)]
+        server_info: ServerInfo,
+    }
+    #[derive(Default, Deserialize)]
+    struct ServerInfo {
+        #[serde(default)]
+        name: serde_json::Value,
     }
     #[derive(Default, Deserialize)]
     struct Capabilities {
@@ -54,7 +63,8 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     })?;
     let tools = result.capabilities.tools;
     let announces = tools.as_ref().is_some_and(|tools| tools["listChanged"] == true);
-    Ok(Introduction { version, has_tools: tools.is_some(), announces })
+    let is_gateway = result.server_info.name == GATEWAY;
+    Ok(Introduction { version, has_tools: tools.is_some(), announces, is_gateway })
 }
 
 /// As much of a foreign text as belongs into a message.

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod handshake;
 pub mod lifecycle;
 pub mod link;
+pub mod nesting;
 mod pipe;
 pub mod port;
 pub mod reason;

@@ -1,7 +1,7 @@
-//! Many calls over one stdio pipe: our own ids out, and every answer back to the call it is for.
+//! Many calls over one connection: our own ids out, and every answer back to the call it is for.
 //!
-//! It knows nothing of processes: a worker writes what comes out of the queue, and hands in what
-//! the server says.
+//! It knows neither processes nor sockets: a worker writes what comes out of the queue, and hands in
+//! what the server says.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::wire::{Frame, Kind, message};
 
-/// The call side of a stdio connection.
+/// The call side of a connection that all calls share: of a process, or of an HTTP+SSE stream.
 pub struct Pipe {
     server: Arc<str>,
     next_id: AtomicU64,
@@ -94,6 +94,18 @@ impl Pipe {
             }
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let leg = self.enter(id, permit, lifetime)?;
+        place.send(write(id));
+        Ok(leg)
+    }
+
+    /// Notes a call whose request is sent past the queue, under an id that no other call here has.
+    pub fn enter(
+        self: &Arc<Self>,
+        id: u64,
+        permit: Option<OwnedSemaphorePermit>,
+        lifetime: Duration,
+    ) -> Result<PipeLeg, CallError> {
         let (events_in, events) = mpsc::channel(self.events_max);
         let (outcome_in, outcome) = oneshot::channel();
         let call = Call {
@@ -102,15 +114,13 @@ impl Pipe {
             expires: Instant::now() + lifetime,
             _permit: permit,
         };
-        {
-            let mut waiting = self.lock();
-            if waiting.closed.is_some() {
-                drop(waiting);
-                return Err(self.not_sent());
-            }
-            waiting.calls.insert(id, call);
+        let mut waiting = self.lock();
+        if waiting.closed.is_some() {
+            drop(waiting);
+            return Err(self.not_sent());
         }
-        place.send(write(id));
+        waiting.calls.insert(id, call);
+        drop(waiting);
         Ok(PipeLeg { pipe: self.clone(), id, events, outcome })
     }
 
@@ -138,6 +148,14 @@ impl Pipe {
                 None
             }
             Kind::Request | Kind::Notification => Some(frame),
+        }
+    }
+
+    /// Ends a call whose answer came and cannot be taken.
+    pub fn refuse(&self, id: u64, why: &str) {
+        if let Some(call) = self.lock().calls.remove(&id) {
+            let bad = CallError::BadAnswer { server: self.server.clone(), why: why.into() };
+            drop(call.outcome.send(Err(bad)));
         }
     }
 
@@ -204,6 +222,11 @@ impl PipeLeg {
         if self.pipe.lock().calls.remove(&self.id).is_some() {
             self.pipe.say(message::cancelled(self.id, reason));
         }
+    }
+
+    /// Forgets the call. Nobody is told, and a late answer is dropped.
+    pub fn leave(&self) {
+        self.pipe.lock().calls.remove(&self.id);
     }
 }
 

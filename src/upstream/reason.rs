@@ -47,6 +47,8 @@ pub enum Reason {
     Incompatible,
     /// The tools could not be listed, and no earlier list is known.
     ListFailed,
+    /// It is an endpoint that offers this very server, directly or by other gateways.
+    NestingCycle,
     /// The egress rules forbid the address.
     AddressRefused,
     /// The name could not be resolved, or nothing listens there.
@@ -74,6 +76,7 @@ impl Reason {
                 | Self::CommandNotExecutable
                 | Self::VariableMissing
                 | Self::ConfigInvalid
+                | Self::NestingCycle
                 | Self::AddressRefused
                 | Self::Incompatible
         )
@@ -116,6 +119,7 @@ impl Reason {
             Self::HandshakeFailed => "handshake_failed",
             Self::Incompatible => "incompatible",
             Self::ListFailed => "list_failed",
+            Self::NestingCycle => "nesting_cycle",
             Self::AddressRefused => "address_refused",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",

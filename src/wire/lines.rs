@@ -2,21 +2,23 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::torn::Torn;
+
 /// Collects chunks and gives lines back. A line over the limit is thrown away up to its end.
 #[derive(Debug)]
 pub struct Lines {
     line_max: usize,
     partial: BytesMut,
-    /// Bytes of an over-long line that have been thrown away so far.
-    discarded: Option<usize>,
+    /// What is left of an over-long line that is being thrown away.
+    discarded: Option<Torn>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     /// A line without its line end.
     Whole(Bytes),
-    /// A line over the limit has ended; this many bytes of it were thrown away.
-    TooLong { bytes: usize },
+    /// A line over the limit has ended, and was thrown away.
+    TooLong(Torn),
 }
 
 impl Lines {
@@ -37,13 +39,15 @@ impl Lines {
     }
 
     fn complete(&mut self, head: Bytes) -> Option<Line> {
-        if let Some(discarded) = self.discarded.take() {
-            return Some(Line::TooLong { bytes: discarded + head.len() });
+        if let Some(mut discarded) = self.discarded.take() {
+            discarded.extend(&head);
+            return Some(Line::TooLong(discarded));
         }
         let length = self.partial.len() + head.len();
         if length > self.line_max {
-            self.partial.clear();
-            return Some(Line::TooLong { bytes: length });
+            let mut torn = Torn::from(&self.partial.split().freeze());
+            torn.extend(&head);
+            return Some(Line::TooLong(torn));
         }
         let line = if self.partial.is_empty() {
             head
@@ -58,14 +62,33 @@ impl Lines {
 
     fn keep(&mut self, rest: &[u8]) {
         match &mut self.discarded {
-            Some(discarded) => *discarded += rest.len(),
+            Some(discarded) => discarded.extend(rest),
             None if self.partial.len() + rest.len() > self.line_max => {
-                self.discarded = Some(self.partial.len() + rest.len());
-                // Not `clear`: the memory of one huge line must not stay with its upstream.
-                self.partial = BytesMut::new();
+                // Taken whole: the memory of one huge line must not stay with its upstream.
+                let mut torn = Torn::from(&std::mem::take(&mut self.partial).freeze());
+                torn.extend(rest);
+                self.discarded = Some(torn);
             }
             None => self.partial.extend_from_slice(rest),
         }
+    }
+}
+
+/// A line without what terminals and editors put before a message: blanks, a byte order mark, and
+/// escape sequences (ECMA-48, "CSI"). Words are left: what follows them may be a log of messages.
+pub fn without_lead(line: &Bytes) -> Bytes {
+    let mut rest: &[u8] = line;
+    loop {
+        let trimmed = rest.trim_ascii_start();
+        let unmarked = trimmed.strip_prefix(b"\xef\xbb\xbf").unwrap_or(trimmed);
+        let next = unmarked.strip_prefix(b"\x1b[").map_or(unmarked, |sequence| {
+            let end = sequence.iter().position(|byte| (0x40..=0x7e).contains(byte));
+            end.map_or(&[][..], |end| &sequence[end + 1..])
+        });
+        if next.len() == rest.len() {
+            return line.slice_ref(rest);
+        }
+        rest = next;
     }
 }
 
@@ -88,11 +111,26 @@ mod tests {
 
     #[test]
     fn a_line_over_the_limit_is_reported_once_and_the_next_is_whole() {
-        assert_eq!(feed(3, &[b"abcd\nok\n"]), [TooLong { bytes: 4 }, Whole("ok".into())]);
-        assert_eq!(
-            feed(3, &[b"ab", b"cd", b"ef\nok\n"]),
-            [TooLong { bytes: 6 }, Whole("ok".into())]
-        );
+        let torn = |text: &'static str| TooLong(Torn::from(&Bytes::from(text)));
+        assert_eq!(feed(3, &[b"abcd\nok\n"]), [torn("abcd"), Whole("ok".into())]);
+        assert_eq!(feed(3, &[b"ab", b"cd", b"ef\nok\n"]), [torn("abcdef"), Whole("ok".into())]);
+    }
+
+    #[test]
+    fn what_terminals_put_before_a_message_is_taken_off_and_words_are_not() {
+        for (line, expected) in [
+            ("{}", "{}"),
+            ("\u{feff}{}", "{}"),
+            (" \t\u{feff} {}", "{}"),
+            ("\x1b[2K\x1b[1;32m{}", "{}"),
+            ("\r{}", "{}"),
+            ("\x1b[1;", ""),
+            ("DEBUG {}", "DEBUG {}"),
+            ("\x1b[1mDEBUG {}", "DEBUG {}"),
+            ("", ""),
+        ] {
+            assert_eq!(without_lead(&Bytes::from(line)), expected, "{line:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,15 @@ pub fn reply_of(id: &[u8], result: &[&[u8]]) -> Bytes {
     bytes.freeze()
 }
 
+/// An error under this id. `error` is JSON.
+pub fn error(id: u64, error: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(error.len() + 64);
+    bytes.put_slice(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":"#).as_bytes());
+    bytes.put_slice(error);
+    bytes.put_u8(b'}');
+    bytes.freeze()
+}
+
 /// A request of our own. `params` is JSON.
 pub fn request(id: u64, method: &str, params: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(method.len() + params.len() + 64);
@@ -70,6 +79,7 @@ mod tests {
     fn what_is_written_can_be_read() {
         for (bytes, kind) in [
             (reply(b"\"a\"", b"{}"), Kind::Result),
+            (error(7, br#"{"code":1,"message":""}"#), Kind::Error),
             (request(7, "ping", b"{}"), Kind::Request),
             (notification("notifications/initialized", b""), Kind::Notification),
             (cancelled(7, "the client gave \"up\""), Kind::Notification),

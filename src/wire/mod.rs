@@ -5,12 +5,14 @@
 
 pub mod capabilities;
 pub mod codes;
+pub mod documents;
 pub mod era;
 pub mod fault;
 pub mod frame;
 pub mod lines;
 pub mod message;
 pub mod sse;
+pub mod torn;
 
 pub use fault::Fault;
 pub use frame::{Bad, Frame, Kind, Span};

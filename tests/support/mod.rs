@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod processes;
 pub mod remote;
 pub mod sse_client;
+pub mod sse_remote;
 pub mod stdio_client;
 pub mod wait;
 

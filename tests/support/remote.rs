@@ -8,7 +8,10 @@ use std::{
 };
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, http::Method, rt, web,
+    App, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer,
+    dev::ServerHandle,
+    http::{Method, StatusCode},
+    rt, web,
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -20,6 +23,33 @@ pub enum Answers {
     #[default]
     Json,
     Sse,
+    /// JSON without a Content-Type.
+    Bare,
+    /// JSON with parameters in its Content-Type, over several lines.
+    Charset,
+    /// Several documents that are called one, on several lines each.
+    Documents,
+    /// The same, a line each, in small pieces.
+    ChunkedDocuments,
+    /// Events without a name, with CRLF, comments, foreign events and a priming one.
+    OddSse,
+}
+
+impl Answers {
+    pub const ALL: [Answers; 7] = [
+        Answers::Json,
+        Answers::Sse,
+        Answers::Bare,
+        Answers::Charset,
+        Answers::Documents,
+        Answers::ChunkedDocuments,
+        Answers::OddSse,
+    ];
+
+    /// Whether it can say anything before the answer.
+    pub fn has_progress(self) -> bool {
+        !matches!(self, Answers::Json | Answers::Bare | Answers::Charset)
+    }
 }
 
 /// What may be turned while the upstream runs.
@@ -35,6 +65,10 @@ pub struct Knobs {
     pub hello_delay: Duration,
     /// How long `tools/list` takes.
     pub list_delay: Duration,
+    /// How a session is answered that is not known (any more).
+    pub forgotten: (u16, String),
+    /// The status of what needs no answer.
+    pub noted: u16,
 }
 
 /// One HTTP request that came in.
@@ -73,11 +107,24 @@ impl Default for Knobs {
             tools,
             hello_delay,
             list_delay,
+            forgotten: (404, "no such session".to_owned()),
+            noted: 202,
         }
     }
 }
 
 impl Seen {
+    pub fn of(request: &HttpRequest, body: &[u8]) -> Seen {
+        let headers = request.headers().iter();
+        let headers = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned()));
+        Seen {
+            http: request.method().to_string(),
+            headers: headers.collect(),
+            body: serde_json::from_slice(body).unwrap_or(Value::Null),
+        }
+    }
+
     pub fn method(&self) -> &str {
         self.body["method"].as_str().unwrap_or_default()
     }
@@ -103,20 +150,9 @@ impl Remote {
             minted: Mutex::default(),
         });
         let shared = web::Data::from(Arc::clone(&state));
-        let (told, tell) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            rt::System::new().block_on(async move {
-                let app =
-                    move || App::new().app_data(shared.clone()).default_service(web::to(serve));
-                let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(0);
-                let server = server.bind(("127.0.0.1", port)).expect("a free port");
-                let port = server.addrs()[0].port();
-                let server = server.run();
-                told.send((port, server.handle())).expect("the test waits");
-                server.await.expect("the upstream serves");
-            });
+        let (port, handle) = listen(port, move |config| {
+            config.app_data(shared.clone()).default_service(web::to(serve));
         });
-        let (port, handle) = tell.recv().expect("the upstream starts");
         Remote { url: format!("http://127.0.0.1:{port}/mcp"), state, handle }
     }
 
@@ -169,17 +205,30 @@ impl Drop for Remote {
     }
 }
 
+/// Serves on this port of loopback, or on a free one for 0, in a thread of its own.
+pub fn listen(
+    port: u16,
+    configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> (u16, ServerHandle) {
+    let (told, tell) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        rt::System::new().block_on(async move {
+            let app = move || App::new().configure(configure.clone());
+            let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(0);
+            let server = server.bind(("127.0.0.1", port)).expect("a free port");
+            let port = server.addrs()[0].port();
+            let server = server.run();
+            told.send((port, server.handle())).expect("the test waits");
+            server.await.expect("the upstream serves");
+        });
+    });
+    tell.recv().expect("the upstream starts")
+}
+
 async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> HttpResponse {
-    let message: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let knobs = lock(&state.knobs).clone();
-    let headers = request.headers().iter();
-    let headers =
-        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned()));
-    let seen = Seen {
-        http: request.method().to_string(),
-        headers: headers.collect(),
-        body: message.clone(),
-    };
+    let seen = Seen::of(&request, &body);
+    let message = seen.body.clone();
     let authorized = knobs.bearer.as_ref().is_none_or(|token| {
         seen.header("authorization") == Some(format!("Bearer {token}").as_str())
     });
@@ -195,7 +244,8 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
     }
     let Some(session) = session else { return HttpResponse::BadRequest().body("no session id") };
     if !lock(&state.sessions).contains(&session) {
-        return HttpResponse::NotFound().body("no such session");
+        let (status, body) = knobs.forgotten;
+        return HttpResponse::build(status_of(status)).body(body);
     }
     match *request.method() {
         Method::GET if knobs.streams => standing_stream(&state),
@@ -204,7 +254,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
             HttpResponse::NoContent().finish()
         }
         Method::POST if message.get("id").is_none() || message.get("method").is_none() => {
-            HttpResponse::Accepted().finish()
+            HttpResponse::build(status_of(knobs.noted)).finish()
         }
         Method::POST => answer(&message, &knobs).await,
         _ => HttpResponse::MethodNotAllowed().finish(),
@@ -223,28 +273,33 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
         "capabilities": {"tools": {"listChanged": true}},
         "serverInfo": {"name": "remote", "version": "1"},
     });
-    let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+    let message = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
     let mut response = HttpResponse::Ok();
     response.insert_header(("mcp-session-id", session));
-    match knobs.answers {
-        Answers::Json => response.content_type("application/json").body(text),
-        Answers::Sse => {
-            response.content_type("text/event-stream").body(format!("data: {text}\n\n"))
-        }
-    }
+    knobs.answers.write(response, &[message])
 }
 
 /// Tools: `echo {value, delay_ms}`, `steps {count}` with progress where answers are streams; any
 /// other tool of the list says its own name.
 async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
+    let mut messages = progress(&message["params"]);
+    messages.push(response(message, &knobs.tools, knobs.list_delay).await);
+    knobs.answers.write(HttpResponse::Ok(), &messages)
+}
+
+pub async fn response(message: &Value, tools: &[String], list_delay: Duration) -> Value {
     let id = &message["id"];
     let params = &message["params"];
     let result = match message["method"].as_str().unwrap_or_default() {
         "ping" => json!({}),
         "tools/list" => {
-            tokio::time::sleep(knobs.list_delay).await;
+            tokio::time::sleep(list_delay).await;
             let tool = |name| json!({"name": name, "inputSchema": {"type": "object"}});
-            json!({"tools": knobs.tools.iter().map(tool).collect::<Vec<_>>()})
+            json!({"tools": tools.iter().map(tool).collect::<Vec<_>>()})
+        }
+        "tools/call" if params["name"] == "refused" => {
+            let error = json!({"code": -32602, "message": "refused without an id"});
+            return json!({"jsonrpc": "2.0", "id": null, "error": error});
         }
         "tools/call" => {
             let arguments = &params["arguments"];
@@ -258,33 +313,63 @@ async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
         }
         _ => {
             let error = json!({"code": -32601, "message": "unknown method"});
-            return HttpResponse::Ok().json(json!({"jsonrpc": "2.0", "id": id, "error": error}));
+            return json!({"jsonrpc": "2.0", "id": id, "error": error});
         }
     };
-    let response = json!({"jsonrpc": "2.0", "id": id, "result": result});
-    match knobs.answers {
-        Answers::Json => HttpResponse::Ok().json(response),
-        Answers::Sse => HttpResponse::Ok()
-            .content_type("text/event-stream")
-            .body([progress(params), format!("data: {response}\n\n")].concat()),
-    }
+    json!({"jsonrpc": "2.0", "id": id, "result": result})
 }
 
-/// The progress that `steps` reports, as events.
-fn progress(params: &Value) -> String {
+/// The progress that `steps` reports.
+pub fn progress(params: &Value) -> Vec<Value> {
     let token = &params["_meta"]["progressToken"];
     if params["name"] != "steps" || token.is_null() {
-        return String::new();
+        return Vec::new();
     }
     let count = params["arguments"]["count"].as_u64().unwrap_or(1);
     (1..=count)
         .map(|step| {
             let params = json!({"progressToken": token, "progress": step, "total": count});
-            let note =
-                json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params});
-            format!("event: message\r\ndata: {note}\r\n\r\n")
+            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
         })
         .collect()
+}
+
+impl Answers {
+    /// What is said before the answer is left out where only one message can be said.
+    fn write(self, mut response: HttpResponseBuilder, messages: &[Value]) -> HttpResponse {
+        let last = messages.last().expect("an answer");
+        let each = |write: fn(&Value) -> String| messages.iter().map(write).collect::<String>();
+        match self {
+            Answers::Json => response.content_type("application/json").body(last.to_string()),
+            Answers::Bare => {
+                let mut response = response.body(last.to_string());
+                response.headers_mut().remove("content-type");
+                response
+            }
+            Answers::Charset => response
+                .content_type("Application/JSON; charset=UTF-8")
+                .body(format!("{last:#}\r\n")),
+            Answers::Documents => response
+                .content_type("application/json")
+                .body(each(|message| format!("{message:#}\n"))),
+            Answers::ChunkedDocuments => {
+                let text = each(|message| format!("{message}\n"));
+                let pieces: Vec<_> =
+                    text.into_bytes().chunks(7).map(Bytes::copy_from_slice).collect();
+                let pieces = pieces.into_iter().map(Ok::<_, actix_web::Error>);
+                response
+                    .content_type("application/json")
+                    .streaming(futures_util::stream::iter(pieces))
+            }
+            Answers::Sse => response
+                .content_type("text/event-stream")
+                .body(each(|message| format!("event: message\ndata: {message}\n\n"))),
+            Answers::OddSse => response.content_type("Text/Event-Stream; charset=utf-8").body(
+                "\u{feff}: hello\r\n\r\nevent: ping\r\ndata: {}\r\n\r\nid: 7\r\n\r\n".to_owned()
+                    + &each(|message| format!(": so\r\ndata:{message}\r\nretry: 9\r\n\r\n")),
+            ),
+        }
+    }
 }
 
 fn standing_stream(state: &State) -> HttpResponse {
@@ -292,6 +377,11 @@ fn standing_stream(state: &State) -> HttpResponse {
     // Something at once, so that whoever opened the stream knows that it is open.
     drop(sender.send(Bytes::from_static(b": open\n\n")));
     lock(&state.streams).push(sender);
+    stream_of(receiver)
+}
+
+/// A stream of what is sent.
+pub fn stream_of(receiver: mpsc::UnboundedReceiver<Bytes>) -> HttpResponse {
     let body = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let chunk = receiver.recv().await?;
         Some((Ok::<_, actix_web::Error>(chunk), receiver))
@@ -303,6 +393,10 @@ fn event(message: &Value) -> Bytes {
     Bytes::from(format!("data: {message}\n\n"))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).expect("a status")
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

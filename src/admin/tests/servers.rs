@@ -179,12 +179,6 @@ async fn what_is_refused_says_which_field_is_wrong() {
         (with("protocol", json!("MODERN")), 501, "not_implemented", ""),
         (with("forward_headers", json!({"a": "b"})), 501, "not_implemented", ""),
         (
-            json!({"name": "new", "type": "SSE", "url": "http://127.0.0.1:1/sse"}),
-            501,
-            "not_implemented",
-            "",
-        ),
-        (
             json!({"name": "new", "type": "STREAMABLE_HTTP", "url": "ftp://127.0.0.1/"}),
             422,
             "invalid",
@@ -200,7 +194,6 @@ async fn what_is_refused_says_which_field_is_wrong() {
     let changes = [
         (json!({"name": null}), 422, "name"),
         (json!({"uuid": "x"}), 422, "uuid"),
-        (json!({"type": "SSE", "url": "http://127.0.0.1:1/sse"}), 501, ""),
         (json!({"isolation": "SESSION"}), 501, ""),
     ];
     for (body, status, field) in changes {
@@ -219,6 +212,9 @@ async fn a_server_may_become_one_of_another_type() {
     let body = json!({"type": "STREAMABLE_HTTP", "url": "http://127.0.0.1:1/mcp"});
     let remote = house.change("mcp-servers/one", body).await;
     assert_eq!((&remote["isolation"], &remote["command"]), (&json!("SESSION"), &Value::Null));
+    let body = json!({"type": "SSE", "url": "http://127.0.0.1:1/sse"});
+    let remote = house.change("mcp-servers/one", body).await;
+    assert_eq!((&remote["type"], &remote["isolation"]), (&json!("SSE"), &json!("SESSION")));
     let back = house.change("mcp-servers/one", json!({"type": "STDIO", "command": "y"})).await;
     assert_eq!((&back["isolation"], &back["url"]), (&json!("SHARED"), &Value::Null));
 }

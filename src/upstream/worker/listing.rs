@@ -12,6 +12,7 @@ use super::{Assignment, News};
 use crate::upstream::{
     Exit, Reason,
     link::Link,
+    nesting::Nested,
     tool_list::{self, ListOptions},
 };
 
@@ -25,19 +26,27 @@ pub async fn first(assignment: &Assignment, link: &Link, has_tools: bool) -> Res
     let listing = list(assignment, link);
     match board.catalogue().is_some() {
         true => {
-            if timeout(assignment.workshop.lists.first_wait, listing).await.is_err() {
-                tracing::warn!(server = %board.spec().name, "the tools are slow to be listed; the last list serves meanwhile");
-                board.refresh.ask();
+            match timeout(assignment.workshop.lists.first_wait, listing).await {
+                Ok(Err(NotListed::Unusable(exit))) => return Err(exit),
+                Ok(Ok(()) | Err(NotListed::Failed(_))) => {}
+                Err(_elapsed) => {
+                    tracing::warn!(server = %board.spec().name, "the tools are slow to be listed; the last list serves meanwhile");
+                    board.refresh.ask();
+                }
             }
             Ok(())
         }
-        false => listing.await.map_err(|why| Exit::new(Reason::ListFailed, &*why)),
+        false => listing.await.map_err(|not_listed| match not_listed {
+            NotListed::Failed(why) => Exit::new(Reason::ListFailed, &*why),
+            NotListed::Unusable(exit) => exit,
+        }),
     }
 }
 
 /// Lists the tools again: at once where somebody asks for it, when the upstream says that they have
 /// changed, after a failure, and at a pace where it would not say so. Never more than one at a time.
-pub async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Notify) {
+/// Returns when the upstream is found to be of no use.
+pub async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Notify) -> Exit {
     let lists = &assignment.workshop.lists;
     let refresh = &assignment.board.refresh;
     let mut began = Instant::now();
@@ -52,8 +61,10 @@ pub async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Notify)
             () = due(link, lists, refresh.has_failed()) => {}
         }
         began = Instant::now();
-        // Told and kept there; the next round goes by it.
-        list(assignment, link).await.unwrap_or_default();
+        // A failure is told and kept there; the next round goes by it.
+        if let Err(NotListed::Unusable(exit)) = list(assignment, link).await {
+            return exit;
+        }
     }
 }
 
@@ -82,8 +93,15 @@ async fn due(link: &Link, lists: &ListOptions, has_failed: bool) {
     }
 }
 
+/// Why there is no new list.
+enum NotListed {
+    Failed(Arc<str>),
+    /// There must not be one, nor may the upstream be called.
+    Unusable(Exit),
+}
+
 /// One listing, told to the supervisor, whatever comes of it. The known list stays when it fails.
-async fn list(assignment: &Assignment, link: &Link) -> Result<(), Arc<str>> {
+async fn list(assignment: &Assignment, link: &Link) -> Result<(), NotListed> {
     let Assignment { board, workshop, tell, .. } = assignment;
     board.refresh.begin();
     if !board.refresh.has_tools() {
@@ -93,6 +111,11 @@ async fn list(assignment: &Assignment, link: &Link) -> Result<(), Arc<str>> {
     }
     let spec = board.spec();
     let server: Arc<str> = Arc::from(&*spec.name);
+    if let Err(exit) = Nested::look(board, link, spec.connect_timeout).await {
+        board.refresh.set_has_failed(true);
+        tell(News::NotListed(Arc::from(exit.detail.clone().unwrap_or_default())));
+        return Err(NotListed::Unusable(exit));
+    }
     let listed = tool_list::list_tools(link, &server, &workshop.lists, spec.connect_timeout).await;
     board.refresh.set_has_failed(listed.is_err());
     match listed {
@@ -104,7 +127,7 @@ async fn list(assignment: &Assignment, link: &Link) -> Result<(), Arc<str>> {
             let why: Arc<str> = Arc::from(error.to_string());
             tracing::warn!(%server, %error, "the tools were not listed");
             tell(News::NotListed(why.clone()));
-            Err(why)
+            Err(NotListed::Failed(why))
         }
     }
 }

@@ -3,10 +3,15 @@
 //! A worker is one life of an upstream: from its start to its end, whichever way that comes. It is
 //! always fresh, tells its actor what happens, and decides nothing about what happens next.
 
+mod dialects;
+mod event_stream;
 pub mod lifeline;
 mod listing;
+mod messages;
+mod opening;
 pub mod remote;
 pub mod remote_call;
+mod remote_life;
 mod remote_session;
 mod stdio;
 mod streamable_http;
@@ -23,6 +28,7 @@ use super::{
 use crate::{catalogue::tool::Tool, egress::Egress};
 use lifeline::{Lifeline, StopGrace};
 use listing::keep_listed;
+use remote::Speech;
 
 /// The limits of `upstream` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +45,9 @@ pub struct WorkerOptions {
     /// The pace of asking a remote upstream whether it is still there. Zero: never.
     #[serde(with = "humantime_serde")]
     pub ping_every: Duration,
+    /// How long an HTTP+SSE server may take to say where messages go.
+    #[serde(with = "humantime_serde")]
+    pub endpoint_wait: Duration,
     /// Sessions that one remote upstream may hold for our clients.
     pub sessions_max: usize,
     /// After so long without a call, a client's session of a remote upstream is ended.
@@ -102,11 +111,10 @@ pub async fn work(assignment: Assignment) -> Exit {
         Transport::Stdio { command, args, env } => {
             stdio::work(&assignment, &command, &args, &env).await
         }
-        Transport::StreamableHttp(remote) => streamable_http::work(&assignment, &remote).await,
-        Transport::Sse(_) => Exit::new(
-            Reason::ConfigInvalid,
-            "upstreams of the type SSE are not served by this version; use STREAMABLE_HTTP",
-        ),
+        Transport::StreamableHttp(remote) => {
+            remote_life::work(&assignment, &remote, Speech::StreamableHttp).await
+        }
+        Transport::Sse(remote) => remote_life::work(&assignment, &remote, Speech::Sse).await,
     }
 }
 
@@ -129,6 +137,7 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
             Err(_elapsed) => return Err(Exit::of(Reason::HandshakeTimeout)),
         },
     };
+    assignment.board.nested.set_is_gateway(answer.is_gateway);
     listing::first(assignment, link, answer.has_tools).await?;
     (assignment.tell)(News::Ready { link: link.clone(), version: answer.version });
     Ok(())

@@ -7,14 +7,14 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use tokio::{
     sync::{Notify, Semaphore, SetOnce},
     time::timeout,
@@ -42,25 +42,70 @@ pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 pub const ACCEPT_BOTH: &str = "application/json, text/event-stream";
 
 /// How long an upstream may take to receive what needs no answer.
-const TELL_PATIENCE: Duration = Duration::from_secs(5);
+pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Answers to an upstream's own requests that may be on their way at once.
 const ANSWERS_MAX: usize = 16;
 
+/// The two transports that are spoken over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// 2025-03-26 and later: each POST is answered by itself.
+    StreamableHttp,
+    /// HTTP+SSE, 2024-11-05: what is POSTed is answered on one stream.
+    Sse,
+}
+
+impl Speech {
+    pub fn other(self) -> Self {
+        match self {
+            Self::StreamableHttp => Self::Sse,
+            Self::Sse => Self::StreamableHttp,
+        }
+    }
+
+    /// The word that a row's `type` has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StreamableHttp => "STREAMABLE_HTTP",
+            Self::Sse => "SSE",
+        }
+    }
+}
+
+/// Where a remote upstream is, and what is sent to it with every request.
+pub struct Address {
+    pub url: url::Url,
+    pub uri: Uri,
+    /// Configured headers and the bearer token.
+    pub headers: HeaderMap,
+    /// What the row says that it speaks.
+    pub speech: Speech,
+}
+
+/// What one connection may take, of the settings and of the row.
+pub struct RemoteLimits {
+    pub frames: FrameLimits,
+    pub sessions_max: usize,
+    pub queue_max: usize,
+    pub events_max: usize,
+    /// How long an upstream may take to open a session.
+    pub opening_patience: Duration,
+    /// How long an HTTP+SSE server may take to say where messages go.
+    pub endpoint_wait: Duration,
+}
+
 /// The shared part of one connection to a remote upstream.
 pub struct Remote {
     pub server: Arc<str>,
-    url: http::Uri,
-    /// What is sent with every request: configured headers and the bearer token.
-    headers: HeaderMap,
+    pub address: Address,
+    pub limits: RemoteLimits,
+    /// What it turned out to speak.
+    speaks: OnceLock<Speech>,
     egress: Egress,
     steady: Door,
-    frames: FrameLimits,
     next_id: AtomicU64,
     sessions: Mutex<HashMap<SessionKey, Arc<RemoteSession>>>,
-    sessions_max: usize,
-    /// How long an upstream may take to open a session.
-    pub opening_patience: Duration,
     answers: Arc<Semaphore>,
     /// What is done for this connection outside of any call.
     pub tasks: TaskTracker,
@@ -90,29 +135,35 @@ thread_local! {
 impl Remote {
     pub fn new(
         server: Arc<str>,
-        url: http::Uri,
-        headers: HeaderMap,
+        address: Address,
+        limits: RemoteLimits,
         egress: Egress,
-        frames: FrameLimits,
-        sessions_max: usize,
-        opening_patience: Duration,
     ) -> Arc<Self> {
         Arc::new(Self {
             server,
-            url,
-            headers,
+            address,
+            limits,
+            speaks: OnceLock::new(),
             steady: egress.steady(),
             egress,
-            frames,
             next_id: AtomicU64::new(1),
             sessions: Mutex::default(),
-            sessions_max,
-            opening_patience,
             answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
             tasks: TaskTracker::new(),
             closed: SetOnce::new(),
             signals: Signals::default(),
         })
+    }
+
+    /// What it has been found to speak, by the first session that was opened.
+    pub fn speaks(&self) -> Option<Speech> {
+        self.speaks.get().copied()
+    }
+
+    /// Remembers what it speaks, for as long as this connection lives.
+    pub fn learn(&self, speech: Speech) {
+        let known = *self.speaks.get_or_init(|| speech);
+        debug_assert_eq!(known, speech, "only what is known is tried");
     }
 
     /// Opens the gateway's own session, and tells what the server said of itself.
@@ -136,6 +187,11 @@ impl Remote {
 
     pub fn is_closed(&self) -> bool {
         self.closed.initialized()
+    }
+
+    /// Why no more calls are taken, if that is so.
+    pub fn why_closed(&self) -> Option<CallError> {
+        self.closed.get().cloned()
     }
 
     /// Waits until no more calls are taken, and says why.
@@ -184,7 +240,7 @@ impl Remote {
         if let Some(session) = sessions.get(key) {
             return Ok(session.clone());
         }
-        if sessions.len() >= self.sessions_max {
+        if sessions.len() >= self.limits.sessions_max {
             metrics::counter!("metamcpd_limit_hit_total", "limit" => "upstream.sessions_max")
                 .increment(1);
             return Err(CallError::Busy { server: self.server.clone() });
@@ -216,15 +272,10 @@ impl Remote {
         body: Bytes,
         hot: bool,
     ) -> Result<http::Response<Body>, EgressError> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = self.url.clone();
-        let headers = request.headers_mut();
-        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        let place = established.and_then(Established::place).unwrap_or(&self.address.uri).clone();
+        let mut request = self.request(method, place, accept, body);
         if let Some(established) = established {
-            established.mark(headers);
+            established.mark(request.headers_mut());
         }
         let door = if hot { self.hot() } else { self.steady.clone() };
         let sent = door.send(request).await;
@@ -232,6 +283,35 @@ impl Remote {
             self.signals.suspect.notify_one();
         }
         sent
+    }
+
+    /// POSTs to where the server of a stream wants messages, before there is a session.
+    pub async fn post_to(
+        &self,
+        place: &Uri,
+        message: Bytes,
+    ) -> Result<http::Response<Body>, CallError> {
+        let request = self.request(Method::POST, place.clone(), ACCEPT_BOTH, message);
+        self.steady.send(request).await.map_err(|error| self.send_error(error))
+    }
+
+    /// A request with all that was configured, and nothing of a session yet.
+    fn request(
+        &self,
+        method: Method,
+        place: Uri,
+        accept: &'static str,
+        body: Bytes,
+    ) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = place;
+        let headers = request.headers_mut();
+        let configured = &self.address.headers;
+        headers.extend(configured.iter().map(|(name, value)| (name.clone(), value.clone())));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        request
     }
 
     fn send_error(&self, error: EgressError) -> CallError {
@@ -275,7 +355,7 @@ impl Remote {
     }
 
     pub fn frames(&self) -> FrameLimits {
-        self.frames
+        self.limits.frames
     }
 
     fn hot(&self) -> Door {

@@ -1,16 +1,20 @@
 //! One call to a remote upstream: its request, its session where there is none yet, and its answer
-//! as one body or as a stream of events.
+//! as one body, among other messages, or by the stream of its session.
 //!
 //! It needs no other thread and no task of its own.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+use std::{future::ready, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
-    remote::{ACCEPT_BOTH, Remote},
+    dialects::{REFUSAL_MAX, has_forgotten},
+    event_stream::{Refused, StreamLeg},
+    messages::{Kindred, Messages, Unreadable, kindred},
+    opening::is_answer_to,
+    remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
 };
 use crate::{
@@ -20,39 +24,81 @@ use crate::{
         exchange::{Heard, SessionKey, own_id},
         status::StateWord,
     },
-    wire::{Frame, Kind, message, sse},
+    wire::{Bad, Frame, Kind, message},
 };
 
-/// POSTs a message within its session, which is opened first where there is none, and once more
-/// where the upstream has forgotten it: a 404 proves that nothing was executed.
+/// A request that is to be sent.
+#[derive(Clone)]
+struct Outgoing {
+    id: u64,
+    message: Bytes,
+}
+
+/// What came of sending it.
+enum Delivered {
+    Answered(http::Response<Body>),
+    /// The server refused it by an error of the protocol.
+    Refused(Bytes),
+    /// The answer is to come by a stream.
+    Streaming(StreamLeg, Arc<Established>),
+}
+
+/// Sends a request within its session, which is opened first where there is none, and once more
+/// where the upstream has forgotten it: that proves that nothing was executed. `stale` is a session
+/// that was found to be forgotten.
 async fn deliver(
     remote: Arc<Remote>,
     session: Arc<RemoteSession>,
-    message: Bytes,
-) -> Result<http::Response<Body>, CallError> {
-    let mut stale: Option<Arc<Established>> = None;
+    outgoing: Outgoing,
+    mut stale: Option<Arc<Established>>,
+) -> Result<Delivered, CallError> {
     loop {
         let established = match session.established() {
-            Some(established) if stale.is_none() => established,
+            Some(established) if stale.is_none() && !established.is_over() => established,
             _ => session
                 .open(&remote, stale.as_ref())
                 .await
                 .map_err(|exit| opening_error(&remote, exit))?,
         };
-        let message = message.clone();
+        let Outgoing { id, message } = outgoing.clone();
+        if let Some(stream) = established.stream() {
+            match StreamLeg::begin(&remote, &established, stream, id, message) {
+                Ok(leg) => return Ok(Delivered::Streaming(leg, established)),
+                // It ended just now, before anything was sent.
+                Err(CallError::NotSent { .. }) if !remote.is_closed() && stale.is_none() => {
+                    stale = Some(established);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let response =
             remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true).await?;
         let server = remote.server.clone();
         match response.status() {
-            StatusCode::OK => return Ok(response),
-            StatusCode::NOT_FOUND if stale.is_none() && established.has_id() => {
-                stale = Some(established);
-            }
+            StatusCode::OK => return Ok(Delivered::Answered(response)),
             StatusCode::UNAUTHORIZED => {
                 remote.signals.unauthorized.notify_one();
                 return Err(CallError::Unauthorized { server });
             }
-            status => return Err(CallError::HttpStatus { server, status: status.as_u16() }),
+            status => {
+                let reading = response.into_body().collect(REFUSAL_MAX);
+                let body = timeout(TELL_PATIENCE, reading).await.ok().and_then(Result::ok);
+                let body = body.unwrap_or_default();
+                if stale.is_none() && has_forgotten(status, &body, established.is_named()) {
+                    stale = Some(established);
+                    continue;
+                }
+                let frame = Frame::parse(body.clone(), remote.frames().depth_max);
+                return match frame {
+                    Ok(frame) if frame.error().is_some() && is_answer_to(&frame, id) => {
+                        Ok(Delivered::Refused(body))
+                    }
+                    Ok(_) | Err(_) => {
+                        Err(CallError::HttpStatus { server, status: status.as_u16() })
+                    }
+                };
+            }
         }
     }
 }
@@ -70,7 +116,7 @@ fn opening_error(remote: &Remote, exit: Exit) -> CallError {
     }
 }
 
-type Delivery = Pin<Box<dyn Future<Output = Result<http::Response<Body>, CallError>>>>;
+type Delivery = Pin<Box<dyn Future<Output = Result<Delivered, CallError>>>>;
 
 /// One call to a remote upstream.
 pub struct RemoteLeg {
@@ -78,8 +124,10 @@ pub struct RemoteLeg {
     key: SessionKey,
     /// Held so that a session is not taken for idle while a call is with it.
     session: Arc<RemoteSession>,
-    id: u64,
+    outgoing: Outgoing,
     part: Part,
+    /// Whether it has been sent once more, since its session had been forgotten.
+    is_repeated: bool,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -88,37 +136,12 @@ enum Part {
     Sending(Delivery),
     /// The answer is one body, which is being read.
     Whole(Pin<Box<dyn Future<Output = Result<Bytes, EgressError>>>>),
-    /// The answer comes as events.
-    Events(Box<Events>),
-}
-
-/// A stream of events, and those that were read and not yet looked at.
-struct Events {
-    body: Body,
-    reader: sse::Reader,
-    ready: VecDeque<Bytes>,
-}
-
-enum StreamError {
-    Body(EgressError),
-    TooLarge(sse::TooLarge),
-}
-
-impl Events {
-    /// The next message, or nothing at the stream's end. Safe to be dropped while it waits.
-    async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
-        loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Ok(Some(data));
-            }
-            let Some(chunk) = self.body.chunk().await else { return Ok(None) };
-            let chunk = chunk.map_err(StreamError::Body)?;
-            let events = self.reader.push(&chunk).map_err(StreamError::TooLarge)?;
-            let messages = events.into_iter().map(|event| event.data);
-            // An event without data primes the stream and says nothing.
-            self.ready.extend(messages.filter(|data| !data.is_empty()));
-        }
-    }
+    /// The answer comes among other messages.
+    Messages(Box<Messages>),
+    /// The answer comes by the stream of this session.
+    Stream(Box<StreamLeg>, Arc<Established>),
+    /// It was taken back, and nothing more is heard.
+    Over,
 }
 
 impl RemoteLeg {
@@ -129,15 +152,21 @@ impl RemoteLeg {
         key: SessionKey,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, CallError> {
+        let not_sent = || CallError::NotSent { server: remote.server.clone(), detail: None };
         if remote.is_closed() {
-            return Err(CallError::NotSent { server: remote.server.clone(), detail: None });
+            return Err(not_sent());
         }
-        let id = remote.next_id();
         let session = remote.session(&key)?;
+        if key == SessionKey::Shared && session.established().is_some_and(|one| one.is_over()) {
+            // The worker is about to end by that.
+            return Err(not_sent());
+        }
         session.touch();
-        let sending = Box::pin(deliver(remote.clone(), session.clone(), write(id)));
-        let (remote, part) = (remote.clone(), Part::Sending(sending));
-        Ok(Self { remote, key, session, id, part, _permit: permit })
+        let id = remote.next_id();
+        let outgoing = Outgoing { id, message: write(id) };
+        let sending = deliver(remote.clone(), session.clone(), outgoing.clone(), None);
+        let (remote, part) = (remote.clone(), Part::Sending(Box::pin(sending)));
+        Ok(Self { remote, key, session, outgoing, part, is_repeated: false, _permit: permit })
     }
 
     pub async fn next(&mut self) -> Heard {
@@ -153,62 +182,106 @@ impl RemoteLeg {
     /// Safe to be dropped at any await: what was read stays in `self.part`.
     async fn advance(&mut self) -> Result<Heard, CallError> {
         loop {
-            let bytes = match &mut self.part {
+            let parse = |bytes| Frame::parse(bytes, self.remote.frames().depth_max);
+            let parsed = match &mut self.part {
                 Part::Sending(delivery) => {
-                    let response = delivery.await?;
-                    self.part = self.part_of(response)?;
+                    let delivered = delivery.await?;
+                    self.part = self.part_of(delivered)?;
                     continue;
                 }
-                Part::Whole(body) => body.await.map_err(|error| self.broken(error.to_string()))?,
-                Part::Events(events) => match events.next().await {
-                    Ok(Some(data)) => data,
-                    Ok(None) => {
-                        return Err(self.broken("the stream ended without the answer".into()));
+                Part::Over => return std::future::pending().await,
+                Part::Stream(leg, established) => match leg.next().await {
+                    Ok(heard) => return Ok(heard),
+                    Err(Refused::Failed(error)) => return Err(error),
+                    Err(Refused::Forgotten { status }) => {
+                        let stale = established.clone();
+                        self.repeat(status, stale)?;
+                        continue;
                     }
-                    Err(StreamError::Body(error)) => return Err(self.broken(error.to_string())),
-                    Err(StreamError::TooLarge(error)) => return Err(self.bad(&error.to_string())),
+                },
+                Part::Whole(body) => {
+                    let body = body.await.map_err(|error| self.broken(error.to_string()))?;
+                    let parsed = parse(body.clone());
+                    if parsed.is_err()
+                        && let Some(messages) = Messages::of_whole(&body)
+                    {
+                        self.part = Part::Messages(Box::new(messages));
+                        continue;
+                    }
+                    parsed
+                }
+                Part::Messages(messages) => match messages.next().await {
+                    Ok(Some(message)) => parse(message),
+                    Ok(None) => {
+                        return Err(self.broken("it ended without the answer".into()));
+                    }
+                    Err(Unreadable::Broken(error)) => return Err(self.broken(error.to_string())),
+                    Err(error) => return Err(self.bad(&error.to_string())),
                 },
             };
-            if let Some(heard) = self.judge(bytes)? {
+            if let Some(heard) = self.judge(parsed)? {
                 return Ok(heard);
             }
         }
     }
 
-    fn part_of(&self, response: http::Response<Body>) -> Result<Part, CallError> {
-        let kind = response.headers().get(header::CONTENT_TYPE);
-        let kind =
-            kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
-        if kind.starts_with("text/event-stream") {
-            let reader = sse::Reader::new(self.remote.frames().message_max);
-            Ok(Part::Events(Box::new(Events {
-                body: response.into_body(),
-                reader,
-                ready: VecDeque::new(),
-            })))
-        } else if kind.starts_with("application/json") {
-            let body = response.into_body();
-            Ok(Part::Whole(Box::pin(body.collect(self.remote.frames().message_max))))
-        } else {
-            Err(self.bad(&format!("its content type is `{kind}`")))
+    fn part_of(&self, delivered: Delivered) -> Result<Part, CallError> {
+        let response = match delivered {
+            Delivered::Streaming(leg, established) => {
+                return Ok(Part::Stream(Box::new(leg), established));
+            }
+            Delivered::Refused(body) => return Ok(Part::Whole(Box::pin(ready(Ok(body))))),
+            Delivered::Answered(response) => response,
+        };
+        let max = self.remote.frames().message_max;
+        match kindred(response.headers()) {
+            Kindred::Neither(kind) => Err(self.bad(&format!("its content type is `{kind}`"))),
+            // Who knows the length beforehand has no more to say later.
+            Kindred::Json if response.headers().contains_key(header::CONTENT_LENGTH) => {
+                Ok(Part::Whole(Box::pin(response.into_body().collect(max))))
+            }
+            Kindred::Json | Kindred::Events => {
+                Ok(Part::Messages(Box::new(Messages::of(response, max))))
+            }
         }
     }
 
+    /// Sends the request once more, in a new session: the server has executed nothing.
+    fn repeat(&mut self, status: StatusCode, stale: Arc<Established>) -> Result<(), CallError> {
+        if self.is_repeated {
+            let (server, status) = (self.remote.server.clone(), status.as_u16());
+            return Err(CallError::HttpStatus { server, status });
+        }
+        self.is_repeated = true;
+        let (remote, session) = (self.remote.clone(), self.session.clone());
+        let sending = deliver(remote, session, self.outgoing.clone(), Some(stale));
+        self.part = Part::Sending(Box::pin(sending));
+        Ok(())
+    }
+
     /// Whether a message is for this call; what is not goes to the worker.
-    fn judge(&self, bytes: Bytes) -> Result<Option<Heard>, CallError> {
+    fn judge(&self, parsed: Result<Frame, Bad>) -> Result<Option<Heard>, CallError> {
         let whole = matches!(self.part, Part::Whole(_));
-        let frame = match Frame::parse(bytes, self.remote.frames().depth_max) {
+        let frame = match parsed {
             Ok(frame) => frame,
             Err(error) if whole => return Err(self.bad(&error.to_string())),
             Err(error) => {
-                tracing::debug!(server = %self.remote.server, %error, "an event is no message");
+                tracing::debug!(server = %self.remote.server, %error, "it is no message");
                 return Ok(None);
             }
         };
+        let id = self.outgoing.id;
         let is_progress = frame.method().as_deref() == Some("notifications/progress");
         match frame.kind() {
-            Kind::Result | Kind::Error if own_id(frame.id()) == Some(self.id) => {
+            Kind::Result | Kind::Error if own_id(frame.id()) == Some(id) => {
                 Ok(Some(Heard::Reply(frame)))
+            }
+            Kind::Error if is_answer_to(&frame, id) => {
+                let named = message::error(id, &frame.error().unwrap_or_default());
+                let named = Frame::parse(named, self.remote.frames().depth_max);
+                named
+                    .map(|frame| Some(Heard::Reply(frame)))
+                    .map_err(|why| self.bad(&why.to_string()))
             }
             Kind::Result | Kind::Error if whole => {
                 Err(self.bad("its id is not that of the request"))
@@ -219,7 +292,7 @@ impl RemoteLeg {
             }
             Kind::Notification if is_progress => {
                 let token = frame.token_span().map(|span| frame.get(span));
-                Ok((own_id(token) == Some(self.id)).then_some(Heard::Progress(frame)))
+                Ok((own_id(token) == Some(id)).then_some(Heard::Progress(frame)))
             }
             Kind::Notification | Kind::Request => {
                 self.remote.hear(&self.key, &frame);
@@ -229,13 +302,19 @@ impl RemoteLeg {
     }
 
     pub fn cancel(&mut self, reason: &str) {
+        if let Part::Stream(leg, _) = &mut self.part {
+            return leg.cancel(reason);
+        }
         let (remote, established) = (self.remote.clone(), self.session.established());
-        let message = message::cancelled(self.id, reason);
-        // Told before the connection is dropped, since dropping it says nothing in this era.
+        let message = message::cancelled(self.outgoing.id, reason);
+        // Dropping its connection says nothing in this era, and many servers forget by that whom
+        // the cancellation is for: so it is dropped when they have been told.
+        let held = std::mem::replace(&mut self.part, Part::Over);
         actix::spawn(self.remote.tasks.track_future(async move {
             if established.is_some() {
                 remote.tell(established.as_deref(), message).await;
             }
+            drop(held);
         }));
     }
 

@@ -11,18 +11,17 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 use tokio::time::{Instant, timeout};
 
-use super::remote::{PROTOCOL_VERSION, Remote, SESSION_ID};
+use super::{
+    event_stream::EventStream,
+    opening,
+    remote::{PROTOCOL_VERSION, Remote, SESSION_ID},
+};
 use crate::{
-    egress::{Body, EgressError},
-    upstream::{
-        Exit, Reason,
-        exchange::own_id,
-        handshake::{self, Introduction, excerpt},
-    },
-    wire::{Frame, message, sse},
+    upstream::{Exit, Reason, handshake::Introduction},
+    wire::message,
 };
 
 /// How long an upstream may take to be told that a session has ended.
@@ -40,17 +39,43 @@ pub struct RemoteSession {
 /// A session as the upstream gave it.
 pub struct Established {
     pub introduction: Introduction,
-    id: Option<HeaderValue>,
+    pub way: Way,
+}
+
+/// How its messages come and go.
+pub enum Way {
+    /// Each POST is answered by itself (Streamable HTTP). The id is what the server gave, if it did.
+    Posts { id: Option<HeaderValue> },
+    /// All answers come by one stream, which is the session (HTTP+SSE).
+    Stream(EventStream),
 }
 
 impl Established {
-    pub fn has_id(&self) -> bool {
-        self.id.is_some()
+    /// Whether the server was told which session a request belongs to.
+    pub fn is_named(&self) -> bool {
+        !matches!(&self.way, Way::Posts { id: None })
+    }
+
+    pub fn stream(&self) -> Option<&EventStream> {
+        match &self.way {
+            Way::Posts { .. } => None,
+            Way::Stream(stream) => Some(stream),
+        }
+    }
+
+    /// Where messages go, if that is not the URL itself.
+    pub fn place(&self) -> Option<&Uri> {
+        self.stream().map(|stream| &stream.place)
+    }
+
+    /// Whether it has certainly ended.
+    pub fn is_over(&self) -> bool {
+        self.stream().is_some_and(EventStream::is_over)
     }
 
     /// Puts the session's id and version on a request (transports, 2025-06-18).
     pub fn mark(&self, headers: &mut HeaderMap) {
-        if let Some(id) = &self.id {
+        if let Way::Posts { id: Some(id) } = &self.way {
             headers.insert(SESSION_ID, id.clone());
         }
         headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(self.introduction.version));
@@ -105,19 +130,23 @@ impl RemoteSession {
         stale: Option<&Arc<Established>>,
     ) -> Result<Arc<Established>, Exit> {
         let _one_at_a_time = self.opening.lock().await;
-        if let Some(current) = self.established() {
-            let is_stale = stale.is_some_and(|stale| Arc::ptr_eq(stale, &current));
-            if !is_stale {
-                return Ok(current);
+        let current = self.established();
+        if let Some(current) = &current {
+            let is_stale = stale.is_some_and(|stale| Arc::ptr_eq(stale, current));
+            if !is_stale && !current.is_over() {
+                return Ok(current.clone());
             }
         }
-        let initialized = timeout(remote.opening_patience, initialize(remote)).await;
-        let established = Arc::new(
-            initialized.unwrap_or_else(|_elapsed| Err(Exit::of(Reason::HandshakeTimeout)))?,
-        );
+        let opened = timeout(remote.limits.opening_patience, opening::open(remote)).await;
+        let established =
+            Arc::new(opened.unwrap_or_else(|_elapsed| Err(Exit::of(Reason::HandshakeTimeout)))?);
         let initialized = message::notification("notifications/initialized", b"");
         remote.tell(Some(&established), initialized).await;
         self.established.store(Some(established.clone()));
+        if let Some(forgotten) = current.as_ref().and_then(|current| current.stream()) {
+            // What still waits there waits in vain.
+            forgotten.end("the upstream forgot its session");
+        }
         if self.is_over.load(Ordering::SeqCst) || remote.is_closed() {
             self.end(remote).await;
             return Err(Exit::of(Reason::Asked));
@@ -128,91 +157,15 @@ impl RemoteSession {
     /// Tells the upstream that the session has ended. One that does not care answers 405.
     pub async fn end(&self, remote: &Remote) {
         self.is_over.store(true, Ordering::SeqCst);
-        let Some(established) = self.established.swap(None).filter(|one| one.has_id()) else {
+        let Some(established) = self.established.swap(None).filter(|one| one.is_named()) else {
             return;
         };
+        if let Some(stream) = established.stream() {
+            return stream.end("the session was ended");
+        }
         let deletion = remote.send(Method::DELETE, "*/*", Some(&established), Bytes::new(), false);
         if timeout(DELETE_PATIENCE, deletion).await.is_err() {
             tracing::debug!(server = %remote.server, "the upstream took no notice of a DELETE");
         }
-    }
-}
-
-async fn initialize(remote: &Arc<Remote>) -> Result<Established, Exit> {
-    let id = remote.next_id();
-    let message = message::request(id, "initialize", &handshake::initialize_params());
-    let accept = "application/json, text/event-stream";
-    let response = remote
-        .exchange(Method::POST, accept, None, message, false)
-        .await
-        .map_err(|error| Exit::new(connect_reason(&error), error.to_string()))?;
-    match response.status() {
-        StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let detail = "the upstream wants another credential: see `bearer_token` and `headers`";
-            return Err(Exit::new(Reason::Unauthorized, detail));
-        }
-        status => {
-            let location = response.headers().get(header::LOCATION);
-            let detail = match location.and_then(|location| location.to_str().ok()) {
-                Some(location) => {
-                    format!(
-                        "HTTP status {status}; it sends us to {}, which is not followed",
-                        excerpt(location.as_bytes())
-                    )
-                }
-                None => format!("HTTP status {status} to `initialize`"),
-            };
-            return Err(Exit::new(Reason::HttpStatus, detail));
-        }
-    }
-    let session_id = response.headers().get(SESSION_ID).cloned();
-    let is_stream = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok())
-        .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"));
-    let answer = if is_stream {
-        first_reply(remote, response.into_body(), id).await?
-    } else {
-        let body = response.into_body().collect(remote.frames().message_max).await;
-        let body = body.map_err(|error| Exit::new(Reason::HandshakeFailed, error.to_string()))?;
-        Frame::parse(body, remote.frames().depth_max)
-            .map_err(|error| Exit::new(Reason::HandshakeFailed, error.to_string()))?
-    };
-    let introduction = handshake::introduction(&answer)?;
-    Ok(Established { introduction, id: session_id })
-}
-
-/// The answer with this id out of a stream of events.
-async fn first_reply(remote: &Remote, mut body: Body, id: u64) -> Result<Frame, Exit> {
-    let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
-    let frames = remote.frames();
-    let mut reader = sse::Reader::new(frames.message_max);
-    while let Some(chunk) = body.chunk().await {
-        let chunk = chunk.map_err(|error| failed(error.to_string()))?;
-        for event in reader.push(&chunk).map_err(|error| failed(error.to_string()))? {
-            match Frame::parse(event.data, frames.depth_max) {
-                Ok(frame) if own_id(frame.id()) == Some(id) => return Ok(frame),
-                Ok(_) | Err(_) => {}
-            }
-        }
-    }
-    Err(failed("the stream ended without an answer to `initialize`".into()))
-}
-
-fn connect_reason(error: &EgressError) -> Reason {
-    match error {
-        EgressError::Refused { .. } => Reason::AddressRefused,
-        EgressError::NotHttp { .. } | EgressError::NoHost | EgressError::Unsendable { .. } => {
-            Reason::ConfigInvalid
-        }
-        EgressError::ConnectTimeout => Reason::ConnectTimeout,
-        EgressError::Tls { .. } => Reason::TlsFailed,
-        EgressError::Resolve { .. }
-        | EgressError::ConnectRefused
-        | EgressError::Connect { .. }
-        | EgressError::Setup { .. } => Reason::ConnectFailed,
-        EgressError::Broken { .. } | EgressError::TooLarge { .. } => Reason::HandshakeFailed,
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
@@ -42,7 +43,7 @@ use crate::{
     },
     wire::{
         Frame,
-        lines::{Line, Lines},
+        lines::{Line, Lines, without_lead},
     },
 };
 
@@ -89,8 +90,7 @@ pub async fn work(
     let link = Link::Pipe(pipe.clone());
     let serve = async {
         introduce(assignment, &link).await?;
-        keep_listed(assignment, &link, &changed).await;
-        Ok::<(), Exit>(())
+        Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
     };
     let frames = assignment.workshop.frames;
     let mut lines = Lines::new(frames.message_max);
@@ -358,13 +358,18 @@ fn hear_line(line: Line, pipe: &Pipe, changed: &Notify, frames: FrameLimits, boa
         board.wrote(Output::Stdout, &what);
     };
     let frame = match line {
-        Line::TooLong { bytes } => {
-            return noise(format!(
-                "a line of {bytes} bytes is over the limit of {}",
-                frames.message_max
-            ));
+        Line::TooLong(torn) => {
+            let (bytes, max) = (torn.bytes, frames.message_max);
+            let why =
+                format!("a line of {bytes} bytes is over the limit of {max} (`wire.message_max`)");
+            if let Some(id) = torn.id() {
+                pipe.refuse(id, &why);
+            }
+            return noise(why);
         }
-        Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max) {
+        Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
+            .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
+        {
             Ok(frame) => frame,
             Err(_no_message) => return noise(beginning(&line, board)),
         },
@@ -435,8 +440,8 @@ async fn read_stderr(mut stderr: ChildStderr, board: Arc<Board>) {
         for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
             match line {
                 Line::Whole(line) => board.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
-                Line::TooLong { bytes } => {
-                    board.wrote(Output::Stderr, &format!("[a line of {bytes} bytes]"));
+                Line::TooLong(torn) => {
+                    board.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
                 }
             }
         }

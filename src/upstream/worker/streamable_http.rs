@@ -1,115 +1,27 @@
-//! One life of a remote upstream: its session, its standing stream, and whether it is still there.
+//! The standing stream of a Streamable HTTP upstream, where it announces what no call has asked for.
+//! A server that offers none is as good as any other.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use tokio::time::{Instant, sleep, timeout};
+use http::{Method, StatusCode};
+use tokio::time::{Instant, sleep};
 
-use super::{Assignment, introduce, keep_listed, remote::Remote, remote_session::DELETE_PATIENCE};
+use super::remote::Remote;
 use crate::{
-    upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve},
+    upstream::exchange::SessionKey,
     wire::{Frame, sse},
 };
 
 /// The rest before a standing stream that has ended is opened again, which doubles up to the last.
 const STREAM_REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-pub async fn work(assignment: &Assignment, configured: &spec::Remote) -> Exit {
-    let remote = match build(assignment, configured) {
-        Ok(remote) => remote,
-        Err(exit) => return exit,
-    };
-    let closer = Closer(remote.clone());
-    let link = Link::Remote(remote.clone());
-    let serve = async {
-        introduce(assignment, &link).await?;
-        tokio::select! {
-            () = keep_listed(assignment, &link, &remote.signals.changed) => {}
-            () = listen(&remote) => {}
-            () = sweep(assignment, &remote) => {}
-            exit = watch(assignment, &remote, &link) => return Err(exit),
-        }
-        Ok(())
-    };
-    let exit = tokio::select! {
-        biased;
-        () = assignment.stop.cancelled() => Exit::of(Reason::Asked),
-        ended = serve => match ended {
-            Err(exit) => exit,
-            Ok(()) => Exit::of(Reason::Unreachable),
-        },
-    };
-    // Before the sessions end, so that each call hears why, and none opens a session anew.
-    closer.0.close(&exit);
-    let sessions = remote.sessions();
-    let endings = sessions.iter().map(|session| session.end(&remote));
-    futures_util::future::join_all(endings).await;
-    remote.tasks.close();
-    if timeout(DELETE_PATIENCE, remote.tasks.wait()).await.is_err() {
-        tracing::debug!(server = %remote.server, "some last words did not reach the upstream");
-    }
-    exit
-}
-
-/// Ends the calls of a connection, even when the worker is aborted or panics.
-struct Closer(Arc<Remote>);
-
-impl Drop for Closer {
-    fn drop(&mut self) {
-        self.0.close(&Exit::of(Reason::Panicked));
-    }
-}
-
-fn build(assignment: &Assignment, configured: &spec::Remote) -> Result<Arc<Remote>, Exit> {
-    let (board, workshop) = (&assignment.board, &assignment.workshop);
-    let spec = board.spec();
-    let look_up = |place: &str, text: &str| {
-        let resolved = resolve(text, spec.may_use_variables, |name| std::env::var(name).ok())
-            .map_err(|error| Exit::new(error.reason(), format!("{place}: {error}")))?;
-        if resolved != text {
-            board.stderr.hide_value(&resolved);
-        }
-        Ok::<String, Exit>(resolved)
-    };
-    let invalid = |what: String| Exit::new(Reason::ConfigInvalid, what);
-
-    let text = look_up("url", &configured.url)?;
-    let url = url::Url::parse(&text).map_err(|error| invalid(format!("url: {error}")))?;
-    workshop
-        .egress
-        .check(&url)
-        .map_err(|error| Exit::new(Reason::AddressRefused, error.to_string()))?;
-    let uri: http::Uri = url.as_str().parse().map_err(|error| invalid(format!("url: {error}")))?;
-
-    let mut headers = HeaderMap::new();
-    for (name, value) in &configured.headers {
-        let value = look_up(&format!("header `{name}`"), value)?;
-        let name: HeaderName =
-            name.parse().map_err(|error| invalid(format!("header `{name}`: {error}")))?;
-        let mut value = HeaderValue::from_str(&value)
-            .map_err(|error| invalid(format!("header `{name}`: {error}")))?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    if let Some(token) = &configured.bearer_token {
-        let token = look_up("bearer_token", token)?;
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|error| invalid(format!("bearer_token: {error}")))?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
-    }
-    let name: Arc<str> = Arc::from(&*spec.name);
-    let sessions_max = workshop.options.sessions_max;
-    let (egress, patience) = (workshop.egress.clone(), spec.connect_timeout);
-    Ok(Remote::new(name, uri, headers, egress, workshop.frames, sessions_max, patience))
-}
-
 /// Holds the standing stream of the gateway's own session, where announcements come.
-async fn listen(remote: &Arc<Remote>) {
+pub async fn listen(remote: &Arc<Remote>) -> Infallible {
     let mut rest = STREAM_REST.0;
     loop {
         let began = Instant::now();
@@ -143,7 +55,7 @@ async fn hold_stream(remote: &Arc<Remote>) -> Stream {
     let Ok(response) = sent else { return Stream::Ended };
     match response.status() {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND if established.has_id() => {
+        StatusCode::NOT_FOUND | StatusCode::GONE if established.is_named() => {
             // The session is forgotten; one stands in line to make it anew.
             if let Err(exit) = session.open(remote, Some(&established)).await {
                 tracing::debug!(server = %remote.server, ?exit, "the session was not made anew");
@@ -168,44 +80,4 @@ async fn hold_stream(remote: &Arc<Remote>) -> Stream {
     }
     remote.signals.suspect.notify_one();
     Stream::Ended
-}
-
-/// Asks whether the upstream is still there, at its pace and whenever a call has its doubts, and
-/// returns when it is not.
-async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Exit {
-    let every = assignment.workshop.options.ping_every;
-    let patience = assignment.board.spec().connect_timeout;
-    loop {
-        let pace = async {
-            match every.is_zero() {
-                true => std::future::pending().await,
-                false => sleep(every).await,
-            }
-        };
-        tokio::select! {
-            () = remote.signals.unauthorized.notified() => {
-                return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
-            }
-            () = remote.signals.suspect.notified() => {}
-            () = pace => {}
-        }
-        // Any answer will do, even one that says that `ping` is unknown.
-        if let Err(error) = link.ask(&remote.server, "ping", b"{}", patience).await {
-            use crate::upstream::CallError::*;
-            match error {
-                Unauthorized { .. } => return Exit::new(Reason::Unauthorized, error.to_string()),
-                HttpStatus { status, .. } if status < 500 => {}
-                _ => return Exit::new(Reason::Unreachable, error.to_string()),
-            }
-        }
-    }
-}
-
-/// Ends the sessions of clients that have not called for long. They are opened again on use.
-async fn sweep(assignment: &Assignment, remote: &Arc<Remote>) {
-    let idle = assignment.workshop.options.session_idle;
-    loop {
-        sleep(idle / 4).await;
-        remote.forget_idle(idle);
-    }
 }

@@ -1,0 +1,165 @@
+//! How a session of a remote upstream comes about, over whichever of the two transports it speaks.
+//!
+//! The row says which to try first. A server that answers so as only one of the other transport does
+//! is tried by the other, as the specification has it for old servers (transports, 2025-03-26,
+//! "Backwards compatibility"); what it speaks is then known for as long as the connection lives.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::{
+    event_stream,
+    messages::{Kindred, Messages, kindred},
+    remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech},
+    remote_session::{Established, Way},
+};
+use crate::{
+    egress::EgressError,
+    upstream::{
+        Exit, Reason,
+        exchange::own_id,
+        handshake::{self, excerpt},
+    },
+    wire::{Frame, message},
+};
+
+/// Why a session was not opened.
+pub enum Unopened {
+    /// What answers does not speak this transport; it may speak the other.
+    Foreign(String),
+    Failed(Exit),
+}
+
+impl From<Exit> for Unopened {
+    fn from(exit: Exit) -> Self {
+        Self::Failed(exit)
+    }
+}
+
+/// Opens a session.
+pub async fn open(remote: &Arc<Remote>) -> Result<Established, Exit> {
+    let first = remote.speaks().unwrap_or(remote.address.speech);
+    let why = match attempt(remote, first).await {
+        Ok(established) => {
+            remote.learn(first);
+            return Ok(established);
+        }
+        Err(Unopened::Failed(exit)) => return Err(exit),
+        Err(Unopened::Foreign(why)) => why,
+    };
+    if remote.speaks().is_some() {
+        return Err(Exit::new(Reason::HttpStatus, why));
+    }
+    let second = first.other();
+    let (reason, why_not) = match attempt(remote, second).await {
+        Ok(established) => {
+            remote.learn(second);
+            tracing::info!(
+                server = %remote.server, why, "the upstream speaks {0}; set its `type` to {0}",
+                second.as_str()
+            );
+            return Ok(established);
+        }
+        Err(Unopened::Foreign(why_not)) => (Reason::HttpStatus, why_not),
+        Err(Unopened::Failed(exit)) => {
+            (exit.reason, exit.detail.unwrap_or_else(|| exit.reason.as_str().into()))
+        }
+    };
+    let (first, second) = (first.as_str(), second.as_str());
+    let detail = format!("as {first}: {why}; as {second}: {why_not}; see whether `url` is right");
+    Err(Exit::new(reason, detail))
+}
+
+async fn attempt(remote: &Arc<Remote>, speech: Speech) -> Result<Established, Unopened> {
+    match speech {
+        Speech::StreamableHttp => by_post(remote).await,
+        Speech::Sse => event_stream::open(remote).await,
+    }
+}
+
+/// Streamable HTTP: `initialize` is a POST like any other.
+async fn by_post(remote: &Arc<Remote>) -> Result<Established, Unopened> {
+    let id = remote.next_id();
+    let message = message::request(id, "initialize", &handshake::initialize_params());
+    let response = remote
+        .exchange(Method::POST, ACCEPT_BOTH, None, message, false)
+        .await
+        .map_err(not_connected)?;
+    let status = response.status();
+    if status != StatusCode::OK {
+        return Err(refusal(status, response.headers(), "`initialize`"));
+    }
+    let session_id = response.headers().get(SESSION_ID).cloned();
+    let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
+    if let Kindred::Neither(kind) = kindred(response.headers()) {
+        return Err(failed(format!("`initialize` was answered by `{kind}`")).into());
+    }
+    let mut messages = Messages::of(response, remote.frames().message_max);
+    let answer = loop {
+        let next = messages.next().await.map_err(|error| failed(error.to_string()))?;
+        let Some(bytes) = next else {
+            return Err(failed("the answer ended without one to `initialize`".into()).into());
+        };
+        match Frame::parse(bytes, remote.frames().depth_max) {
+            Ok(frame) if frame.method().is_none() && is_answer_to(&frame, id) => break frame,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(server = %remote.server, %error, "it is no message"),
+        }
+    };
+    let introduction = handshake::introduction(&answer)?;
+    Ok(Established { introduction, way: Way::Posts { id: session_id } })
+}
+
+/// Whether a response to one request's own POST is its answer. An error needs no id: it can only be
+/// about what was sent (JSON-RPC 2.0, section 5).
+pub fn is_answer_to(frame: &Frame, id: u64) -> bool {
+    match frame.id() {
+        Some(given) => own_id(Some(given)) == Some(id),
+        None => frame.error().is_some(),
+    }
+}
+
+/// What a status says that is not the one that was hoped for.
+pub fn refusal(status: StatusCode, headers: &HeaderMap, to: &str) -> Unopened {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let detail = "the upstream wants another credential: see `bearer_token` and `headers`";
+            Unopened::Failed(Exit::new(Reason::Unauthorized, detail))
+        }
+        StatusCode::BAD_REQUEST
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::NOT_ACCEPTABLE => Unopened::Foreign(format!("HTTP status {status} to {to}")),
+        status => {
+            let location = headers.get(header::LOCATION);
+            let detail = match location.and_then(|location| location.to_str().ok()) {
+                Some(location) => {
+                    format!(
+                        "HTTP status {status}; it sends us to {}, which is not followed",
+                        excerpt(location.as_bytes())
+                    )
+                }
+                None => format!("HTTP status {status} to {to}"),
+            };
+            Unopened::Failed(Exit::new(Reason::HttpStatus, detail))
+        }
+    }
+}
+
+pub fn not_connected(error: EgressError) -> Exit {
+    let reason = match &error {
+        EgressError::Refused { .. } => Reason::AddressRefused,
+        EgressError::NotHttp { .. } | EgressError::NoHost | EgressError::Unsendable { .. } => {
+            Reason::ConfigInvalid
+        }
+        EgressError::ConnectTimeout => Reason::ConnectTimeout,
+        EgressError::Tls { .. } => Reason::TlsFailed,
+        EgressError::Resolve { .. }
+        | EgressError::ConnectRefused
+        | EgressError::Connect { .. }
+        | EgressError::Setup { .. } => Reason::ConnectFailed,
+        EgressError::Broken { .. } | EgressError::TooLarge { .. } => Reason::HandshakeFailed,
+    };
+    Exit::new(reason, error.to_string())
+}

@@ -1,0 +1,172 @@
+//! One life of a remote upstream, over either transport: its sessions, what it announces, and whether
+//! it is still there.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Assignment, introduce, keep_listed,
+    remote::{Address, Remote, RemoteLimits, Speech},
+    remote_session::DELETE_PATIENCE,
+    streamable_http,
+};
+use crate::upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve};
+
+pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Speech) -> Exit {
+    let remote = match build(assignment, configured, speech) {
+        Ok(remote) => remote,
+        Err(exit) => return exit,
+    };
+    let closer = Closer(remote.clone());
+    let link = Link::Remote(remote.clone());
+    let serve = async {
+        introduce(assignment, &link).await?;
+        let exit = tokio::select! {
+            exit = keep_listed(assignment, &link, &remote.signals.changed) => exit,
+            exit = listen(&remote) => exit,
+            exit = watch(assignment, &remote, &link) => exit,
+            never = sweep(assignment, &remote) => match never {},
+        };
+        Err::<Infallible, Exit>(exit)
+    };
+    let exit = tokio::select! {
+        biased;
+        () = assignment.stop.cancelled() => Exit::of(Reason::Asked),
+        Err(exit) = serve => exit,
+    };
+    // Before the sessions end, so that each call hears why, and none opens a session anew.
+    closer.0.close(&exit);
+    let sessions = remote.sessions();
+    let endings = sessions.iter().map(|session| session.end(&remote));
+    futures_util::future::join_all(endings).await;
+    remote.tasks.close();
+    if timeout(DELETE_PATIENCE, remote.tasks.wait()).await.is_err() {
+        tracing::debug!(server = %remote.server, "some last words did not reach the upstream");
+    }
+    exit
+}
+
+/// Ends the calls of a connection, even when the worker is aborted or panics.
+struct Closer(Arc<Remote>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close(&Exit::of(Reason::Panicked));
+    }
+}
+
+fn build(
+    assignment: &Assignment,
+    configured: &spec::Remote,
+    speech: Speech,
+) -> Result<Arc<Remote>, Exit> {
+    let (board, workshop) = (&assignment.board, &assignment.workshop);
+    let spec = board.spec();
+    let look_up = |place: &str, text: &str| {
+        let resolved = resolve(text, spec.may_use_variables, |name| std::env::var(name).ok())
+            .map_err(|error| Exit::new(error.reason(), format!("{place}: {error}")))?;
+        if resolved != text {
+            board.stderr.hide_value(&resolved);
+        }
+        Ok::<String, Exit>(resolved)
+    };
+    let invalid = |what: String| Exit::new(Reason::ConfigInvalid, what);
+
+    let text = look_up("url", &configured.url)?;
+    let url = url::Url::parse(&text).map_err(|error| invalid(format!("url: {error}")))?;
+    workshop
+        .egress
+        .check(&url)
+        .map_err(|error| Exit::new(Reason::AddressRefused, error.to_string()))?;
+    let uri: http::Uri = url.as_str().parse().map_err(|error| invalid(format!("url: {error}")))?;
+
+    let mut headers = HeaderMap::new();
+    for (name, value) in &configured.headers {
+        let value = look_up(&format!("header `{name}`"), value)?;
+        let name: HeaderName =
+            name.parse().map_err(|error| invalid(format!("header `{name}`: {error}")))?;
+        let mut value = HeaderValue::from_str(&value)
+            .map_err(|error| invalid(format!("header `{name}`: {error}")))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    if let Some(token) = &configured.bearer_token {
+        let token = look_up("bearer_token", token)?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|error| invalid(format!("bearer_token: {error}")))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    let name: Arc<str> = Arc::from(&*spec.name);
+    let address = Address { url, uri, headers, speech };
+    let limits = RemoteLimits {
+        frames: workshop.frames,
+        sessions_max: workshop.options.sessions_max,
+        queue_max: workshop.queue_max,
+        events_max: workshop.events_max,
+        opening_patience: spec.connect_timeout,
+        endpoint_wait: workshop.options.endpoint_wait,
+    };
+    Ok(Remote::new(name, address, limits, workshop.egress.clone()))
+}
+
+/// Hears what the upstream announces, and returns when it has lost the stream that all depends on.
+async fn listen(remote: &Arc<Remote>) -> Exit {
+    loop {
+        let session = remote.session(&SessionKey::Shared).ok();
+        let established = session.as_ref().and_then(|session| session.established());
+        let lost = established.as_ref().and_then(|one| one.stream()).map(|stream| stream.lost());
+        let Some(lost) = lost else {
+            let never: Infallible = streamable_http::listen(remote).await;
+            match never {}
+        };
+        let why = lost.await;
+        let now = session.and_then(|session| session.established());
+        let is_replaced = now.is_some_and(|now| !now.is_over());
+        if !is_replaced {
+            return Exit::new(Reason::Unreachable, &*why);
+        }
+    }
+}
+
+/// Asks whether the upstream is still there, at its pace and whenever a call has its doubts, and
+/// returns when it is not.
+async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Exit {
+    let every = assignment.workshop.options.ping_every;
+    let patience = assignment.board.spec().connect_timeout;
+    loop {
+        let pace = async {
+            match every.is_zero() {
+                true => std::future::pending().await,
+                false => sleep(every).await,
+            }
+        };
+        tokio::select! {
+            () = remote.signals.unauthorized.notified() => {
+                return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
+            }
+            () = remote.signals.suspect.notified() => {}
+            () = pace => {}
+        }
+        // Any answer will do, even one that says that `ping` is unknown.
+        if let Err(error) = link.ask(&remote.server, "ping", b"{}", patience).await {
+            use crate::upstream::CallError::*;
+            match error {
+                Unauthorized { .. } => return Exit::new(Reason::Unauthorized, error.to_string()),
+                HttpStatus { status, .. } if status < 500 => {}
+                _ => return Exit::new(Reason::Unreachable, error.to_string()),
+            }
+        }
+    }
+}
+
+/// Ends the sessions of clients that have not called for long. They are opened again on use.
+async fn sweep(assignment: &Assignment, remote: &Arc<Remote>) -> Infallible {
+    let idle = assignment.workshop.options.session_idle;
+    loop {
+        sleep(idle / 4).await;
+        remote.forget_idle(idle);
+    }
+}
