@@ -7,7 +7,9 @@ mod import;
 pub mod report;
 pub mod socket;
 
-pub use import::{ImportItem, ImportOutcome, ImportPlace, ImportWarning, Imports, Wanted, apply};
+pub use import::{
+    ImportItem, ImportOutcome, ImportPlace, ImportWarning, Imports, Wanted, apply, foresee,
+};
 
 use uuid::Uuid;
 
