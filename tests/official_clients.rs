@@ -165,11 +165,12 @@ async fn proved(sdk: Sdk, transport: &str) {
         return;
     }
     let (gateway, key) = real_servers().await;
-    let url = match transport {
-        "sse" => gateway.sse_url("real"),
-        _ => gateway.endpoint_url("real"),
+    let (client, url) = match transport {
+        "sse" => ("sse", gateway.sse_url("real")),
+        "stdio to sse" => ("stdio", gateway.sse_url("real")),
+        other => (other, gateway.endpoint_url("real")),
     };
-    judge(&seen(sdk, &url, transport, &key, &plan(&gateway)).await);
+    judge(&seen(sdk, &url, client, &key, &plan(&gateway)).await);
 }
 
 #[tokio::test]
@@ -200,6 +201,16 @@ async fn the_typescript_sdk_works_by_the_bridge() {
 #[tokio::test]
 async fn the_python_sdk_works_by_the_bridge() {
     proved(Sdk::Python, "stdio").await;
+}
+
+#[tokio::test]
+async fn the_typescript_sdk_works_by_the_bridge_and_the_older_transport() {
+    proved(Sdk::TypeScript, "stdio to sse").await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_works_by_the_bridge_and_the_older_transport() {
+    proved(Sdk::Python, "stdio to sse").await;
 }
 
 #[tokio::test]
