@@ -94,6 +94,12 @@ async fn foresee(
     let vault = Vault::existing(&place.data_dir);
     let seen = match vault.map_err(|error| Failure::Other(error.to_string()))? {
         Some(vault) => Some(Store::inspect(&settings.database, &place.data_dir, vault).await?),
+        None if settings.database.url.as_ref().is_some_and(|url| !url.expose().is_empty()) => {
+            let what =
+                "has no secret.key, so it is not the one of this database, or was never used";
+            let cure = "name the right one by --data-dir";
+            return Err(Failure::Other(format!("{} {what}; {cure}", place.data_dir.display())));
+        }
         None => None,
     };
     let store = match seen {
