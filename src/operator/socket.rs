@@ -168,7 +168,42 @@ pub async fn ask(data_dir: &Path, order: &Order) -> io::Result<Option<Answer>> {
         stream.write_all(&line).await?;
         let mut answer = String::new();
         BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer).await?;
-        Ok::<_, io::Error>(serde_json::from_str(&answer)?)
+        match answer.is_empty() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(serde_json::from_str(&answer)?),
+        }
     };
-    timeout(PATIENCE, exchange).await?.map(Some)
+    // It may have done some of it, and lets the same order go on where it ended.
+    let late = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it gave no answer in time; what it has done stays, so give the order again",
+        ),
+        _ => error,
+    };
+    timeout(PATIENCE, exchange)
+        .await
+        .unwrap_or_else(|elapsed| Err(elapsed.into()))
+        .map_err(late)
+        .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_gives_up_an_order_is_told_of_in_words() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(ask(place.path(), &Order::Report).await.unwrap().is_none(), "nobody is there");
+        let listener = bind(place.path()).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_buf(&mut Vec::new()).await.unwrap();
+        });
+        let error = ask(place.path(), &Order::Report).await.unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+    }
 }
