@@ -207,6 +207,9 @@ async fn a_call_that_is_cancelled_while_the_daemon_is_away_is_never_sent() {
     let cancelled = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
         "params": {"requestId": taken_back}});
     client.send(&cancelled.to_string()).await;
+    // Lines are heard in turn, and this one is answered by the bridge itself.
+    client.send("no JSON").await;
+    client.heard("a refusal", |said| said["error"]["code"] == -32700).await;
     let remote = Remote::start_on(port, Knobs::default());
     assert_eq!(client.text_of("echo", json!({"value": "next"})).await, "next");
     // It would have been sent as soon as the next one was.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{SOON, TestGateway, skipped, within};
+use crate::support::{SOON, TestGateway, skipped, wait_until, within};
 
 fn peers() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
@@ -229,6 +229,11 @@ async fn a_real_server_that_is_remote_works_the_same() {
     everything.arg("streamableHttp").env("PORT", port.to_string());
     everything.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let _server = everything.spawn().expect("node");
+    // Before it is tried for the first time: on a busy machine it starts slower than patience ends.
+    wait_until("node to listen", SOON * 3, async || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    })
+    .await;
 
     let gateway = TestGateway::start().await;
     gateway.remote("everything", &format!("http://127.0.0.1:{port}/mcp")).await;

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::{AdminState, ApiError};
 use crate::{
-    import::{self, BadFile, FILE_MAX},
+    import::{BadFile, FILE_MAX},
     operator::{self, Imports, Wanted},
 };
 
@@ -59,13 +59,10 @@ pub async fn take(
     let body = body.to_bytes_limited(FILE_MAX).await;
     let body = body.map_err(|_| ApiError::TooLarge { max: FILE_MAX })?;
     let body = body.map_err(super::body::unread)?;
-    let imported =
-        import::decode(&body).and_then(|text| import::read(&text)).map_err(
-            |error| match error {
-                BadFile::TooLarge => ApiError::TooLarge { max: FILE_MAX },
-                error => ApiError::bad_request(error.to_string()),
-            },
-        )?;
+    let imported = operator::read_apart(body).await.map_err(|error| match error {
+        BadFile::TooLarge => ApiError::TooLarge { max: FILE_MAX },
+        error => ApiError::bad_request(error.to_string()),
+    })?;
     let ImportQuery { dry_run, namespace } = query.into_inner();
     let wanted = Wanted { namespace, dry_run };
     let applied = state

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::DEFAULT;
 use crate::{
     identity::secret::Secret,
-    import::{Imported, ImportedServer, Transport},
+    import::{self, Imported, ImportedServer, Transport},
     store::{
         Membership, Name, Namespace, Naming, NewEndpoint, NewNamespace, NewServer, PageRequest,
         Problem, Server, ServerFilter, ServerKind, Status, Store, StoreError, Timeouts,
@@ -99,6 +99,24 @@ impl ImportItem {
     pub fn reason(&self) -> String {
         let problems: Vec<String> = self.details.iter().map(ToString::to_string).collect();
         problems.join("; ")
+    }
+}
+
+/// Reads a file on a thread apart: a large one takes long enough for others to notice.
+///
+/// # Errors
+/// What makes the whole file unreadable.
+pub async fn read_apart(
+    file: impl AsRef<[u8]> + Send + 'static,
+) -> Result<Imported, import::BadFile> {
+    let reading = move || import::decode(file.as_ref()).and_then(|text| import::read(&text));
+    match tokio::task::spawn_blocking(reading).await {
+        Ok(read) => read,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending, and whoever waits here with it.
+            Err(_cancelled) => std::future::pending().await,
+        },
     }
 }
 

@@ -9,6 +9,7 @@ pub mod socket;
 
 pub use import::{
     ImportItem, ImportOutcome, ImportPlace, ImportWarning, Imports, Wanted, apply, foresee,
+    read_apart,
 };
 
 use uuid::Uuid;

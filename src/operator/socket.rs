@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Imports, Wanted, apply, make_key,
+    Imports, Wanted, apply, make_key, read_apart,
     report::{self, DaemonReport},
 };
 use crate::{conductor::Conductor, data_dir::socket_path, import, store::KeyKind};
@@ -109,7 +109,7 @@ async fn take_order(mut stream: UnixStream, conductor: &Conductor, url: &str) ->
     let answer = match serde_json::from_str(&line) {
         Ok(Order::CreateKey { name, kind }) => create_key(conductor, &name, kind).await,
         Ok(Order::Import { text, namespace, dry_run }) => {
-            take_file(conductor, &text, &Wanted { namespace, dry_run }).await
+            take_file(conductor, text, &Wanted { namespace, dry_run }).await
         }
         Ok(Order::Report) => Answer::Report(Box::new(report::of(conductor, url).await)),
         Err(error) => Answer::Refused(format!("the order cannot be read: {error}")),
@@ -129,8 +129,8 @@ async fn create_key(conductor: &Conductor, name: &str, kind: Kind) -> Answer {
     }
 }
 
-async fn take_file(conductor: &Conductor, text: &str, wanted: &Wanted) -> Answer {
-    let imported = match import::read(text) {
+async fn take_file(conductor: &Conductor, text: String, wanted: &Wanted) -> Answer {
+    let imported = match read_apart(text).await {
         Ok(imported) => imported,
         Err(error) => return Answer::Refused(error.to_string()),
     };
