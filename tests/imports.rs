@@ -117,7 +117,7 @@ async fn toml_is_read_too_and_what_cannot_be_read_is_refused_with_its_place() {
     assert_eq!(status, 200, "{done}");
     assert_eq!(gateway.server("context7").await["connect_timeout_ms"], 20_000);
 
-    let large = format!("{{{}}}", " ".repeat(2 * 1024 * 1024));
+    let large = format!("{{{}}}", " ".repeat(17 * 1024 * 1024));
     for (query, kind, text, status, code) in [
         ("", "application/json", "{\n\"mcpServers\": {", 400, "bad_request"),
         ("", "application/json", "{}", 400, "bad_request"),
@@ -173,6 +173,50 @@ async fn the_command_opens_the_database_where_no_daemon_runs() {
     gateway.restart().await;
     gateway.ready("demo").await;
     assert_eq!(gateway.fact("endpoint"), Some(gateway.endpoint_url("default")));
+}
+
+#[tokio::test]
+async fn a_dry_run_where_no_daemon_runs_says_the_same_and_makes_nothing() {
+    let mut gateway = TestGateway::start().await;
+    gateway.stop().await;
+    let file = gateway.scratch().join("mcp.json");
+    std::fs::write(&file, FILE).expect("the file");
+    let none = gateway.scratch().join("none");
+    let dry = |data: &Path| {
+        let mut command = crate::support::gateway::binary();
+        command.arg("import").arg(&file).args(["--dry-run", "--namespace", "team", "--data-dir"]);
+        if let Some(url) = gateway.database_url().filter(|_| data != none) {
+            command.env("METAMCPD__DATABASE__URL", url);
+        }
+        said(&command.arg(data).output().expect("the binary runs"))
+    };
+    let first = dry(&none);
+    assert!(first.contains("demo: would be created"), "{first}");
+    assert!(first.contains("endpoint team: would be created"), "{first}");
+    assert!(!none.exists(), "there was no data directory, and there is none");
+    assert_eq!(dry(&gateway.data_dir()), first, "nor is anything in this one");
+
+    let done = said(&run(&gateway, &file, &["--namespace", "team"]));
+    assert_eq!(done.replace(": created", ": would be created"), first);
+    let again = dry(&gateway.data_dir());
+    assert!(again.contains("demo: exists") && again.contains("endpoint team: exists"), "{again}");
+}
+
+#[tokio::test]
+async fn a_file_in_another_encoding_is_read_or_refused_with_a_word() {
+    let gateway = TestGateway::start().await;
+    let file = gateway.scratch().join("mcp.json");
+    // As PowerShell writes what is redirected.
+    let wide: Vec<u8> = "\u{feff}{\"mcpServers\": {\"wide\": {\"command\": \"x\"}}}\r\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    std::fs::write(&file, &wide).expect("the file");
+    assert!(said(&run(&gateway, &file, &["--dry-run"])).contains("wide: would be created"));
+    std::fs::write(&file, b"{\"mcpServers\": {\"gr\xf6\xdfe\": {\"command\": \"x\"}}}")
+        .expect("it");
+    let refused = run(&gateway, &file, &["--dry-run"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("UTF-8"), "{refused:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod admin_api;
 mod calls;
 mod command_line;
 mod connect;
+mod connect_troubles;
 mod curation;
 mod doctor;
 mod first_run;

@@ -1,6 +1,7 @@
 //! What MetaMCP's users suffer from that is wrong rather than missing: each fault of its code, by the
 //! number that our inventory of it gives it, with the tests that show that we do not have it. Those
-//! that no other chapter tells are told here.
+//! that no other chapter tells are told here. Where a fault is in something that is not built yet, its
+//! row says so, and whoever builds it adds the tests.
 
 use std::{fs, path::Path};
 
@@ -21,6 +22,8 @@ struct Fault {
     number: u8,
     what: &'static str,
     denied_by: &'static [&'static str],
+    /// The part of the fault that has nothing here to be in yet.
+    not_built: &'static str,
 }
 
 const FAULTS: &[Fault] = &[
@@ -28,21 +31,49 @@ const FAULTS: &[Fault] = &[
         number: 15,
         what: "tools are not synchronised, and only their names are compared",
         denied_by: &["metamcp_faults::a_tool_whose_description_changes_is_remembered_so"],
+        not_built: "",
+    },
+    Fault {
+        number: 16,
+        what: "a name that was chosen for one server's tool takes another server's calls",
+        denied_by: &[
+            "metamcp_faults::a_name_with_one_servers_prefix_never_reaches_anothers_tool",
+            "curation::each_shown_name_reaches_its_own_tool_in_every_mode_and_after_a_restart",
+        ],
+        not_built: "",
+    },
+    Fault {
+        number: 17,
+        what: "an edited list of servers loses overrides, and inactive servers become active",
+        denied_by: &[
+            "metamcp_faults::an_edited_list_of_servers_keeps_what_was_decided",
+            "curation::decisions_outlive_whatever_happens_to_their_tool",
+        ],
+        not_built: "",
+    },
+    Fault {
+        number: 18,
+        what: "titles are lost, and an empty description cannot be given",
+        denied_by: &["curation::a_title_that_nobody_overrides_is_the_upstreams"],
+        not_built: "",
     },
     Fault {
         number: 19,
         what: "limits of the rate count wrongly, and some never",
         denied_by: &["metamcp_faults::a_limit_that_would_not_limit_is_refused"],
+        not_built: "rate limits; until then nothing that would switch one on is accepted",
     },
     Fault {
         number: 20,
         what: "failures to authenticate are counted twice and lock good keys out",
         denied_by: &["metamcp_faults::a_good_key_enters_after_any_number_of_bad_ones"],
+        not_built: "a limit for failures to authenticate; until then a failure costs its own request",
     },
     Fault {
         number: 21,
         what: "progress does not extend a call",
         denied_by: &["calls::progress_extends_a_call_up_to_its_total"],
+        not_built: "",
     },
     Fault {
         number: 22,
@@ -52,11 +83,13 @@ const FAULTS: &[Fault] = &[
             "lists::pages_that_go_round_in_circles_come_to_an_end",
             "metamcp_faults::a_cursor_that_was_never_given_is_refused",
         ],
+        not_built: "prompts and resources",
     },
     Fault {
         number: 23,
         what: "what was not listed in a session cannot be used in it",
         denied_by: &["metamcp_faults::a_tool_can_be_called_by_a_session_that_never_listed_it"],
+        not_built: "prompts, resources and templates",
     },
     Fault {
         number: 24,
@@ -65,6 +98,7 @@ const FAULTS: &[Fault] = &[
             "supervision::calls_in_flight_when_a_child_is_killed_each_end_once_and_the_next_succeeds",
             "remote_upstreams::a_lost_session_is_begun_again_once_for_fifty_calls_and_nobody_notices",
         ],
+        not_built: "",
     },
     Fault {
         number: 25,
@@ -73,11 +107,13 @@ const FAULTS: &[Fault] = &[
             "metamcp_faults::one_crash_leaves_a_server_enabled_and_used_by_every_session",
             "restarts::every_enabled_upstream_is_tried_again_whatever_its_last_status_was",
         ],
+        not_built: "",
     },
     Fault {
         number: 26,
         what: "tools over plain HTTP fail in their own ways",
         denied_by: &["access::what_is_not_built_yet_says_so"],
+        not_built: "tools over plain HTTP",
     },
     Fault {
         number: 27,
@@ -85,6 +121,7 @@ const FAULTS: &[Fault] = &[
         denied_by: &[
             "streamable_http::a_page_of_an_allowed_origin_may_ask_and_read_the_session_id",
         ],
+        not_built: "",
     },
     Fault {
         number: 28,
@@ -93,11 +130,13 @@ const FAULTS: &[Fault] = &[
             "metamcp_faults::no_authorization_is_announced_that_is_not_there",
             "access::what_is_not_built_yet_says_so",
         ],
+        not_built: "the OAuth server",
     },
     Fault {
         number: 29,
         what: "a session ends with the request that began it",
         denied_by: &["metamcp_faults::a_session_outlives_the_connection_that_began_it"],
+        not_built: "",
     },
     Fault {
         number: 30,
@@ -106,16 +145,19 @@ const FAULTS: &[Fault] = &[
             "metamcp_faults::an_import_keeps_the_token_and_survives_an_impossible_name",
             "metamcp_faults::what_is_optional_can_be_cleared",
         ],
+        not_built: "limits of the rate, which could not be cleared",
     },
     Fault {
         number: 31,
         what: "`localhost` is replaced wherever it stands in a URL",
         denied_by: &["metamcp_faults::a_url_is_used_as_it_was_written"],
+        not_built: "",
     },
     Fault {
         number: 32,
         what: "cookies overwrite each other",
         denied_by: &["metamcp_faults::no_answer_sets_a_cookie"],
+        not_built: "users and their logins, which set cookies",
     },
     Fault {
         number: 33,
@@ -124,18 +166,20 @@ const FAULTS: &[Fault] = &[
             "first_run::a_first_start_that_finds_its_port_taken_makes_no_key_that_nobody_saw",
             "command_line::a_data_directory_in_use_is_refused",
         ],
+        not_built: "",
     },
 ];
 
 #[test]
 fn every_fault_has_its_tests() {
     let numbers: Vec<u8> = FAULTS.iter().map(|fault| fault.number).collect();
-    let curation = 16..=18;
-    let rest: Vec<u8> = (15..=33).filter(|number| !curation.contains(number)).collect();
-    assert_eq!(numbers, rest);
+    assert_eq!(numbers, (15..=33).collect::<Vec<u8>>());
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for Fault { number, what, denied_by } in FAULTS {
+    for Fault { number, what, denied_by, not_built } in FAULTS {
         assert!(!denied_by.is_empty(), "{number}: {what}");
+        if !not_built.is_empty() {
+            eprintln!("{number}, {what}: not built yet: {not_built}");
+        }
         for path in *denied_by {
             let (chapter, sentence) = path.split_once("::").expect("a chapter and a sentence");
             let text = fs::read_to_string(tests.join(format!("{chapter}.rs"))).expect("a chapter");
@@ -185,6 +229,60 @@ async fn a_tool_whose_description_changes_is_remembered_so() {
         tools.iter().all(|tool| !tool["vanished_at"].is_null()).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_name_with_one_servers_prefix_never_reaches_anothers_tool() {
+    let gateway = TestGateway::start().await;
+    gateway.demo("left").await;
+    gateway.demo("right").await;
+    let client = gateway.client_of(&["left", "right"]).await;
+    let rows = gateway.items("namespaces/all/tools?server=left&name=echo").await;
+    let path = format!("namespaces/all/tools/{}", rows[0]["uuid"].as_str().expect("a uuid"));
+    gateway.change(&path, json!({"override_name": "sum"})).await;
+    wait_until("the chosen name", SOON, async || {
+        client.tools().await.contains(&"sum".to_owned()).then_some(())
+    })
+    .await;
+    assert_eq!(client.text_of("sum", json!({"message": "left's echo"})).await, "left's echo");
+    for server in ["left", "right"] {
+        let answer = client.call(&format!("{server}__sum"), json!({"numbers": [2, 3]})).await;
+        assert_eq!(answer["result"]["structuredContent"]["sum"], 5, "{server}: {answer}");
+    }
+    let gone = client.call("left__echo", json!({"message": "its own name"})).await;
+    assert_eq!(gone["error"]["code"], -32602, "{gone}");
+}
+
+#[tokio::test]
+async fn an_edited_list_of_servers_keeps_what_was_decided() {
+    let gateway = TestGateway::start().await;
+    for name in ["one", "two", "three"] {
+        gateway.demo(name).await;
+    }
+    let client = gateway.client_of(&["one", "two"]).await;
+    let rows = gateway.items("namespaces/all/tools?server=one&name=echo").await;
+    let path = format!("namespaces/all/tools/{}", rows[0]["uuid"].as_str().expect("a uuid"));
+    gateway.change(&path, json!({"override_name": "say"})).await;
+    let off = json!(["one", {"server": "two", "status": "INACTIVE"}]);
+    gateway.replace("namespaces/all/servers", off).await;
+
+    let longer = json!(["three", "two", {"server": "one"}]);
+    let row = gateway.replace("namespaces/all/servers", longer).await;
+    let statuses: Vec<&Value> = row["servers"]
+        .as_array()
+        .expect("servers")
+        .iter()
+        .map(|member| &member["status"])
+        .collect();
+    assert_eq!(statuses, ["ACTIVE", "INACTIVE", "ACTIVE"], "{row}");
+    wait_until("the tools of three", SOON, async || {
+        let tools = client.tools().await;
+        tools.contains(&"three__echo".to_owned()).then_some(tools)
+    })
+    .await;
+    let tools = client.tools().await;
+    assert!(tools.contains(&"say".to_owned()), "{tools:?}");
+    assert!(!tools.iter().any(|tool| tool.starts_with("two__")), "{tools:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{SOON, TestGateway, client::request, skipped, within};
+use crate::support::{SOON, TestGateway, client::request, skipped, wait_until, within};
 
 fn peers() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
@@ -165,11 +165,12 @@ async fn proved(sdk: Sdk, transport: &str) {
         return;
     }
     let (gateway, key) = real_servers().await;
-    let url = match transport {
-        "sse" => gateway.sse_url("real"),
-        _ => gateway.endpoint_url("real"),
+    let (client, url) = match transport {
+        "sse" => ("sse", gateway.sse_url("real")),
+        "stdio to sse" => ("stdio", gateway.sse_url("real")),
+        other => (other, gateway.endpoint_url("real")),
     };
-    judge(&seen(sdk, &url, transport, &key, &plan(&gateway)).await);
+    judge(&seen(sdk, &url, client, &key, &plan(&gateway)).await);
 }
 
 #[tokio::test]
@@ -203,6 +204,16 @@ async fn the_python_sdk_works_by_the_bridge() {
 }
 
 #[tokio::test]
+async fn the_typescript_sdk_works_by_the_bridge_and_the_older_transport() {
+    proved(Sdk::TypeScript, "stdio to sse").await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_works_by_the_bridge_and_the_older_transport() {
+    proved(Sdk::Python, "stdio to sse").await;
+}
+
+#[tokio::test]
 async fn a_real_server_that_is_remote_works_the_same() {
     real_remote("streamableHttp", "STREAMABLE_HTTP", "mcp").await;
 }
@@ -228,6 +239,11 @@ async fn real_remote(transport: &str, kind: &str, path: &str) {
     everything.arg(transport).env("PORT", port.to_string());
     everything.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let _server = everything.spawn().expect("node");
+    // Before it is tried for the first time: on a busy machine it starts slower than patience ends.
+    wait_until("node to listen", SOON * 3, async || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    })
+    .await;
 
     let gateway = TestGateway::start().await;
     let url = format!("http://127.0.0.1:{port}/{path}");

@@ -2,14 +2,14 @@
 
 use actix_web::{
     HttpMessage, HttpRequest, post,
-    web::{Bytes, Data, Json, Query},
+    web::{Data, Json, Payload, Query},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{AdminState, ApiError};
 use crate::{
-    import::{self, BadFile, FILE_MAX},
+    import::{BadFile, FILE_MAX},
     operator::{self, Imports, Wanted},
 };
 
@@ -49,16 +49,17 @@ pub async fn take(
     state: Data<AdminState>,
     query: Query<ImportQuery>,
     request: HttpRequest,
-    body: Result<Bytes, actix_web::Error>,
+    body: Payload,
 ) -> Result<Json<Imports>, ApiError> {
     let mime = request.mime_type().ok().flatten();
     if mime.is_some_and(|mime| !KINDS.contains(&mime.essence_str())) {
         return Err(ApiError::UnsupportedFile { accepted: KINDS.join(", ") });
     }
+    // More than other bodies may have: these files hold more than servers.
+    let body = body.to_bytes_limited(FILE_MAX).await;
+    let body = body.map_err(|_| ApiError::TooLarge { max: FILE_MAX })?;
     let body = body.map_err(super::body::unread)?;
-    let text = std::str::from_utf8(&body)
-        .map_err(|_| ApiError::bad_request("the file is not UTF-8 text"))?;
-    let imported = import::read(text).map_err(|error| match error {
+    let imported = operator::read_apart(body).await.map_err(|error| match error {
         BadFile::TooLarge => ApiError::TooLarge { max: FILE_MAX },
         error => ApiError::bad_request(error.to_string()),
     })?;

@@ -14,8 +14,8 @@ use super::{
     paging,
 };
 use crate::store::{
-    Membership, Namespace, NamespaceFilter, NamespacePatch, Naming, NewNamespace, Page, Problem,
-    Status, Store, StoreError,
+    Member, Membership, Namespace, NamespaceFilter, NamespacePatch, Naming, NewNamespace, Page,
+    Problem, Status, Store, StoreError,
 };
 
 /// Which namespaces; every filter that is given has to match.
@@ -68,7 +68,8 @@ pub struct NamespaceChange {
     user_id: Option<Option<String>>,
 }
 
-/// A server by its name or uuid: ACTIVE unless it says otherwise.
+/// A server by its name or uuid. Unless it says otherwise, it keeps the status that it has in the
+/// namespace, and one that is new there is ACTIVE.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a server's name or uuid, or {\"server\", \"status\"}")]
 pub enum MemberBody {
@@ -125,7 +126,7 @@ pub async fn create(
     Body(body): Body<NamespaceBody>,
 ) -> Result<HttpResponse, ApiError> {
     let new = NewNamespace {
-        servers: memberships(state.store(), body.servers).await?,
+        servers: memberships(state.store(), body.servers, &[]).await?,
         name: body.name,
         description: body.description,
         naming: body.naming.unwrap_or(Naming::Always),
@@ -186,8 +187,8 @@ pub async fn put_servers(
     id: Path<String>,
     Rows(servers): Rows<MemberBody>,
 ) -> Result<Json<Namespace>, ApiError> {
-    let uuid = state.store().namespace(&id).await?.uuid;
-    let members = memberships(state.store(), servers).await?;
+    let Namespace { uuid, servers: known, .. } = state.store().namespace(&id).await?;
+    let members = memberships(state.store(), servers, &known).await?;
     let row = state.write(|store| async move { store.set_members(uuid, &members).await }).await?;
     Ok(Json(row))
 }
@@ -208,14 +209,18 @@ pub async fn patch_servers(
     let named = servers.into_iter().map(|MemberStatus { server, status }| {
         MemberBody::WithStatus(MemberWithStatus { server, status: Some(status) })
     });
-    let members = memberships(state.store(), named.collect()).await?;
+    let members = memberships(state.store(), named.collect(), &[]).await?;
     let row =
         state.write(|store| async move { store.set_member_statuses(uuid, &members).await }).await?;
     Ok(Json(row))
 }
 
 /// Finds the servers that are named. Whether they may be in the namespace is judged by the store.
-async fn memberships(store: &Store, wanted: Vec<MemberBody>) -> Result<Vec<Membership>, ApiError> {
+async fn memberships(
+    store: &Store,
+    wanted: Vec<MemberBody>,
+    known: &[Member],
+) -> Result<Vec<Membership>, ApiError> {
     let mut members = Vec::with_capacity(wanted.len());
     let mut problems = Vec::new();
     for (index, member) in wanted.into_iter().enumerate() {
@@ -225,7 +230,9 @@ async fn memberships(store: &Store, wanted: Vec<MemberBody>) -> Result<Vec<Membe
         };
         match store.server(&id).await {
             Ok(server) => {
-                let status = status.unwrap_or(Status::Active);
+                let present = known.iter().find(|member| member.server == server.uuid);
+                let present = present.map_or(Status::Active, |member| member.status);
+                let status = status.unwrap_or(present);
                 members.push(Membership { server: server.uuid, status });
             }
             Err(StoreError::NotFound { .. }) => {

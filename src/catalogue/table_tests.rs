@@ -137,6 +137,12 @@ fn every_name_leads_to_its_own_tool_in_every_mode() {
     let unicode = vec![server(1, "a", &["größe", "gr__e", "数据"]), server(2, "b", &["größe"])];
     let renamed = [vec![server(1, "a", &["x"])], vec![server(1, "z", &["x"])]];
     let later = [vec![server(2, "b", &["search"])], same.clone()];
+    let last = [vec![same[0]], same.clone()];
+    let later_renamed = [same.clone(), vec![same[0], server(2, "z", &["search"])]];
+    let of_another = [
+        vec![server(1, "a", &["search"]), server(2, "b", &["find"])],
+        vec![server(1, "a", &["search"]).chosen(&find), server(2, "b", &["find"])],
+    ];
     let colliding = |chosen| {
         let tools = &["search", "find"];
         [vec![server(1, "a", tools)], vec![server(1, "a", tools).chosen(chosen)]]
@@ -180,6 +186,33 @@ fn every_name_leads_to_its_own_tool_in_every_mode() {
             &[("a__search", 1, "search"), ("b__search", 2, "search")],
             &[("a__search", 1, "search"), ("search", 2, "search")],
             &[("search", 2, "search")],
+        ],
+    );
+    expected(
+        "a server that was added later, at the end",
+        &last,
+        [
+            &[("a__search", 1, "search"), ("b__search", 2, "search")],
+            &[("search", 1, "search"), ("b__search", 2, "search")],
+            &[("search", 1, "search")],
+        ],
+    );
+    expected(
+        "the later of two with the same tool is renamed",
+        &later_renamed,
+        [
+            &[("a__search", 1, "search"), ("z__search", 2, "search")],
+            &[("search", 1, "search"), ("z__search", 2, "search")],
+            &[("search", 1, "search")],
+        ],
+    );
+    expected(
+        "a chosen name that a tool of another server has",
+        &of_another,
+        [
+            &[("find", 1, "search"), ("b__find", 2, "find")],
+            &[("search", 1, "search"), ("find", 2, "find")],
+            &[("search", 1, "search"), ("find", 2, "find")],
         ],
     );
     expected(

@@ -50,7 +50,7 @@ impl Doctor {
     fn tell(&self, finding: &Finding) {
         match serde_json::to_string(finding) {
             Ok(line) if self.json => say(&line),
-            Ok(_) | Err(_) => say(&finding.to_text()),
+            Ok(_) | Err(_) => finding.to_text().lines().for_each(say),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, Place, say};
+use super::{Failure, Place, say, text_of};
 use crate::{
     data_dir::DataDir,
     identity::vault::Vault,
@@ -15,7 +15,7 @@ use crate::{
         socket::{Answer, Order},
     },
     settings::Settings,
-    store::Store,
+    store::{Schema, Store},
 };
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(super) struct Import {
 
 impl Import {
     pub fn run(self) -> Result<(), Failure> {
-        let text = self.text()?;
+        let text = text_of(&self.file).map_err(|why| self.unusable(&why))?;
         // Told before anyone is asked, and in the same words.
         import::read(&text).map_err(|error| self.unusable(&error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -52,21 +52,6 @@ impl Import {
                 imports.items.len()
             ))),
         }
-    }
-
-    fn text(&self) -> Result<String, Failure> {
-        use std::io::Read;
-
-        // One byte more than may be read, so that what is too large is refused and not cut.
-        let max = import::FILE_MAX as u64 + 1;
-        let mut text = String::new();
-        let read = match self.file.as_os_str() == "-" {
-            true => std::io::stdin().lock().take(max).read_to_string(&mut text),
-            false => std::fs::File::open(&self.file)
-                .and_then(|file| file.take(max).read_to_string(&mut text)),
-        };
-        read.map_err(|error| self.unusable(&error.to_string()))?;
-        Ok(text)
     }
 
     fn unusable(&self, why: &str) -> Failure {
@@ -87,6 +72,9 @@ impl Import {
         }
         let imported = import::read(&text).map_err(|error| self.unusable(&error.to_string()))?;
         let settings = Settings::read(place.config.as_deref())?;
+        if dry_run {
+            return foresee(&settings, place, imported, namespace).await;
+        }
         let data = DataDir::open(&place.data_dir)?;
         let vault = Vault::open(data.path()).map_err(|error| Failure::Other(error.to_string()))?;
         let store = Store::open(&settings.database, data.path(), vault).await?;
@@ -94,6 +82,40 @@ impl Import {
         store.close().await?;
         Ok(applied?)
     }
+}
+
+/// A dry run where no daemon runs. It makes nothing: no directory, no key, no table.
+async fn foresee(
+    settings: &Settings,
+    place: &Place,
+    imported: import::Imported,
+    namespace: Option<String>,
+) -> Result<Imports, Failure> {
+    let vault = Vault::existing(&place.data_dir);
+    let seen = match vault.map_err(|error| Failure::Other(error.to_string()))? {
+        Some(vault) => Some(Store::inspect(&settings.database, &place.data_dir, vault).await?),
+        None if settings.database.url.as_ref().is_some_and(|url| !url.expose().is_empty()) => {
+            let what =
+                "has no secret.key, so it is not the one of this database, or was never used";
+            let cure = "name the right one by --data-dir";
+            return Err(Failure::Other(format!("{} {what}; {cure}", place.data_dir.display())));
+        }
+        None => None,
+    };
+    let store = match seen {
+        Some((store, Schema::Current)) => Some(store),
+        Some((_, Schema::Behind { .. })) => {
+            let why = "the database is of an earlier version, which only a start brings up to date";
+            return Err(Failure::Other(why.into()));
+        }
+        // Before the first start there is nothing.
+        Some((_, Schema::Empty)) | None => None,
+    };
+    let foreseen = operator::foresee(store.as_ref(), imported, namespace).await;
+    if let Some(store) = store {
+        store.close().await?;
+    }
+    Ok(foreseen?)
 }
 
 /// One fact a line: what became of each entry, and what is to be known of it.

@@ -9,12 +9,16 @@ mod import;
 mod serve;
 pub mod shim;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    data_dir::DataDirError, gateway::StartError, settings::BadSettings, store::StoreError,
+    data_dir::DataDirError, gateway::StartError, import as import_file, settings::BadSettings,
+    store::StoreError,
 };
 
 /// The exit codes of the contract.
@@ -163,7 +167,54 @@ fn complain(failure: &Failure) {
 /// Prints one fact on stdout, where programs look for it. A reader that has gone is no failure.
 fn say(fact: &str) {
     use std::io::Write;
-    if let Err(error) = writeln!(std::io::stdout().lock(), "{fact}") {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{}", on_one_line(fact)) {
         tracing::debug!(%error, "nobody reads stdout");
+    }
+}
+
+/// A fact holds names from other people's files: none of them may add a line, or command a terminal.
+fn on_one_line(fact: &str) -> std::borrow::Cow<'_, str> {
+    if !fact.contains(char::is_control) {
+        return fact.into();
+    }
+    let mut line = String::with_capacity(fact.len());
+    for char in fact.chars() {
+        match char.is_control() {
+            true => line.extend(char.escape_default()),
+            false => line.push(char),
+        }
+    }
+    line.into()
+}
+
+/// What a client's file says; `-` is stdin. One byte more than may be read is asked for, so that what
+/// is too large is refused and not cut.
+fn text_of(file: &Path) -> Result<String, String> {
+    use std::io::Read;
+
+    let max = import_file::FILE_MAX as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = match file.as_os_str() == "-" {
+        true => std::io::stdin().lock().take(max).read_to_end(&mut bytes),
+        false => std::fs::File::open(file).and_then(|file| file.take(max).read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| error.to_string())?;
+    let text = import_file::decode(&bytes).map_err(|error| error.to_string())?;
+    Ok(text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_stays_one_line_whatever_it_names() {
+        for (fact, line) in [
+            ("größe: created", "größe: created"),
+            ("a\nb: created", "a\\nb: created"),
+            ("\u{1b}[2J\u{9b}", "\\u{1b}[2J\\u{9b}"),
+        ] {
+            assert_eq!(on_one_line(fact), line);
+        }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! It prints facts on stdout, one a line; the log is on stderr.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Place, say};
+use super::{Failure, Place, say, text_of};
 use crate::{
     data_dir::DataDir,
     gateway::{Gateway, Plan, Started},
@@ -33,7 +33,7 @@ impl Serve {
         let admin_key = Settings::admin_key()?;
         let prometheus =
             telemetry::begin(&settings.log).map_err(crate::gateway::StartError::from)?;
-        let imported = self.import.map(read_import).transpose()?;
+        let imported = self.import.as_deref().map(read_import).transpose()?;
         let data_dir = DataDir::open(&self.place.data_dir)?;
         let plan = Plan { settings, data_dir, admin_key, imported, prometheus };
         actix::System::new().block_on(async move {
@@ -46,9 +46,9 @@ impl Serve {
     }
 }
 
-fn read_import(file: PathBuf) -> Result<import::Imported, Failure> {
+fn read_import(file: &Path) -> Result<import::Imported, Failure> {
     let unusable = |why: String| Failure::Other(format!("--import {}: {why}", file.display()));
-    let text = std::fs::read_to_string(&file).map_err(|error| unusable(error.to_string()))?;
+    let text = text_of(file).map_err(unusable)?;
     import::read(&text).map_err(|error| unusable(error.to_string()))
 }
 

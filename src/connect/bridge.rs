@@ -189,14 +189,14 @@ impl Bridge {
         }
         if is_initialize {
             // Before the next line is read: what comes after a handshake waits for its end.
-            self.leave(Phase::Opening);
+            self.begin_anew();
         }
         let bridge = self.clone();
         self.requests.spawn(async move {
             let outcome = async {
                 match is_initialize {
                     true => bridge.begin(&frame).await,
-                    false => bridge.deliver(&frame).await,
+                    false => bridge.deliver(&frame, &cancelled).await,
                 }
             };
             let outcome = tokio::select! {
@@ -222,18 +222,25 @@ impl Bridge {
                     }
                 }
                 // A handshake that was given up must not be waited for.
-                None if is_initialize => bridge.leave(Phase::Unmade),
+                None if is_initialize => drop(bridge.leave(Phase::Unmade)),
                 None => {}
             }
         });
     }
 
     /// Brings a request to the endpoint, waiting for one that is away, and answers its outcome.
-    async fn deliver(self: &Arc<Self>, frame: &Frame) -> Result<Bytes, Failure> {
+    async fn deliver(
+        self: &Arc<Self>,
+        frame: &Frame,
+        cancelled: &CancellationToken,
+    ) -> Result<Bytes, Failure> {
         let deadline = Instant::now() + self.options.away_max;
         let (mut pause, mut renewals) = (Pause::default(), 0);
         loop {
             let session = self.session(deadline).await?;
+            if cancelled.is_cancelled() {
+                return Err(Failure::NotSent { why: "it was cancelled before".into() });
+            }
             let failure = match self.exchange(session.as_ref(), frame).await {
                 Ok(answer) => return Ok(answer.bytes().clone()),
                 Err(failure) => failure,

@@ -28,6 +28,7 @@ pub struct EventStream {
     /// Where messages go, as the server said it.
     post_url: Uri,
     waiting: Mutex<HashMap<Bytes, oneshot::Sender<Frame>>>,
+    /// Cancelled when the stream has ended, and to end it.
     pub closed: CancellationToken,
 }
 
@@ -75,6 +76,7 @@ impl EventStream {
         tasks.spawn(async move {
             tokio::select! {
                 () = ending.cancelled() => {}
+                () = reading.closed.cancelled() => {}
                 () = reading.read(events, ear) => {}
             }
             reading.close();

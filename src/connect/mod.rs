@@ -144,25 +144,34 @@ impl Ear {
     }
 }
 
-/// The rests between attempts, each twice the last up to a limit that keeps a restart short.
-struct Pause(Duration);
+/// The rests between attempts, each twice the last up to a limit.
+struct Pause {
+    next: Duration,
+    max: Duration,
+}
 
 impl Default for Pause {
+    /// The limit keeps a restart short.
     fn default() -> Self {
-        Self(Duration::from_millis(100))
+        Self { next: Duration::from_millis(100), max: Self::MAX }
     }
 }
 
 impl Pause {
     const MAX: Duration = Duration::from_secs(2);
 
+    /// For what only a person can mend: it may take days, and is no reason to knock all the while.
+    fn patient() -> Self {
+        Self { max: Duration::from_secs(60), ..Self::default() }
+    }
+
     async fn rest(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Self::MAX);
+        sleep(self.next).await;
+        self.next = (self.next * 2).min(self.max);
     }
 
     /// Whether the rest ends before `deadline`.
     fn fits(&self, deadline: Instant) -> bool {
-        Instant::now() + self.0 < deadline
+        Instant::now() + self.next < deadline
     }
 }

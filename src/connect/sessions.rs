@@ -78,6 +78,16 @@ impl Session {
         }
     }
 
+    /// Tells the endpoint that the session is over.
+    async fn end(&self, bridge: &Bridge) {
+        match &self.channel {
+            Channel::Streamable(marks) => {
+                streamable::end(&bridge.caller, &bridge.uri, marks).await;
+            }
+            Channel::EventStream(stream) => stream.closed.cancel(),
+        }
+    }
+
     /// Comes back when the session is forgotten.
     async fn lost(&self, bridge: &Bridge) {
         match &self.channel {
@@ -119,7 +129,7 @@ impl Bridge {
                 Ok(answer.bytes().clone())
             }
             Err(failure) => {
-                self.leave(Phase::Unmade);
+                drop(self.leave(Phase::Unmade));
                 Err(failure)
             }
         }
@@ -229,8 +239,11 @@ impl Bridge {
         let (ear, url, keepers) = (self.ear(generation), &self.options.url, &self.keepers);
         let stream =
             EventStream::open(&self.caller, url, &self.uri, ear, keepers, &self.ending).await?;
+        // No stream stays behind a handshake that fails, or is given up.
+        let unless_open = stream.closed.clone().drop_guard();
         let answer = stream.exchange(&self.caller, hello).await?;
         self.judge(&answer)?;
+        unless_open.disarm();
         Ok((session_of(generation, Channel::EventStream(stream)), answer))
     }
 
@@ -246,15 +259,23 @@ impl Bridge {
     }
 
     /// Goes on to another phase. A session that was open is kept no longer.
-    pub(super) fn leave(&self, next: Phase) {
-        if let Phase::Open(before) = self.phase.send_replace(next) {
-            before.replaced.cancel();
+    pub(super) fn leave(&self, next: Phase) -> Option<Arc<Session>> {
+        let Phase::Open(before) = self.phase.send_replace(next) else { return None };
+        before.replaced.cancel();
+        Some(before)
+    }
+
+    /// Waits for the client's own handshake. One that comes in the middle ends the session there was.
+    pub(super) fn begin_anew(self: &Arc<Self>) {
+        if let Some(before) = self.leave(Phase::Opening) {
+            let bridge = self.clone();
+            self.keepers.spawn(async move { before.end(&bridge).await });
         }
     }
 
     /// Makes a session the present one, and keeps it.
     fn publish(self: &Arc<Self>, session: Arc<Session>) {
-        self.leave(Phase::Open(session.clone()));
+        drop(self.leave(Phase::Open(session.clone())));
         let bridge = self.clone();
         self.keepers.spawn(async move {
             tokio::select! {
@@ -271,22 +292,32 @@ impl Bridge {
             () = session.replaced.cancelled() => return,
             () = session.lost(self) => {}
         }
-        let mut pause = Pause::default();
+        let (mut pause, mut until_mended) = (Pause::default(), Pause::patient());
+        let mut told = None;
         while let Err(failure) =
             self.renew(session.generation, Instant::now() + self.options.away_max).await
         {
-            tracing::warn!("no new session yet: {failure}");
-            pause.rest().await;
+            // A request of the client's asks anew whenever it comes, so that this may take its time.
+            let rest = match failure.is_final() {
+                true => until_mended.rest(),
+                false => pause.rest(),
+            };
+            if told.as_ref() != Some(&failure) {
+                tracing::warn!("no new session yet: {failure}");
+                told = Some(failure);
+            }
+            tokio::select! {
+                () = session.replaced.cancelled() => return,
+                () = rest => {}
+            }
         }
     }
 
     /// Tells the endpoint that the session is over.
     pub(super) async fn end_session(&self) {
         let phase = self.phase.borrow().clone();
-        if let Phase::Open(session) = phase
-            && let Channel::Streamable(marks) = &session.channel
-        {
-            streamable::end(&self.caller, &self.uri, marks).await;
+        if let Phase::Open(session) = phase {
+            session.end(self).await;
         }
     }
 }

@@ -150,7 +150,7 @@ pub async fn tell(
 /// Comes back only when the server says that it has forgotten the session.
 pub async fn listen(caller: &Caller, url: &Uri, marks: &Marks, ear: &Ear) {
     let mut place = Place::default();
-    let mut pause = Pause::default();
+    let (mut pause, mut until_mended) = (Pause::default(), Pause::patient());
     loop {
         let marks = Marks { last_event: place.last_event.clone(), ..marks.clone() };
         let opened = caller.send(Method::GET, url, ACCEPT_EVENTS, &marks, Bytes::new()).await;
@@ -166,7 +166,7 @@ pub async fn listen(caller: &Caller, url: &Uri, marks: &Marks, ear: &Ear) {
                 }
                 // One that a server ends as soon as it is open is no sign that all is well.
                 if began.elapsed() > Pause::MAX {
-                    pause = Pause::default();
+                    (pause, until_mended) = (Pause::default(), Pause::patient());
                 }
                 sleep(place.retry).await;
             }
@@ -175,6 +175,11 @@ pub async fn listen(caller: &Caller, url: &Uri, marks: &Marks, ear: &Ear) {
                 match Failure::of_status(status, marks.session.is_some(), "") {
                     Failure::SessionGone => return,
                     failure if failure.is_passing() => {}
+                    // A key can be switched on again, and the session is still there.
+                    Failure::Unauthorized | Failure::Forbidden => {
+                        until_mended.rest().await;
+                        continue;
+                    }
                     // Not every server offers one (transports, "Listening for Messages").
                     failure => {
                         tracing::debug!(%failure, "there is no standing stream");

@@ -30,6 +30,12 @@ fn about(name: &str) -> String {
 /// What the daemon that supervises it says.
 pub fn reported(report: &UpstreamReport) -> Finding {
     let about = about(&report.name);
+    if let (Some(error), "READY") = (&report.list_error, report.state.as_str()) {
+        let tools = report.tools;
+        let what =
+            format!("READY, with the {tools} tools of before: the last list failed: {error}");
+        return Finding::warning(about, what, cure("list_failed"));
+    }
     if report.state == "READY" || report.state == "DISABLED" {
         return Finding::ok(about, format!("{}, {} tools", report.state, report.tools));
     }
@@ -225,6 +231,7 @@ mod tests {
             error_status: error_status.into(),
             reason: reason.into(),
             last_error: Some("why".into()),
+            list_error: None,
             tools: 3,
         }
     }
@@ -243,6 +250,14 @@ mod tests {
             assert_eq!(finding.severity, severity, "{state} {reason}");
             assert_eq!(finding.cure.is_none(), severity == Severity::Ok, "{state} {reason}");
         }
+    }
+
+    #[test]
+    fn a_server_that_runs_and_cannot_be_listed_is_found() {
+        let healthy = report("READY", "NONE", "ready");
+        let finding = reported(&UpstreamReport { list_error: Some("no page".into()), ..healthy });
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.what.contains("no page") && finding.cure.is_some(), "{finding:?}");
     }
 
     #[test]

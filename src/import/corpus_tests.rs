@@ -254,7 +254,7 @@ fn what_people_write_by_hand_is_read() {
             "neither ! command",
             "both ! url",
             "odd ! type",
-            "text ! ",
+            "text ! entry",
             "far = http https://example.com/mcp token=t",
         ],
         &[],

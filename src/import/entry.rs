@@ -45,7 +45,8 @@ const TOKEN_FIELDS: [&str; 2] = ["bearerToken", "bearer_token"];
 
 pub(super) fn read(name: String, value: Value) -> Entry {
     let Value::Object(fields) = value else {
-        let refusal = Refusal::new("", "is not an object", "an object with a command or a url");
+        let refusal =
+            Refusal::new("entry", "is not an object", "an object with a command or a url");
         return Entry { name, outcome: Err(refusal), warnings: Vec::new() };
     };
     let mut fields = Fields::new(fields);

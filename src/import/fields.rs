@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use super::{Refusal, Warning, references};
 
+/// From here on a floating-point number leaves out whole ones: 2^53.
+const WHOLE_BELOW: f64 = 9_007_199_254_740_992.0;
+
 /// The fields of one entry that nobody has asked for yet.
 pub(super) struct Fields {
     left: Map<String, Value>,
@@ -102,17 +105,13 @@ impl Fields {
         let mut texts = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
             let place = format!("{field}[{index}]");
-            match self.as_text(&place, item) {
-                Some(text) if references::mend(&place, &text, &mut self.warnings)? == text => {
-                    texts.push(text);
-                }
-                // What an editor would fill in, nobody does here: argv is readable by everyone.
-                Some(_) => {
-                    let reason = "refers to a variable, and none is resolved in arguments";
-                    return Err(Refusal::new(&place, reason, "the value itself, or a field `env`"));
-                }
-                None => return Err(Refusal::new(place, "is not a text", "a text")),
+            let text = self.as_text(&place, item)?;
+            // What an editor would fill in, nobody does here: argv is readable by everyone.
+            if references::mend(&place, &text, &mut self.warnings)? != text {
+                let reason = "refers to a variable, and none is resolved in arguments";
+                return Err(Refusal::new(&place, reason, "the value itself, or a field `env`"));
             }
+            texts.push(text);
         }
         Ok(texts)
     }
@@ -137,9 +136,7 @@ impl Fields {
                 self.warn(&place, "is null and is left out");
                 continue;
             }
-            let text = self
-                .as_text(&place, value)
-                .ok_or_else(|| Refusal::new(&place, "is not a text", "a text"))?;
+            let text = self.as_text(&place, value)?;
             let text = references::mend_value(&place, &text, &mut self.warnings)?;
             if texts.insert(name, text).is_some() {
                 return Err(Refusal::new(place, "is given twice", "one value for each name"));
@@ -171,16 +168,25 @@ impl Fields {
         self.warnings
     }
 
-    /// Numbers and truth values are written without quotes by many hands.
-    fn as_text(&mut self, place: &str, value: Value) -> Option<String> {
+    /// Numbers and truth values are written without quotes by many hands. How a number was written is
+    /// not known any more, so one that may have lost digits is none: it may be an account or a token.
+    fn as_text(&mut self, place: &str, value: Value) -> Result<String, Refusal> {
         match value {
-            Value::String(text) => Some(text),
-            Value::Number(_) | Value::Bool(_) => {
-                self.warn(place, "is not a text, and is taken as it is written");
-                Some(value.to_string())
+            Value::String(text) => return Ok(text),
+            Value::Bool(_) => self.warn(place, "is not a text, and is taken as one"),
+            Value::Number(_) => {
+                if value.as_f64().is_some_and(|number| number.abs() >= WHOLE_BELOW)
+                    && !(value.is_i64() || value.is_u64())
+                {
+                    return Err(Refusal::new(place, "has too many digits for a number", "a text"));
+                }
+                self.warn(place, "is a number, and is taken as one writes it plainly");
             }
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                return Err(Refusal::new(place, "is not a text", "a text"));
+            }
         }
+        Ok(value.to_string())
     }
 }
 

@@ -19,7 +19,7 @@ mod timeouts;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 pub use file::read;
-pub use text::{BadFile, FILE_MAX};
+pub use text::{BadFile, FILE_MAX, decode};
 
 /// Everything a file holds.
 #[derive(Debug, PartialEq, Eq)]

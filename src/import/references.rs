@@ -29,19 +29,34 @@ pub(super) fn mend_value(
         warnings.push(Warning::new(field, told));
         text = format!("{word}${{{name}}}");
     }
-    while let Some((before, after)) = text.split_once("{env:") {
-        // `${env:NAME}` is known to `mend`.
-        let Some((name, behind)) = after.split_once('}') else { break };
-        if before.ends_with('$') || !is_variable(name) {
-            break;
-        }
-        warnings.push(Warning::new(
-            field,
-            format!("refers to `{{env:{name}}}`, taken as `${{{name}}}`"),
-        ));
-        text = format!("{before}${{{name}}}{behind}");
+    mend_with(field, &mend_braces(field, &text, warnings), warnings, true)
+}
+
+/// opencode's `{env:NAME}`. `${env:NAME}` is left to `mend_with`.
+fn mend_braces(field: &str, text: &str, warnings: &mut Vec<Warning>) -> String {
+    const OPENS: &str = "{env:";
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OPENS) {
+        mended.push_str(before);
+        let is_of_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+        let end = after.find(|char| !is_of_name(char)).unwrap_or(after.len());
+        let (name, behind) = after.split_at(end);
+        rest = match behind.strip_prefix('}') {
+            Some(behind) if !before.ends_with('$') && is_variable(name) => {
+                let told = format!("refers to `{{env:{name}}}`, taken as `${{{name}}}`");
+                warnings.push(Warning::new(field, told));
+                mended.push_str(&format!("${{{name}}}"));
+                behind
+            }
+            _ => {
+                mended.push_str(OPENS);
+                after
+            }
+        };
     }
-    mend_with(field, &text, warnings, true)
+    mended.push_str(rest);
+    mended
 }
 
 /// Mends the references in an argument, where what the client asks its person for has no place.
@@ -170,6 +185,8 @@ mod tests {
             ("Bearer $TOKEN", "Bearer ${TOKEN}"),
             ("Bearer {env:TOKEN}", "Bearer ${TOKEN}"),
             ("{env:A}-{env:B}", "${A}-${B}"),
+            ("${env:A}-{env:B}", "${A}-${B}"),
+            ("{env:a b}{env:}{env:{env:A}", "{env:a b}{env:}{env:${A}"),
             ("${env:TOKEN}", "${TOKEN}"),
             ("${input:github-token}", "${GITHUB_TOKEN}"),
             ("Bearer ${input:key}", "Bearer ${KEY}"),

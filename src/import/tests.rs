@@ -195,6 +195,10 @@ fn the_odd_shapes_of_values_are_understood() {
         (r#"{"command":["npx","-y","x"],"args":["z"]}"#, "stdio npx -y x z"),
         (r#"{"command":"x","args":["--port",8080,true]}"#, "stdio x --port 8080 true"),
         (r#"{"command":"x","env":{"PORT":8080,"GONE":null}}"#, "stdio x PORT=8080"),
+        (
+            r#"{"command":"x","env":{"A":18446744073709551615,"B":.5}}"#,
+            "stdio x A=18446744073709551615 B=0.5",
+        ),
         (r#"{"command":"sh","args":["-c","echo ${FOO} $BAR"]}"#, "stdio sh -c echo ${FOO} $BAR"),
         (r#"{"command":"x","cwd":"/tmp","headers":{"A":"b"}}"#, "stdio x"),
         (r#"{"httpUrl":"http://x/mcp","env":{"A":"b"}}"#, "http http://x/mcp"),
@@ -242,7 +246,7 @@ fn enabled_and_disabled_say_the_same() {
 #[test]
 fn a_bad_entry_names_the_field_that_is_to_be_mended() {
     for (fields, field) in [
-        ("[]", ""),
+        ("[]", "entry"),
         ("{}", "command"),
         (r#"{"type":"stdio"}"#, "command"),
         (r#"{"type":"stdio","url":"http://x"}"#, "command"),
@@ -258,6 +262,9 @@ fn a_bad_entry_names_the_field_that_is_to_be_mended() {
         (r#"{"command":"x","args":["${userHome}/a"]}"#, "args[0]"),
         (r#"{"command":"x","env":"A=b"}"#, "env"),
         (r#"{"command":"x","env":{"A":{}}}"#, "env.A"),
+        (r#"{"command":"x","env":{"A":123456789012345678901}}"#, "env.A"),
+        (r#"{"command":"x","args":[1e300]}"#, "args[0]"),
+        (r#"{"command":"x","args":[NaN]}"#, "args[0]"),
         (r#"{"command":"x","env":{"A=":"b"}}"#, "env.A="),
         (r#"{"command":"x","disabled":"true"}"#, "disabled"),
         (r#"{"command":"x","enabled":true,"disabled":true}"#, "disabled"),
@@ -335,6 +342,8 @@ fn a_file_that_cannot_be_read_says_where() {
         ("name: continue\nmcpServers:\n", BadFile::Yaml),
         (&format!("{{{}}}", " ".repeat(FILE_MAX)), BadFile::TooLarge),
         (&"[".repeat(100_000), BadFile::TooDeep),
+        (&"{a:".repeat(100_000), BadFile::TooDeep),
+        (&format!("x = {}", "[".repeat(100_000)), BadFile::TooDeep),
     ] {
         assert_eq!(read(text), Err(expected));
     }
@@ -348,6 +357,13 @@ fn a_file_that_cannot_be_read_says_where() {
         assert!(matches!(error, BadFile::Unreadable { .. }), "{text}: {error}");
         assert!(!error.to_string().contains("secret"));
     }
+}
+
+#[test]
+fn brackets_in_what_a_client_remembers_are_no_levels() {
+    let remembered = "{[".repeat(1_000);
+    let file = format!(r#"{{"history":["{remembered}"],"mcpServers":{{"a":{{"command":"x"}}}}}}"#);
+    assert_eq!(lines(&file), ["a: stdio x"]);
 }
 
 #[test]

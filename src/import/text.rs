@@ -1,12 +1,12 @@
 //! Reads the text of a file as what it is: JSON with whatever liberties its writer took, or TOML.
 
-use super::tree::Node;
+use std::borrow::Cow;
 
-/// Deeper files are refused before they are parsed: the parser follows every level by recursion.
-const DEPTH_MAX: usize = 100;
+use super::tree::{DEPTH_MAX, Node, TOO_DEEP};
 
-/// Bytes that a file may have: hundreds of servers take a tenth of it.
-pub const FILE_MAX: usize = 1024 * 1024;
+/// Bytes that a file may have. Hundreds of servers take a tenth of one MB, but Claude Code keeps its
+/// servers beside what it remembers of its conversations, which grows to many.
+pub const FILE_MAX: usize = 16 * 1024 * 1024;
 
 /// Why a file cannot be read at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +14,8 @@ pub enum BadFile {
     /// Lines and columns are counted from one.
     #[error("the file is not readable as {form} at line {line}, column {column}: {reason}")]
     Unreadable { form: &'static str, line: usize, column: usize, reason: String },
+    #[error("the file is not text in UTF-8; save it as that")]
+    NotText,
     #[error("the file looks like YAML, which is not read; give it as JSON or TOML")]
     Yaml,
     #[error("the file has more than {FILE_MAX} bytes")]
@@ -27,17 +29,36 @@ pub enum BadFile {
     NoServers,
 }
 
+/// The text of a file's bytes: UTF-8, or UTF-16 with the mark that PowerShell and Notepad put first.
+///
+/// # Errors
+/// `NotText` for anything else, `TooLarge` before a byte is looked at.
+pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, BadFile> {
+    if bytes.len() > FILE_MAX {
+        return Err(BadFile::TooLarge);
+    }
+    let wide = |unit: fn([u8; 2]) -> u16| {
+        let (pairs, odd) = bytes[2..].as_chunks();
+        let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+        let text = String::from_utf16(&units).ok().filter(|_| odd.is_empty());
+        text.map(Cow::Owned).ok_or(BadFile::NotText)
+    };
+    match bytes {
+        [0xff, 0xfe, ..] => wide(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => wide(u16::from_be_bytes),
+        _ => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| BadFile::NotText),
+    }
+}
+
 /// The tree of a text.
 pub(super) fn parse(text: &str) -> Result<Node, BadFile> {
     let text = text.trim_start_matches('\u{feff}');
     if text.len() > FILE_MAX {
         return Err(BadFile::TooLarge);
     }
-    if is_too_deep(text) {
-        return Err(BadFile::TooDeep);
-    }
     match form_of(text) {
         Form::Json => json5::from_str(text).map_err(unreadable_json),
+        Form::Toml if is_too_deep(text) => Err(BadFile::TooDeep),
         Form::Toml => toml::from_str(text).map_err(|error| unreadable_toml(text, &error)),
         Form::Yaml => Err(BadFile::Yaml),
     }
@@ -86,6 +107,9 @@ fn form_of(text: &str) -> Form {
 }
 
 fn unreadable_json(error: json5::Error) -> BadFile {
+    if error.code().is_none() && error.to_string().contains(TOO_DEEP) {
+        return BadFile::TooDeep;
+    }
     let (line, column) =
         error.position().map_or((1, 1), |position| (position.line + 1, position.column + 1));
     let reason = error
@@ -104,8 +128,8 @@ fn unreadable_toml(text: &str, error: &toml::de::Error) -> BadFile {
     BadFile::Unreadable { form: "TOML", line, column, reason }
 }
 
-/// Counts brackets without regard to strings: a file that only seems too deep holds more brackets
-/// in its strings than any of these files has levels.
+/// Whether a text of TOML seems too deep, told before it is parsed, since that parser has a tree of its
+/// own. Brackets count without regard to strings: none of these files has so many in them.
 fn is_too_deep(text: &str) -> bool {
     let mut depth = 0_usize;
     text.bytes().any(|byte| {
@@ -121,6 +145,24 @@ fn is_too_deep(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_in_the_encodings_that_editors_write() {
+        let utf16 = |mark: [u8; 2], unit: fn(u16) -> [u8; 2]| {
+            let units = "{größe}".encode_utf16().flat_map(unit);
+            mark.into_iter().chain(units).collect::<Vec<u8>>()
+        };
+        let (little, big) =
+            (utf16([0xff, 0xfe], u16::to_le_bytes), utf16([0xfe, 0xff], u16::to_be_bytes));
+        for bytes in ["{größe}".as_bytes(), &little, &big] {
+            assert_eq!(decode(bytes).as_deref(), Ok("{größe}"), "{bytes:?}");
+        }
+        // Latin-1, half a unit, half a pair.
+        for bytes in [&b"{gr\xf6\xdfe}"[..], &little[..little.len() - 1], b"\xff\xfe\x00\xd8"] {
+            assert_eq!(decode(bytes), Err(BadFile::NotText), "{bytes:?}");
+        }
+        assert_eq!(decode(&vec![b' '; FILE_MAX + 1]), Err(BadFile::TooLarge));
+    }
 
     #[test]
     fn the_form_of_a_text_is_told_by_its_beginning() {

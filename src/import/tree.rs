@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// One value of a file.
@@ -51,15 +51,38 @@ impl Node {
     }
 }
 
+/// Levels of a file. The ones that clients write have fewer than ten.
+pub(super) const DEPTH_MAX: usize = 100;
+
+/// What a parser says of a file that has more.
+pub(super) const TOO_DEEP: &str = "nested too deep";
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+        Levels(DEPTH_MAX).deserialize(deserializer)
     }
 }
 
-struct NodeVisitor;
+/// Reads a node of so many levels at most: parsers follow every level by recursion, and the stack ends.
+#[derive(Clone, Copy)]
+struct Levels(usize);
 
-impl<'de> Visitor<'de> for NodeVisitor {
+impl Levels {
+    /// One level further down.
+    fn below<E: Error>(self) -> Result<Self, E> {
+        self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom(TOO_DEEP))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Levels {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Levels {
     type Value = Node;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,16 +90,18 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let below = self.below()?;
         let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
+        while let Some(name) = map.next_key()? {
+            members.push((name, map.next_value_seed(below)?));
         }
         Ok(Node::Object(members))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let below = self.below()?;
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(below)? {
             items.push(item);
         }
         Ok(Node::Array(items))
@@ -111,6 +136,6 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        Node::deserialize(deserializer)
+        self.deserialize(deserializer)
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::DEFAULT;
 use crate::{
     identity::secret::Secret,
-    import::{Imported, ImportedServer, Transport},
+    import::{self, Imported, ImportedServer, Transport},
     store::{
         Membership, Name, Namespace, Naming, NewEndpoint, NewNamespace, NewServer, PageRequest,
         Problem, Server, ServerFilter, ServerKind, Status, Store, StoreError, Timeouts,
@@ -102,12 +102,50 @@ impl ImportItem {
     }
 }
 
+/// Reads a file on a thread apart: a large one takes long enough for others to notice.
+///
+/// # Errors
+/// What makes the whole file unreadable.
+pub async fn read_apart(
+    file: impl AsRef<[u8]> + Send + 'static,
+) -> Result<Imported, import::BadFile> {
+    let reading = move || import::decode(file.as_ref()).and_then(|text| import::read(&text));
+    match tokio::task::spawn_blocking(reading).await {
+        Ok(read) => read,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending, and whoever waits here with it.
+            Err(_cancelled) => std::future::pending().await,
+        },
+    }
+}
+
 /// Makes the rows that are missing. One bad entry fails alone.
 ///
 /// # Errors
 /// `Invalid` for a namespace whose name cannot be; what the database refuses.
 pub async fn apply(
     store: &Store,
+    imported: Imported,
+    wanted: &Wanted,
+) -> Result<Imports, StoreError> {
+    carry_out(Some(store), imported, wanted).await
+}
+
+/// A dry run. `None`: there is no database yet, so nothing is there.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn foresee(
+    store: Option<&Store>,
+    imported: Imported,
+    namespace: Option<String>,
+) -> Result<Imports, StoreError> {
+    carry_out(store, imported, &Wanted { namespace, dry_run: true }).await
+}
+
+async fn carry_out(
+    store: Option<&Store>,
     imported: Imported,
     wanted: &Wanted,
 ) -> Result<Imports, StoreError> {
@@ -146,14 +184,18 @@ pub async fn apply(
 
 /// Makes one server, unless it is there. Its uuid, where it has one.
 async fn take(
-    store: &Store,
+    store: Option<&Store>,
     server: ImportedServer,
     wanted: &Wanted,
     item: &mut ImportItem,
 ) -> Result<Option<Uuid>, StoreError> {
     let name = server.name.clone();
     let new = new_server(server);
-    if let Some(known) = public_server(store, &name).await? {
+    let known = match store {
+        Some(store) => public_server(store, &name).await?,
+        None => None,
+    };
+    if let Some(known) = known {
         item.outcome = ImportOutcome::Exists;
         let differs = differences(&known, &new);
         if !differs.is_empty() {
@@ -163,9 +205,11 @@ async fn take(
         item.server = Some(name);
         return Ok(Some(known.uuid));
     }
-    let made = match wanted.dry_run {
-        true => new.check().map(|()| None),
-        false => store.create_server(new).await.map(|made| Some(made.uuid)),
+    let made = match store {
+        Some(store) if !wanted.dry_run => {
+            store.create_server(new).await.map(|made| Some(made.uuid))
+        }
+        _ => new.check().map(|()| None),
     };
     match made {
         Ok(uuid) => {
@@ -209,26 +253,23 @@ fn differences(known: &Server, new: &NewServer) -> Vec<&'static str> {
 /// The namespace with these servers added to those that it has, and its endpoint. A namespace that
 /// was there has been published by whoever made it, `default` excepted.
 async fn place(
-    store: &Store,
+    store: Option<&Store>,
     name: &str,
     servers: &[Uuid],
     dry_run: bool,
 ) -> Result<(ImportPlace, Option<ImportPlace>), StoreError> {
     use ImportOutcome::{Created, Exists};
 
-    let known = match store.namespace(name).await {
-        Ok(namespace) => Some(namespace),
-        Err(StoreError::NotFound { .. }) => None,
-        Err(error) => return Err(error),
+    let (known, is_published) = match store {
+        Some(store) => {
+            let endpoint = if_found(store.endpoint(name).await)?;
+            (if_found(store.namespace(name).await)?, endpoint.is_some())
+        }
+        None => (None, false),
     };
     let outcome = if known.is_some() { Exists } else { Created };
-    let is_published = match store.endpoint(name).await {
-        Ok(_) => true,
-        Err(StoreError::NotFound { .. }) => false,
-        Err(error) => return Err(error),
-    };
     let publishes = !is_published && (known.is_none() || name == DEFAULT);
-    if !dry_run {
+    if let Some(store) = store.filter(|_| !dry_run) {
         let namespace = namespace_with(store, known, name, servers).await?;
         if publishes {
             store.create_endpoint(NewEndpoint::new(name, namespace.uuid)).await?;
@@ -241,6 +282,14 @@ async fn place(
     };
     let place = |outcome| ImportPlace { name: name.to_owned(), outcome };
     Ok((place(outcome), endpoint.map(place)))
+}
+
+fn if_found<T>(row: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match row {
+        Ok(row) => Ok(Some(row)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn namespace_with(

@@ -7,7 +7,10 @@ mod import;
 pub mod report;
 pub mod socket;
 
-pub use import::{ImportItem, ImportOutcome, ImportPlace, ImportWarning, Imports, Wanted, apply};
+pub use import::{
+    ImportItem, ImportOutcome, ImportPlace, ImportWarning, Imports, Wanted, apply, foresee,
+    read_apart,
+};
 
 use uuid::Uuid;
 

@@ -36,6 +36,9 @@ pub struct UpstreamReport {
     pub error_status: String,
     pub reason: String,
     pub last_error: Option<String>,
+    /// Why its tools could not be listed the last time; they are the ones of before.
+    #[serde(default)]
+    pub list_error: Option<String>,
     pub tools: usize,
 }
 
@@ -55,13 +58,14 @@ pub async fn of(conductor: &Conductor, url: &str) -> DaemonReport {
         .values()
         .map(|board| {
             let runtime = board.runtime();
-            let last_error = runtime.last_error;
+            let shortened = |error: String| -> String { error.chars().take(ERROR_MAX).collect() };
             UpstreamReport {
                 name: board.spec().name.clone(),
                 state: runtime.state.as_str().to_owned(),
                 error_status: runtime.error_status.as_str().to_owned(),
                 reason: runtime.reason.as_str().to_owned(),
-                last_error: last_error.map(|error| error.chars().take(ERROR_MAX).collect()),
+                last_error: runtime.last_error.map(shortened),
+                list_error: runtime.list_error.map(shortened),
                 tools: runtime.tools,
             }
         })

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Imports, Wanted, apply, make_key,
+    Imports, Wanted, apply, make_key, read_apart,
     report::{self, DaemonReport},
 };
 use crate::{conductor::Conductor, data_dir::socket_path, import, store::KeyKind};
@@ -109,7 +109,7 @@ async fn take_order(mut stream: UnixStream, conductor: &Conductor, url: &str) ->
     let answer = match serde_json::from_str(&line) {
         Ok(Order::CreateKey { name, kind }) => create_key(conductor, &name, kind).await,
         Ok(Order::Import { text, namespace, dry_run }) => {
-            take_file(conductor, &text, &Wanted { namespace, dry_run }).await
+            take_file(conductor, text, &Wanted { namespace, dry_run }).await
         }
         Ok(Order::Report) => Answer::Report(Box::new(report::of(conductor, url).await)),
         Err(error) => Answer::Refused(format!("the order cannot be read: {error}")),
@@ -129,8 +129,8 @@ async fn create_key(conductor: &Conductor, name: &str, kind: Kind) -> Answer {
     }
 }
 
-async fn take_file(conductor: &Conductor, text: &str, wanted: &Wanted) -> Answer {
-    let imported = match import::read(text) {
+async fn take_file(conductor: &Conductor, text: String, wanted: &Wanted) -> Answer {
+    let imported = match read_apart(text).await {
         Ok(imported) => imported,
         Err(error) => return Answer::Refused(error.to_string()),
     };
@@ -168,7 +168,42 @@ pub async fn ask(data_dir: &Path, order: &Order) -> io::Result<Option<Answer>> {
         stream.write_all(&line).await?;
         let mut answer = String::new();
         BufReader::new(stream.take(ANSWER_MAX)).read_line(&mut answer).await?;
-        Ok::<_, io::Error>(serde_json::from_str(&answer)?)
+        match answer.is_empty() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(serde_json::from_str(&answer)?),
+        }
     };
-    timeout(PATIENCE, exchange).await?.map(Some)
+    // It may have done some of it, and lets the same order go on where it ended.
+    let late = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "it gave no answer in time; what it has done stays, so give the order again",
+        ),
+        _ => error,
+    };
+    timeout(PATIENCE, exchange)
+        .await
+        .unwrap_or_else(|elapsed| Err(elapsed.into()))
+        .map_err(late)
+        .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_gives_up_an_order_is_told_of_in_words() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(ask(place.path(), &Order::Report).await.unwrap().is_none(), "nobody is there");
+        let listener = bind(place.path()).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_buf(&mut Vec::new()).await.unwrap();
+        });
+        let error = ask(place.path(), &Order::Report).await.unwrap_err();
+        assert!(error.to_string().contains("no answer in time"), "{error}");
+    }
 }

@@ -165,6 +165,11 @@ impl Remote {
         lock(&self.state.sessions).clear();
     }
 
+    /// Ends every open stream.
+    pub fn cut_streams(&self) {
+        lock(&self.state.streams).clear();
+    }
+
     pub fn sessions(&self) -> usize {
         lock(&self.state.sessions).len()
     }
