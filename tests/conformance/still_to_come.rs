@@ -3,10 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{
-    server_face::Attached,
-    suite::{BOTH, Version},
-};
+use crate::suite::{BOTH, Version};
 
 /// Lost in front of every upstream that can be attached, in both versions of the suite.
 const IN_FRONT_OF_ALL: &[&str] = &[
@@ -32,9 +29,6 @@ const IN_FRONT_OF_ALL: &[&str] = &[
 
 /// Lost in one version of the suite, in front of every upstream that can be attached.
 const IN_ONE_VERSION: &[(Version, &str)] = &[(Version::Second, "server-sse-polling")];
-
-/// Upstreams that cannot be attached at all: they are answered 501.
-pub const NOT_ATTACHABLE: &[Attached] = &[Attached::Sse];
 
 /// Client scenarios that fail in every version of the suite that has them.
 const AS_A_CLIENT: &[&str] = &["elicitation-sep1034-client-defaults", "sse-retry"];
