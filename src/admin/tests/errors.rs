@@ -328,7 +328,7 @@ async fn a_file_that_cannot_be_taken_in_is_refused_like_all_else() {
     let post = |query: &str| operator(Method::POST, &format!("import{query}"));
     let file = r#"{"mcpServers":{"n":{"command":"x"}}}"#;
     let plain = ("content-type", "text/plain");
-    let huge = "x".repeat(1 << 20 | 1);
+    let huge = "x".repeat(crate::import::FILE_MAX + 1);
     for (request, status, code) in [
         (post("").insert_header(plain).set_payload("nothing of ours"), 400, "bad_request"),
         (post("").insert_header(plain).set_payload("{\"mcpServers\":"), 400, "bad_request"),
