@@ -34,3 +34,4 @@ mod sse;
 mod streamable_http;
 mod supervision;
 mod tidy;
+mod upstream_resumption;

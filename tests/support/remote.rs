@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -35,6 +35,19 @@ pub struct Knobs {
     pub hello_delay: Duration,
     /// How long `tools/list` takes.
     pub list_delay: Duration,
+    /// Closes the stream of a call before its answer, so often.
+    pub cuts: Option<Cuts>,
+}
+
+/// How the stream of a call is closed before its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Cuts {
+    /// How often, the first time included.
+    pub times: usize,
+    /// Whether events have ids, so that the stream can be resumed.
+    pub ids: bool,
+    /// The `retry` of the priming event, in milliseconds.
+    pub retry: Option<u64>,
 }
 
 /// One HTTP request that came in.
@@ -42,6 +55,7 @@ pub struct Knobs {
 pub struct Seen {
     pub http: String,
     pub headers: Vec<(String, String)>,
+    pub at: Instant,
     /// The JSON of the body; `Null` where there is none.
     pub body: Value,
 }
@@ -60,6 +74,9 @@ struct State {
     sessions: Mutex<BTreeSet<String>>,
     streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
     minted: Mutex<u64>,
+    /// Answers whose stream was closed: the event after which each comes, how often it is still
+    /// closed, and the answer.
+    owed: Mutex<Vec<(String, usize, String)>>,
 }
 
 impl Default for Knobs {
@@ -73,6 +90,7 @@ impl Default for Knobs {
             tools,
             hello_delay,
             list_delay,
+            cuts: None,
         }
     }
 }
@@ -101,6 +119,7 @@ impl Remote {
             sessions: Mutex::default(),
             streams: Mutex::default(),
             minted: Mutex::default(),
+            owed: Mutex::default(),
         });
         let shared = web::Data::from(Arc::clone(&state));
         let (told, tell) = std::sync::mpsc::channel();
@@ -127,6 +146,11 @@ impl Remote {
     /// Answers 404 to every session that exists now.
     pub fn forget_sessions(&self) {
         lock(&self.state.sessions).clear();
+    }
+
+    /// Answers 400 to every resumption of a stream that was cut so far; how many those are.
+    pub fn forget_owed(&self) -> usize {
+        lock(&self.state.owed).drain(..).count()
     }
 
     pub fn sessions(&self) -> usize {
@@ -178,12 +202,14 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
     let seen = Seen {
         http: request.method().to_string(),
         headers: headers.collect(),
+        at: Instant::now(),
         body: message.clone(),
     };
     let authorized = knobs.bearer.as_ref().is_none_or(|token| {
         seen.header("authorization") == Some(format!("Bearer {token}").as_str())
     });
     let session = seen.header("mcp-session-id").map(str::to_owned);
+    let last_event = seen.header("last-event-id").map(str::to_owned);
     lock(&state.seen).push(seen);
     if !authorized {
         return HttpResponse::Unauthorized().finish();
@@ -198,6 +224,9 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         return HttpResponse::NotFound().body("no such session");
     }
     match *request.method() {
+        Method::GET if last_event.is_some() => {
+            resumed(&state, &knobs, &last_event.unwrap_or_default())
+        }
         Method::GET if knobs.streams => standing_stream(&state),
         Method::DELETE => {
             lock(&state.sessions).remove(&session);
@@ -206,7 +235,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         Method::POST if message.get("id").is_none() || message.get("method").is_none() => {
             HttpResponse::Accepted().finish()
         }
-        Method::POST => answer(&message, &knobs).await,
+        Method::POST => answer(&message, &knobs, &state).await,
         _ => HttpResponse::MethodNotAllowed().finish(),
     }
 }
@@ -236,7 +265,7 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
 
 /// Tools: `echo {value, delay_ms}`, `steps {count}` with progress where answers are streams; any
 /// other tool of the list says its own name.
-async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
+async fn answer(message: &Value, knobs: &Knobs, state: &State) -> HttpResponse {
     let id = &message["id"];
     let params = &message["params"];
     let result = match message["method"].as_str().unwrap_or_default() {
@@ -262,11 +291,36 @@ async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
         }
     };
     let response = json!({"jsonrpc": "2.0", "id": id, "result": result});
+    if let Some(cuts) = knobs.cuts.filter(|_| message["method"] == "tools/call") {
+        return cut(state, cuts, cuts.times, response.to_string());
+    }
     match knobs.answers {
         Answers::Json => HttpResponse::Ok().json(response),
         Answers::Sse => HttpResponse::Ok()
             .content_type("text/event-stream")
             .body([progress(params), format!("data: {response}\n\n")].concat()),
+    }
+}
+
+/// A stream that ends after its priming event, `times` to go.
+fn cut(state: &State, cuts: Cuts, times: usize, answer: String) -> HttpResponse {
+    let mut owed = lock(&state.owed);
+    let id = format!("event-{}", owed.len());
+    owed.push((id.clone(), times.saturating_sub(1), answer));
+    let retry = cuts.retry.map(|retry| format!("retry: {retry}\n")).unwrap_or_default();
+    let id = if cuts.ids { format!("id: {id}\n") } else { String::new() };
+    HttpResponse::Ok().content_type("text/event-stream").body(format!("{id}{retry}data: \n\n"))
+}
+
+/// What comes after this event: the answer, or the next cut.
+fn resumed(state: &State, knobs: &Knobs, last_event: &str) -> HttpResponse {
+    let found = lock(&state.owed).iter().find(|(id, _, _)| id == last_event).cloned();
+    match (found, knobs.cuts) {
+        (Some((_, times @ 1.., answer)), Some(cuts)) => cut(state, cuts, times, answer),
+        (Some((_, _, answer)), _) => HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .body(format!("id: last\ndata: {answer}\n\n")),
+        (None, _) => HttpResponse::BadRequest().body("no such event"),
     }
 }
 

@@ -8,6 +8,7 @@ mod listing;
 pub mod remote;
 pub mod remote_call;
 mod remote_session;
+mod remote_stream;
 mod stdio;
 mod streamable_http;
 
@@ -23,6 +24,7 @@ use super::{
 use crate::{catalogue::tool::Tool, egress::Egress};
 use lifeline::{Lifeline, StopGrace};
 use listing::keep_listed;
+use remote_stream::ResumeOptions;
 
 /// The limits of `upstream` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,6 +46,8 @@ pub struct WorkerOptions {
     /// After so long without a call, a client's session of a remote upstream is ended.
     #[serde(with = "humantime_serde")]
     pub session_idle: Duration,
+    /// How the streams of calls that break off are taken up again.
+    pub resume: ResumeOptions,
 }
 
 /// What every worker needs, made once at the start of the daemon.

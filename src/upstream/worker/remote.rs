@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     FrameLimits,
     remote_session::{Established, RemoteSession},
+    remote_stream::ResumeOptions,
 };
 use crate::{
     egress::{Body, Door, Egress, EgressError},
@@ -37,6 +38,7 @@ use crate::{
 
 pub const SESSION_ID: &str = "mcp-session-id";
 pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Both forms of an answer, as the transport asks for (2025-03-26).
 pub const ACCEPT_BOTH: &str = "application/json, text/event-stream";
@@ -61,6 +63,7 @@ pub struct Remote {
     sessions_max: usize,
     /// How long an upstream may take to open a session.
     pub opening_patience: Duration,
+    pub resume_options: ResumeOptions,
     answers: Arc<Semaphore>,
     /// What is done for this connection outside of any call.
     pub tasks: TaskTracker,
@@ -88,6 +91,10 @@ thread_local! {
 }
 
 impl Remote {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one fact of the upstream's row or settings"
+    )]
     pub fn new(
         server: Arc<str>,
         url: http::Uri,
@@ -96,6 +103,7 @@ impl Remote {
         frames: FrameLimits,
         sessions_max: usize,
         opening_patience: Duration,
+        resume_options: ResumeOptions,
     ) -> Arc<Self> {
         Arc::new(Self {
             server,
@@ -108,6 +116,7 @@ impl Remote {
             sessions: Mutex::default(),
             sessions_max,
             opening_patience,
+            resume_options,
             answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
             tasks: TaskTracker::new(),
             closed: SetOnce::new(),
@@ -216,6 +225,29 @@ impl Remote {
         body: Bytes,
         hot: bool,
     ) -> Result<http::Response<Body>, EgressError> {
+        let request = self.request(method, accept, established, body);
+        self.pass(request, hot).await
+    }
+
+    /// Asks for what a stream that broke off would still have said after this event (transports,
+    /// "Resumability and Redelivery").
+    pub async fn resume(
+        &self,
+        established: Option<&Established>,
+        last_event: HeaderValue,
+    ) -> Result<http::Response<Body>, EgressError> {
+        let mut request = self.request(Method::GET, "text/event-stream", established, Bytes::new());
+        request.headers_mut().insert(LAST_EVENT_ID, last_event);
+        self.pass(request, true).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        accept: &'static str,
+        established: Option<&Established>,
+        body: Bytes,
+    ) -> Request<Bytes> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = self.url.clone();
@@ -226,6 +258,14 @@ impl Remote {
         if let Some(established) = established {
             established.mark(headers);
         }
+        request
+    }
+
+    async fn pass(
+        &self,
+        request: Request<Bytes>,
+        hot: bool,
+    ) -> Result<http::Response<Body>, EgressError> {
         let door = if hot { self.hot() } else { self.steady.clone() };
         let sent = door.send(request).await;
         if sent.is_err() {

@@ -3,7 +3,7 @@
 //!
 //! It needs no other thread and no task of its own.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     remote::{ACCEPT_BOTH, Remote},
     remote_session::{Established, RemoteSession},
+    remote_stream::{Events, StreamError},
 };
 use crate::{
     egress::{Body, EgressError},
@@ -20,7 +21,7 @@ use crate::{
         exchange::{Heard, SessionKey, own_id},
         status::StateWord,
     },
-    wire::{Frame, Kind, message, sse},
+    wire::{Frame, Kind, message},
 };
 
 /// POSTs a message within its session, which is opened first where there is none, and once more
@@ -92,35 +93,6 @@ enum Part {
     Events(Box<Events>),
 }
 
-/// A stream of events, and those that were read and not yet looked at.
-struct Events {
-    body: Body,
-    reader: sse::Reader,
-    ready: VecDeque<Bytes>,
-}
-
-enum StreamError {
-    Body(EgressError),
-    TooLarge(sse::TooLarge),
-}
-
-impl Events {
-    /// The next message, or nothing at the stream's end. Safe to be dropped while it waits.
-    async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
-        loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Ok(Some(data));
-            }
-            let Some(chunk) = self.body.chunk().await else { return Ok(None) };
-            let chunk = chunk.map_err(StreamError::Body)?;
-            let events = self.reader.push(&chunk).map_err(StreamError::TooLarge)?;
-            let messages = events.into_iter().map(|event| event.data);
-            // An event without data primes the stream and says nothing.
-            self.ready.extend(messages.filter(|data| !data.is_empty()));
-        }
-    }
-}
-
 impl RemoteLeg {
     /// Makes ready to send the request that `write` makes for the id it is given.
     pub fn begin(
@@ -161,11 +133,8 @@ impl RemoteLeg {
                 }
                 Part::Whole(body) => body.await.map_err(|error| self.broken(error.to_string()))?,
                 Part::Events(events) => match events.next().await {
-                    Ok(Some(data)) => data,
-                    Ok(None) => {
-                        return Err(self.broken("the stream ended without the answer".into()));
-                    }
-                    Err(StreamError::Body(error)) => return Err(self.broken(error.to_string())),
+                    Ok(data) => data,
+                    Err(StreamError::Broken(why)) => return Err(self.broken(why)),
                     Err(StreamError::TooLarge(error)) => return Err(self.bad(&error.to_string())),
                 },
             };
@@ -180,12 +149,8 @@ impl RemoteLeg {
         let kind =
             kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
         if kind.starts_with("text/event-stream") {
-            let reader = sse::Reader::new(self.remote.frames().message_max);
-            Ok(Part::Events(Box::new(Events {
-                body: response.into_body(),
-                reader,
-                ready: VecDeque::new(),
-            })))
+            let events = Events::new(&self.remote, &self.session, response.into_body());
+            Ok(Part::Events(Box::new(events)))
         } else if kind.starts_with("application/json") {
             let body = response.into_body();
             Ok(Part::Whole(Box::pin(body.collect(self.remote.frames().message_max))))

@@ -104,8 +104,9 @@ fn build(assignment: &Assignment, configured: &spec::Remote) -> Result<Arc<Remot
     }
     let name: Arc<str> = Arc::from(&*spec.name);
     let sessions_max = workshop.options.sessions_max;
-    let (egress, patience) = (workshop.egress.clone(), spec.connect_timeout);
-    Ok(Remote::new(name, uri, headers, egress, workshop.frames, sessions_max, patience))
+    let (egress, frames) = (workshop.egress.clone(), workshop.frames);
+    let (patience, resume) = (spec.connect_timeout, workshop.options.resume);
+    Ok(Remote::new(name, uri, headers, egress, frames, sessions_max, patience, resume))
 }
 
 /// Holds the standing stream of the gateway's own session, where announcements come.
