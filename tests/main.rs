@@ -29,6 +29,7 @@ mod refresh;
 mod remote_upstreams;
 mod restarts;
 mod secrets;
+mod sessions;
 mod slow_upstreams;
 mod sse;
 mod streamable_http;

@@ -15,7 +15,7 @@ use crate::{
     catalogue::routes::Route,
     conductor::{Conductor, EndpointEntry},
     namespace::{AwaitFirst, Resolve, published::Published},
-    session::{InFlight, Session},
+    session::{Agreed, InFlight, Session},
     upstream::{
         CallError,
         board::Board,
@@ -23,7 +23,9 @@ use crate::{
         port::{Conversation, Step},
     },
     wire::{
-        Fault, Frame, Kind, era,
+        Fault, Frame, Kind,
+        capabilities::ClientCapabilities,
+        era,
         fault::{Blame, Data},
         message,
     },
@@ -153,7 +155,7 @@ pub async fn hear(
 }
 
 /// Answers `initialize`, without touching any upstream.
-pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'static str), Fault> {
+pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed), Fault> {
     #[derive(Deserialize)]
     struct Request {
         params: Params,
@@ -162,6 +164,8 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
     #[serde(rename_all = "camelCase")]
     struct Params {
         protocol_version: String,
+        #[serde(default)]
+        capabilities: serde_json::Value,
     }
 
     let request: Request = serde_json::from_slice(frame.bytes()).map_err(|error| {
@@ -178,7 +182,9 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
         },
     });
     let id = frame.id().unwrap_or(b"null");
-    Ok((message::reply(id, result.to_string().as_bytes()), version))
+    let capabilities = ClientCapabilities::of(&request.params.capabilities);
+    let answer = message::reply(id, result.to_string().as_bytes());
+    Ok((answer, Agreed { version, capabilities }))
 }
 
 /// Lists are given whole, on one page, so that there is no cursor that we gave. To answer one with the

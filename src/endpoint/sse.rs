@@ -94,7 +94,7 @@ pub async fn post(
     };
     let session = query.session_id.as_deref().and_then(|id| {
         let (endpoint, principal) = (admitted.entry.id, &admitted.principal);
-        state.conductor.sessions.find(id, endpoint, principal, Via::Sse)
+        state.conductor.sessions.find(id, endpoint, principal, Via::Sse).ok()
     });
     let Some(session) = session else {
         let fault = Fault::session_not_found();
@@ -138,8 +138,8 @@ async fn answer(
     let is_initialize = frame.method().as_deref() == Some("initialize");
     if is_initialize && session.version().is_none() {
         match conversation::initialize(&entry, &frame) {
-            Ok((answer, version)) => {
-                session.agree_on(version);
+            Ok((answer, agreed)) => {
+                session.agree_on(agreed);
                 say(&answer);
             }
             Err(fault) => say(&fault.to_bytes(frame.id())),

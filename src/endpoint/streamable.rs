@@ -23,7 +23,7 @@ use super::{
     guard::{Admitted, admit_request},
 };
 use crate::{
-    session::{Session, Via},
+    session::{Session, SessionError, Via},
     wire::{Fault, Frame, Kind, era, message, sse},
 };
 
@@ -94,13 +94,12 @@ fn begin(
     if state.draining.is_cancelled() {
         return Err(busy("the gateway is stopping".into()));
     }
-    let (answer, version) = conversation::initialize(&admitted.entry, frame)
+    let (answer, agreed) = conversation::initialize(&admitted.entry, frame)
         .map_err(|fault| Refusal::new(StatusCode::OK, fault, frame.id()))?;
     let sessions = &state.conductor.sessions;
     let session = sessions
-        .begin(admitted.entry.id, admitted.principal.clone())
+        .begin(admitted.entry.id, admitted.principal.clone(), agreed)
         .map_err(|error| busy(error.to_string()))?;
-    session.agree_on(version);
     session.saw_list(*admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {
@@ -153,9 +152,12 @@ pub async fn delete(
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
+    if let Err(refusal) = check_version(&request) {
+        return refusal.response();
+    }
     match find_session(&state, &admitted, &request, None) {
         Ok(session) => {
-            state.conductor.sessions.end(&session);
+            state.conductor.end_session(&session).await;
             HttpResponse::NoContent().finish()
         }
         Err(refusal) => refusal.response(),
@@ -187,11 +189,18 @@ fn find_session(
     };
     let sessions = &state.conductor.sessions;
     let (endpoint, principal) = (admitted.entry.id, &admitted.principal);
-    session_id
-        .to_str()
-        .ok()
-        .and_then(|session_id| sessions.find(session_id, endpoint, principal, Via::StreamableHttp))
-        .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id))
+    let session_id = session_id.to_str().unwrap_or_default();
+    sessions.find(session_id, endpoint, principal, Via::StreamableHttp).map_err(|error| match error
+    {
+        SessionError::Unknown => {
+            Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id)
+        }
+        // Its client is to come again with the same session, which is still good.
+        SessionError::TooMany | SessionError::Closed | SessionError::NoId(_) => {
+            let fault = Fault::invalid_request(error.to_string());
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault, id)
+        }
+    })
 }
 
 fn reply(answer: Bytes, accepts: Accepts) -> HttpResponse {

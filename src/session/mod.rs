@@ -4,11 +4,13 @@
 //! it, on the same endpoint, or is told that there is no such session.
 
 mod registry;
+mod sealed;
+mod tombstones;
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,8 +26,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use registry::{SessionError, Sessions};
+pub use sealed::PURPOSE;
+pub use tombstones::Mark;
 
-use crate::access::Principal;
+use crate::{access::Principal, wire::capabilities::ClientCapabilities};
 
 /// The limits of `sessions` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +51,10 @@ pub struct SessionOptions {
     pub heartbeat: Duration,
     /// Messages that wait for a client to read its SSE stream before it is closed as too slow.
     pub stream_buffer: usize,
+    /// Whether a session of an earlier run goes on when its client presents its id.
+    pub revival: bool,
+    /// Ended sessions that are remembered, so that none of them is revived.
+    pub tombstones_max: usize,
 }
 
 /// Over which of the two served transports a session began.
@@ -56,15 +64,29 @@ pub enum Via {
     Sse,
 }
 
+/// What was agreed on in `initialize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// One of [`crate::wire::era::LEGACY`].
+    pub version: &'static str,
+    /// What the client can be asked for.
+    pub capabilities: ClientCapabilities,
+}
+
 /// One client's conversation.
 pub struct Session {
     pub id: Arc<str>,
+    /// What it is known by when it has ended.
+    pub mark: Mark,
     pub endpoint: Uuid,
     pub principal: Principal,
     pub via: Via,
-    pub began: Instant,
-    /// The revision that was agreed on, once `initialize` was answered.
-    version: Mutex<Option<&'static str>>,
+    /// When it began, or was revived, in this run.
+    began: Instant,
+    /// How old it was by then.
+    age: Duration,
+    /// Set once `initialize` was answered.
+    agreed: OnceLock<Agreed>,
     used: Mutex<Instant>,
     /// Requests that have no outcome yet, by the client's own id. An id may be in use more than
     /// once: some clients give every request the same.
@@ -82,6 +104,19 @@ pub struct Session {
     outbox: Option<mpsc::Sender<Bytes>>,
 }
 
+/// What a session begins with, or is revived from.
+struct Start {
+    id: Arc<str>,
+    mark: Mark,
+    endpoint: Uuid,
+    principal: Principal,
+    via: Via,
+    agreed: Option<Agreed>,
+    /// How long ago its id was issued.
+    age: Duration,
+    outbox: Option<mpsc::Sender<Bytes>>,
+}
+
 /// A request without an outcome: its number within the session, and how it is cancelled.
 type Pending = (u64, CancellationToken);
 
@@ -94,40 +129,47 @@ pub struct InFlight {
 }
 
 impl Session {
-    fn new(
-        id: Arc<str>,
-        endpoint: Uuid,
-        principal: Principal,
-        via: Via,
-        in_flight_max: usize,
-        outbox: Option<mpsc::Sender<Bytes>>,
-    ) -> Self {
+    fn new(start: Start, options: &SessionOptions) -> Self {
         let now = Instant::now();
         Self {
-            id,
-            endpoint,
-            principal,
-            via,
+            id: start.id,
+            mark: start.mark,
+            endpoint: start.endpoint,
+            principal: start.principal,
+            via: start.via,
             began: now,
-            version: Mutex::new(None),
+            age: start.age,
+            agreed: start.agreed.map(OnceLock::from).unwrap_or_default(),
             used: Mutex::new(now),
             in_flight: Mutex::default(),
-            in_flight_max,
+            in_flight_max: options.in_flight_max,
             next_request: AtomicU64::new(0),
             ended: CancellationToken::new(),
             newest_stream: watch::channel(0).0,
             streams: AtomicU64::new(0),
             announced: AtomicU64::new(0),
-            outbox,
+            outbox: start.outbox,
         }
     }
 
+    /// The revision that was agreed on, once `initialize` was answered.
     pub fn version(&self) -> Option<&'static str> {
-        *lock(&self.version)
+        self.agreed.get().map(|agreed| agreed.version)
     }
 
-    pub fn agree_on(&self, version: &'static str) {
-        *lock(&self.version) = Some(version);
+    /// What the client can be asked for. Nothing before `initialize` was answered.
+    pub fn capabilities(&self) -> ClientCapabilities {
+        self.agreed.get().map(|agreed| agreed.capabilities).unwrap_or_default()
+    }
+
+    /// Notes what was agreed on in `initialize`; what was agreed on first stays.
+    pub fn agree_on(&self, agreed: Agreed) {
+        self.agreed.get_or_init(|| agreed);
+    }
+
+    /// How long ago its id was issued, which may have been in an earlier run.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.age + now.saturating_duration_since(self.began)
     }
 
     pub fn touch(&self) {

@@ -33,7 +33,7 @@ use crate::{
     catalogue::tool::Tool,
     conductor::{Defaults, Logbook, Parts, Witness},
     fleet::{Fleet, Roster},
-    identity::keys::KeyText,
+    identity::{keys::KeyText, vault::Vault},
     logs::LogOptions,
     namespace::NamespaceOptions,
     session::{SessionOptions, Sessions},
@@ -87,7 +87,7 @@ impl House {
         let data_dir = tempfile::tempdir().unwrap();
         let store = testing::open(&DatabaseOptions::default(), data_dir.path()).await;
         let state = Data::new(AdminState {
-            conductor: conductor(store),
+            conductor: conductor(store, data_dir.path()),
             prometheus: PrometheusBuilder::new().build_recorder().handle(),
             metrics_open,
             public_url: "http://gateway.example".to_owned(),
@@ -200,7 +200,8 @@ fn anybody(method: Method, path: &str) -> TestRequest {
     TestRequest::default().method(method).uri(path)
 }
 
-fn conductor(store: Store) -> Arc<Conductor> {
+fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
+    let sealer = Vault::open(data_dir).unwrap().sealer(crate::session::PURPOSE).unwrap();
     let journal = Journal::start(store.clone(), JournalOptions::default());
     let logs = LogOptions {
         entries_max: 1_000,
@@ -245,13 +246,15 @@ fn conductor(store: Store) -> Arc<Conductor> {
         in_flight_max: 8,
         heartbeat: SECOND,
         stream_buffer: 1,
+        revival: false,
+        tombstones_max: 1,
     };
     let conductor = Conductor::new(Parts {
         store,
         journal,
         roster,
         fleet: fleet.start(),
-        sessions: Arc::new(Sessions::new(sessions, Box::new(|_| {}))),
+        sessions: Arc::new(Sessions::new(sessions, sealer, [], Box::new(|_| {}))),
         witness: witness.clone(),
         settings_key: Some(KeyText::chosen(ADMIN_KEY.to_owned()).unwrap()),
         defaults: Defaults {
