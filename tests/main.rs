@@ -10,6 +10,7 @@ mod support;
 
 mod access;
 mod admin_api;
+mod batches;
 mod calls;
 mod command_line;
 mod connect;
@@ -28,6 +29,7 @@ mod processes;
 mod refresh;
 mod remote_upstreams;
 mod restarts;
+mod resumption;
 mod secrets;
 mod sessions;
 mod slow_upstreams;

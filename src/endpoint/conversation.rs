@@ -23,7 +23,7 @@ use crate::{
         port::{Conversation, Step},
     },
     wire::{
-        Fault, Frame, Kind,
+        Bad, Fault, Frame, Kind,
         capabilities::ClientCapabilities,
         era,
         fault::{Blame, Data},
@@ -112,6 +112,47 @@ pub fn note(
         ))
     })?;
     Ok(Some(noted))
+}
+
+/// A batch before anything is done about it.
+#[derive(Default)]
+pub struct Batch {
+    pub noted: Vec<(Frame, Option<InFlight>)>,
+    /// The errors of messages that nothing will be done about.
+    pub said: Vec<Bytes>,
+}
+
+/// Notes each request of a batch, so that it can be cancelled from then on. A message that is bad, or
+/// one too many, fails alone; so does `initialize`, which a batch must not hold (2025-03-26,
+/// lifecycle).
+pub fn note_all(
+    state: &EndpointState,
+    session: &Arc<Session>,
+    messages: Vec<Result<Frame, Bad>>,
+) -> Batch {
+    let mut batch = Batch::default();
+    for message in messages {
+        let frame = match message {
+            Ok(frame) => frame,
+            Err(bad) => {
+                let id = match &bad {
+                    Bad::Invalid { id, .. } => id.as_deref(),
+                    Bad::Json(_) => None,
+                };
+                batch.said.push(Fault::from(&bad).to_bytes(id));
+                continue;
+            }
+        };
+        let noted = match frame.method().as_deref() {
+            Some("initialize") => Err(Fault::invalid_request("`initialize` is not for batches")),
+            _ => note(state, session, &frame),
+        };
+        match noted {
+            Ok(noted) => batch.noted.push((frame, noted)),
+            Err(fault) => batch.said.push(fault.to_bytes(frame.id())),
+        }
+    }
+    batch
 }
 
 /// Takes one message of a session that has been introduced, with the note made of it.

@@ -4,7 +4,9 @@
 //! it, on the same endpoint, or is told that there is no such session.
 
 mod registry;
+mod replay;
 mod sealed;
+mod streams;
 mod tombstones;
 
 use std::{
@@ -26,8 +28,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use registry::{SessionError, Sessions};
+pub use replay::ReplayOptions;
 pub use sealed::PURPOSE;
+pub use streams::{Reader, UnknownEvent};
 pub use tombstones::Mark;
+
+use replay::{Held, Replay};
 
 use crate::{access::Principal, wire::capabilities::ClientCapabilities};
 
@@ -55,6 +61,10 @@ pub struct SessionOptions {
     pub revival: bool,
     /// Ended sessions that are remembered, so that none of them is revived.
     pub tombstones_max: usize,
+    /// Messages of one batch, where batches are allowed.
+    pub batch_max: usize,
+    /// What is kept for clients whose connection broke.
+    pub replay: ReplayOptions,
 }
 
 /// Over which of the two served transports a session began.
@@ -95,8 +105,13 @@ pub struct Session {
     next_request: AtomicU64,
     /// Cancelled when the session ends.
     pub ended: CancellationToken,
-    /// Counts standing streams. Only the newest one is served.
-    newest_stream: watch::Sender<u64>,
+    /// What was said and may have to be said again, once there is anything.
+    replay: Mutex<Option<Box<Replay>>>,
+    replay_options: ReplayOptions,
+    held: Held,
+    /// Told of every change of `replay`.
+    stirred: watch::Sender<()>,
+    /// How many streams are open to the client, besides those of its calls.
     streams: AtomicU64,
     /// The list that the client has seen or has been told of, by its namespace's count.
     announced: AtomicU64,
@@ -129,7 +144,7 @@ pub struct InFlight {
 }
 
 impl Session {
-    fn new(start: Start, options: &SessionOptions) -> Self {
+    fn new(start: Start, options: &SessionOptions, held: Held) -> Self {
         let now = Instant::now();
         Self {
             id: start.id,
@@ -145,7 +160,10 @@ impl Session {
             in_flight_max: options.in_flight_max,
             next_request: AtomicU64::new(0),
             ended: CancellationToken::new(),
-            newest_stream: watch::channel(0).0,
+            replay: Mutex::default(),
+            replay_options: options.replay,
+            held,
+            stirred: watch::channel(()).0,
             streams: AtomicU64::new(0),
             announced: AtomicU64::new(0),
             outbox: start.outbox,
@@ -214,13 +232,9 @@ impl Session {
         }
     }
 
-    /// Begins a standing stream, which ends the one before. Its end is seen by the number.
-    pub fn open_stream(&self) -> (u64, watch::Receiver<u64>) {
+    /// A session is not idle while a stream is open.
+    pub fn open_stream(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        self.newest_stream.send_modify(|newest| *newest += 1);
-        let newest = self.newest_stream.subscribe();
-        let number = *newest.borrow();
-        (number, newest)
     }
 
     pub fn close_stream(&self) {
@@ -239,17 +253,6 @@ impl Session {
 
     pub fn announced(&self) -> u64 {
         self.announced.load(Ordering::Relaxed)
-    }
-
-    /// Puts a message on the SSE stream. A client that does not read loses its session, with the
-    /// cause counted, rather than a message.
-    pub fn push(&self, event: Bytes) {
-        let Some(outbox) = &self.outbox else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = outbox.try_send(event) {
-            metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
-            tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
-            self.ended.cancel();
-        }
     }
 
     /// Enough of the id to tell sessions apart in a log, and too little to use one.

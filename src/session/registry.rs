@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Agreed, Session, SessionOptions, Start, Via,
+    replay::Held,
     sealed::{Claims, PrincipalDigest},
     tombstones::{Mark, Tombstones},
 };
@@ -47,6 +48,8 @@ pub struct Sessions {
     open: RwLock<HashMap<Arc<str>, Arc<Session>>>,
     tombstones: Mutex<Tombstones>,
     is_closed: AtomicBool,
+    /// What all sessions keep for clients that may come back, in bytes.
+    held: Held,
     on_end: OnEnd,
 }
 
@@ -67,6 +70,7 @@ impl Sessions {
             open: RwLock::default(),
             tombstones,
             is_closed: AtomicBool::new(false),
+            held: Held::default(),
             on_end,
         }
     }
@@ -122,7 +126,7 @@ impl Sessions {
         if self.is_closed.load(Ordering::SeqCst) {
             return Err(SessionError::Closed);
         }
-        let session = Arc::new(Session::new(start, &self.options));
+        let session = Arc::new(Session::new(start, &self.options, self.held.clone()));
         let of_same = open.values().filter(|one| one.principal == session.principal);
         let of_same: Vec<_> = of_same.cloned().collect();
         let evicted = match of_same.len() >= self.options.per_principal_max {
@@ -262,6 +266,12 @@ impl Sessions {
                 && now.saturating_duration_since(session.last_used()) > self.options.idle;
             is_idle || session.ended.is_cancelled() || session.age(now) > self.options.lifetime
         });
+        let open: Vec<_> = {
+            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            open.values().cloned().collect()
+        };
+        open.iter().for_each(|session| session.forget_old(now));
+        metrics::gauge!("metamcpd_replay_bytes").set(self.held.load(Ordering::Relaxed) as f64);
         self.lock_tombstones().forget(OffsetDateTime::now_utc() - self.options.lifetime);
     }
 
@@ -286,4 +296,4 @@ impl Sessions {
 
 #[cfg(test)]
 #[path = "registry_tests.rs"]
-mod tests;
+pub mod tests;

@@ -12,7 +12,7 @@ const HERE: Uuid = Uuid::from_u128(1);
 const AGREED: Agreed = Agreed { version: "2025-06-18", capabilities: ClientCapabilities::ALL };
 
 /// What ended, in order.
-type Ended = Arc<Mutex<Vec<Mark>>>;
+pub type Ended = Arc<Mutex<Vec<Mark>>>;
 
 fn options() -> SessionOptions {
     SessionOptions {
@@ -25,6 +25,14 @@ fn options() -> SessionOptions {
         stream_buffer: 2,
         revival: true,
         tombstones_max: 100,
+        batch_max: 3,
+        replay: crate::session::ReplayOptions {
+            events_max: 4,
+            bytes_max: 1_000,
+            total_bytes_max: 10_000,
+            window: Duration::from_secs(60),
+            retry: Duration::from_secs(1),
+        },
     }
 }
 
@@ -37,7 +45,7 @@ fn run(dir: &Path, options: SessionOptions, before: &[Mark]) -> (Sessions, Ended
     (Sessions::new(options, sealer, before.to_vec(), on_end), ended)
 }
 
-fn sessions() -> (Sessions, Ended) {
+pub fn sessions() -> (Sessions, Ended) {
     run(tempfile::tempdir().unwrap().path(), options(), &[])
 }
 
@@ -144,7 +152,7 @@ async fn a_client_that_does_not_read_loses_its_session_and_not_a_message() {
     let (sessions, _) = sessions();
     let (session, mut stream) = sessions.begin_sse(HERE, someone(1)).unwrap();
     for _ in 0..3 {
-        session.push(Bytes::from_static(b"x"));
+        session.push(Bytes::from_static(b"{}"));
     }
     assert!(session.ended.is_cancelled());
     assert!(stream.recv().await.is_some() && stream.recv().await.is_some());

@@ -36,7 +36,7 @@ use crate::{
     identity::{keys::KeyText, vault::Vault},
     logs::LogOptions,
     namespace::NamespaceOptions,
-    session::{SessionOptions, Sessions},
+    session::{ReplayOptions, SessionOptions, Sessions},
     store::{DatabaseOptions, Journal, JournalOptions, testing},
     upstream::{
         Exit, Reason,
@@ -248,6 +248,14 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         stream_buffer: 1,
         revival: false,
         tombstones_max: 1,
+        batch_max: 1,
+        replay: ReplayOptions {
+            events_max: 1,
+            bytes_max: 1,
+            total_bytes_max: 1,
+            window: SECOND,
+            retry: SECOND,
+        },
     };
     let conductor = Conductor::new(Parts {
         store,
