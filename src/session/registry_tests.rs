@@ -28,6 +28,7 @@ fn options() -> SessionOptions {
         batch_max: 3,
         replay: crate::session::ReplayOptions {
             events_max: 4,
+            streams_max: 4,
             bytes_max: 1_000,
             total_bytes_max: 10_000,
             window: Duration::from_secs(60),

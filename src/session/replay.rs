@@ -27,6 +27,8 @@ pub const STANDING: u64 = 0;
 pub struct ReplayOptions {
     /// Events that one stream holds.
     pub events_max: usize,
+    /// Streams of calls that have ended and are still held for one session.
+    pub streams_max: usize,
     /// Bytes that all streams of one session hold.
     pub bytes_max: usize,
     /// Bytes that all sessions hold together.
@@ -154,8 +156,18 @@ impl Replay {
         Self { epoch, options, streams, calls: 0, readers: 0, bytes: 0, held }
     }
 
-    /// Begins the stream of a call.
+    /// Begins the stream of a call. Of those that have ended and nobody reads, the oldest makes room
+    /// where there are too many.
     pub fn begin(&mut self) -> u64 {
+        let left = self.streams.iter();
+        let left = left.filter(|(_, log)| log.ended.is_some() && log.reader.is_none());
+        let left: Vec<u64> = left.map(|(number, _)| *number).collect();
+        let too_many = (left.len() + 1).saturating_sub(self.options.streams_max.max(1));
+        for number in left.into_iter().take(too_many) {
+            if self.remove(number) {
+                metrics::counter!("metamcpd_answers_dropped_total").increment(1);
+            }
+        }
         self.calls += 1;
         self.streams.insert(self.calls, Log::default());
         self.calls
@@ -222,8 +234,7 @@ impl Replay {
         if event.place > log.sent {
             metrics::counter!("metamcpd_session_messages_dropped_total").increment(1);
         }
-        self.bytes -= event.message.len();
-        self.held.fetch_sub(event.message.len(), Ordering::Relaxed);
+        self.free(event.message.len());
     }
 
     /// Nothing more will be said on the stream.
@@ -291,7 +302,7 @@ impl Replay {
         for (number, log) in &mut self.streams {
             if log.ended.is_some_and(is_old) && log.reader.is_none() {
                 over.push(*number);
-                lost.answers += u64::from(log.has_unsent());
+                continue;
             }
             let sent = log.sent;
             while let Some(event) = log.events.front().filter(|event| {
@@ -303,17 +314,23 @@ impl Replay {
                 log.events.pop_front();
             }
         }
+        self.free(freed);
         for number in over {
-            let left = self.streams.remove(&number);
-            freed += left
-                .iter()
-                .flat_map(|log| &log.events)
-                .map(|event| event.message.len())
-                .sum::<usize>();
+            lost.answers += u64::from(self.remove(number));
         }
-        self.bytes -= freed;
-        self.held.fetch_sub(freed, Ordering::Relaxed);
         lost
+    }
+
+    /// Lets go of a stream; whether there was something on it that nobody had read.
+    fn remove(&mut self, stream: u64) -> bool {
+        let Some(log) = self.streams.remove(&stream) else { return false };
+        self.free(log.events.iter().map(|event| event.message.len()).sum());
+        log.has_unsent()
+    }
+
+    fn free(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 
 const OPTIONS: ReplayOptions = ReplayOptions {
     events_max: 3,
+    streams_max: 2,
     bytes_max: 100,
     total_bytes_max: 1_000,
     window: Duration::from_secs(60),
@@ -133,6 +134,27 @@ fn bytes_are_counted_over_all_streams_and_all_sessions() {
     assert_eq!(push(&mut replay, second), Pushed::Taken, "what another stream has sent goes");
     held.fetch_add(950, Ordering::Relaxed);
     assert_eq!(say(&mut replay, STANDING, "short"), Pushed::Full, "others hold too much");
+}
+
+#[test]
+fn of_calls_that_have_ended_only_the_last_few_are_kept() {
+    let (mut replay, held, now) = replay();
+    let ended: Vec<u64> = (0..4)
+        .map(|_| {
+            let stream = replay.begin();
+            ask(&mut replay, stream, "x");
+            replay.end(stream, now);
+            stream
+        })
+        .collect();
+    let running = replay.begin();
+    let is_kept = |replay: &Replay, stream: u64| {
+        replay.place_of(&EventId { epoch: 0xabc, stream, place: 0 }).is_some()
+    };
+    let kept: Vec<bool> = ended.iter().map(|stream| is_kept(&replay, *stream)).collect();
+    assert_eq!(kept, [false, false, false, true]);
+    assert!(is_kept(&replay, running) && is_kept(&replay, STANDING));
+    assert_eq!(held.load(Ordering::Relaxed), 1);
 }
 
 #[test]

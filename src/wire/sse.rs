@@ -130,13 +130,8 @@ pub fn message(message: &[u8]) -> Bytes {
 
 /// The same with an id, by which its reader can come back. `id` must have no newline.
 pub fn message_with_id(id: &str, message: &[u8]) -> Bytes {
-    let mut text = BytesMut::with_capacity(id.len() + message.len() + 32);
-    text.put_slice(b"event: message\nid: ");
-    text.put_slice(id.as_bytes());
-    text.put_slice(b"\ndata: ");
-    text.put_slice(message);
-    text.put_slice(b"\n\n");
-    text.freeze()
+    // Fields are lines, and their order is free.
+    named(&format!("message\nid: {id}"), message)
 }
 
 /// An event that says nothing but where the stream begins, and how long to wait before a reconnect

@@ -251,6 +251,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         batch_max: 1,
         replay: ReplayOptions {
             events_max: 1,
+            streams_max: 1,
             bytes_max: 1,
             total_bytes_max: 1,
             window: SECOND,
