@@ -31,7 +31,7 @@ mod remote_upstreams;
 mod restarts;
 mod resumption;
 mod secrets;
-mod sessions;
+mod revival;
 mod slow_upstreams;
 mod sse;
 mod streamable_http;
