@@ -12,6 +12,7 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
+    conductor::runtime::Values,
     egress::EgressOptions,
     identity::keys::{KeyText, WeakKey},
     logs::LogOptions,
@@ -181,6 +182,21 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// What can be changed at run time, as it is until then.
+    pub fn runtime(&self) -> Values {
+        Values {
+            // There are no users yet; these wait for them.
+            disable_basic_auth: false,
+            disable_signup: false,
+            disable_sso_signup: false,
+            max_attempts: self.supervision.attempts(),
+            call_total: self.calls.total,
+            reset_on_progress: self.calls.reset_on_progress,
+            call_timeout: self.calls.timeout,
+            session_lifetime: self.sessions.lifetime,
+        }
     }
 
     /// The admin key of the environment, if there is one.

@@ -92,7 +92,8 @@ async fn a_call_whose_client_lost_its_connection_goes_on_and_the_rest_is_fetched
 async fn a_client_that_comes_back_late_gets_its_answer_and_one_that_does_not_is_counted() {
     let settings = "[sessions.replay]\nwindow = \"1s\"";
     let (gateway, client) = demo(settings).await;
-    let mut broken = client.open(&steps("a", 0.2, 2)).await;
+    // Long enough to be gone before the answer is there.
+    let mut broken = client.open(&steps("a", 4.0, 2)).await;
     let (last, _) = next(&mut broken).await;
     drop(broken);
     wait_until("the answer to be dropped", SOON, async || {

@@ -11,7 +11,10 @@ use actix_web::{
     web::{Bytes, PayloadConfig},
 };
 use futures_util::future::LocalBoxFuture;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{error::Category, value::RawValue};
 
 use super::ApiError;
@@ -144,6 +147,8 @@ fn read<T: DeserializeOwned>(bytes: &[u8], opening: char) -> Result<T, ApiError>
     }
     serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => blame(text, &error),
+        // What is no word where a word is chosen from a few is taken for a fault of the syntax.
+        Category::Syntax if serde_json::from_str::<IgnoredAny>(text).is_ok() => blame(text, &error),
         Category::Syntax | Category::Eof | Category::Io => {
             ApiError::bad_request(format!("the body is not JSON: {error}"))
         }
@@ -158,6 +163,7 @@ fn blame(text: &str, error: &serde_json::Error) -> ApiError {
         Some((reason, expected)) => {
             (reason, Some(expected.strip_prefix("one of ").unwrap_or(expected)))
         }
+        None if said == "expected value" => ("not a word", Some("one of its words, as a text")),
         None => (said, None),
     };
     let field = field_in(reason).or_else(|| field_at(text, error.line(), error.column()));
@@ -204,6 +210,13 @@ mod tests {
         on: Option<bool>,
         #[serde(default, deserialize_with = "emptied")]
         args: Option<Vec<String>>,
+        #[serde(default, deserialize_with = "given")]
+        word: Option<Word>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Word {
+        One,
     }
 
     fn refused(text: &str) -> Vec<(String, Option<String>)> {
@@ -230,11 +243,14 @@ mod tests {
     #[test]
     fn the_field_of_a_wrong_shape_is_named() {
         for (text, field, accepted) in [
-            (r#"{"nope":1}"#, "nope", Some("`note`, `on`, `args`")),
+            (r#"{"nope":1}"#, "nope", Some("`note`, `on`, `args`, `word`")),
             (r#"{"on":null}"#, "on", Some("a boolean")),
             ("{\n \"note\": \"é\",\n \"on\" : \"yes\"}", "on", Some("a boolean")),
             (r#"{"args":["a",5],"on":true}"#, "args", Some("a string")),
             (r#"{"on":true,"on":true}"#, "on", None),
+            (r#"{"word":null}"#, "word", Some("one of its words, as a text")),
+            (r#"{"on":true,"word": 1}"#, "word", Some("one of its words, as a text")),
+            (r#"{"word":"Two"}"#, "word", Some("`One`")),
         ] {
             let expected = (field.to_owned(), accepted.map(str::to_owned));
             assert_eq!(refused(text), [expected], "{text}");

@@ -29,6 +29,8 @@ pub struct EndpointsQuery {
     name: Option<String>,
     namespace_uuid: Option<Uuid>,
     enable_api_key_auth: Option<bool>,
+    enable_oauth: Option<bool>,
+    use_query_param_auth: Option<bool>,
     /// `null` asks for what is public.
     user_id: Option<String>,
 }
@@ -131,6 +133,8 @@ pub async fn list(
         name: query.name,
         namespace_uuid: query.namespace_uuid,
         enable_api_key_auth: query.enable_api_key_auth,
+        enable_oauth: query.enable_oauth,
+        use_query_param_auth: query.use_query_param_auth,
         user_id: paging::owner(query.user_id),
     };
     let page = state.store().endpoints_where(&filter, &request).await?;

@@ -14,8 +14,12 @@ use super::{
     server_body::{ServerBody, ServerChange},
     server_view::ServerView,
 };
-use crate::store::{
-    ErrorStatus, Page, PageRequest, Server, ServerFilter, ServerKind, StoreError, Tool, Transition,
+use crate::{
+    store::{
+        ErrorStatus, HistoryFilter, Isolation, Page, Protocol, Server, ServerFilter, ServerKind,
+        StoreError, Tool, Transition,
+    },
+    upstream::status::StateWord,
 };
 
 /// Which servers; every filter that is given has to match.
@@ -31,19 +35,40 @@ pub struct ServersQuery {
     r#type: Option<ServerKind>,
     error_status: Option<ErrorStatus>,
     enabled: Option<bool>,
+    isolation: Option<Isolation>,
+    protocol: Option<Protocol>,
     /// `null` asks for what is public.
     user_id: Option<String>,
 }
 
-/// Which page.
+/// Which changes of state; every filter that is given has to match.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct PageQuery {
+pub struct HistoryQuery {
     /// 1 to 500; 100 unless given.
     limit: Option<u64>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
+    /// The state it went to.
+    state: Option<StateWord>,
+    error_status: Option<ErrorStatus>,
+    reason: Option<String>,
+}
+
+/// Which of its tools; every filter that is given has to match.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ServerToolsQuery {
+    /// 1 to 500; 100 unless given.
+    limit: Option<u64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// The server's own name for it.
+    name: Option<String>,
+    /// Whether it is no longer offered.
+    vanished: Option<bool>,
 }
 
 /// That a restart has been ordered.
@@ -71,6 +96,8 @@ pub async fn list(
         kind: query.r#type,
         error_status: query.error_status,
         enabled: query.enabled,
+        isolation: query.isolation,
+        protocol: query.protocol,
         user_id: paging::owner(query.user_id),
     };
     let page = match state.store().servers(&filter, &request).await {
@@ -151,38 +178,40 @@ pub async fn restart(state: Data<AdminState>, id: Path<String>) -> Result<HttpRe
 }
 
 /// Every change of its state, newest first.
-#[utoipa::path(tag = "mcp-servers", params(PageQuery), responses((status = 200, body = Page<Transition>)))]
+#[utoipa::path(tag = "mcp-servers", params(HistoryQuery), responses((status = 200, body = Page<Transition>)))]
 #[get("/mcp-servers/{id}/history")]
 pub async fn history(
     state: Data<AdminState>,
     id: Path<String>,
-    query: Query<PageQuery>,
+    query: Query<HistoryQuery>,
 ) -> Result<Json<Page<Transition>>, ApiError> {
-    let request = query.into_inner().page()?;
+    let HistoryQuery { limit, cursor, state: word, error_status, reason } = query.into_inner();
+    let request = paging::page(limit, cursor)?;
     let uuid = state.store().server(&id).await?.uuid;
     state.catch_up().await;
-    Ok(Json(state.store().history(uuid, &request).await?))
+    let word = word.map(|word| word.as_str().to_owned());
+    let filter = HistoryFilter { state: word, error_status, reason };
+    Ok(Json(state.store().history_where(uuid, &filter, &request).await?))
 }
 
 /// What it was last seen to offer, in its own order; what has vanished comes last.
-#[utoipa::path(tag = "mcp-servers", params(PageQuery), responses((status = 200, body = Page<Tool>)))]
+#[utoipa::path(tag = "mcp-servers", params(ServerToolsQuery), responses((status = 200, body = Page<Tool>)))]
 #[get("/mcp-servers/{id}/tools")]
 pub async fn tools(
     state: Data<AdminState>,
     id: Path<String>,
-    query: Query<PageQuery>,
+    query: Query<ServerToolsQuery>,
 ) -> Result<Json<Page<Tool>>, ApiError> {
-    let request = query.into_inner().page()?;
+    let ServerToolsQuery { limit, cursor, name, vanished } = query.into_inner();
+    let request = paging::page(limit, cursor)?;
     let uuid = state.store().server(&id).await?.uuid;
     state.catch_up().await;
     let tools = state.store().tools_of(uuid).await?;
-    Ok(Json(paging::cut(tools, &request, |tool| tool.uuid)?))
-}
-
-impl PageQuery {
-    pub fn page(self) -> Result<PageRequest, ApiError> {
-        paging::page(self.limit, self.cursor)
-    }
+    let is_asked_for = |tool: &Tool| {
+        name.as_ref().is_none_or(|name| *name == tool.name)
+            && vanished.is_none_or(|vanished| vanished == tool.vanished_at.is_some())
+    };
+    Ok(Json(paging::cut_where(tools, &request, |tool| tool.uuid.to_string(), is_asked_for)?))
 }
 
 /// The server with this uuid or name. Who watches servers, or restarts one, can do so while the

@@ -7,6 +7,7 @@ mod operator;
 
 mod mcp_servers;
 mod server_body;
+mod server_bulk;
 mod server_view;
 
 mod namespace_tools;
@@ -21,6 +22,7 @@ mod events;
 mod import;
 mod logs;
 mod probes;
+mod sessions;
 
 mod body;
 mod error;
@@ -53,7 +55,7 @@ use crate::{
 };
 
 /// Resources of the contract that this version does not have.
-const UNBUILT: &[&str] = &["users", "oauth-clients", "sessions"];
+const UNBUILT: &[&str] = &["users", "oauth-clients"];
 
 /// How long a reader waits for the journal to write what has just happened.
 const JOURNAL_WAIT: Duration = Duration::from_secs(1);
@@ -97,6 +99,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(mcp_servers::change)
                 .service(mcp_servers::delete)
                 .service(mcp_servers::restart)
+                .service(server_bulk::order)
                 .service(refresh::server)
                 .service(mcp_servers::history)
                 .service(mcp_servers::tools);
@@ -107,6 +110,7 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(namespaces::change)
                 .service(namespaces::delete)
                 .service(namespaces::put_servers)
+                .service(namespaces::patch_servers)
                 .service(refresh::namespace)
                 .service(namespace_tools::list)
                 .service(namespace_tools::change)
@@ -123,8 +127,13 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(api_keys::read)
                 .service(api_keys::change)
                 .service(api_keys::delete);
-            config.service(config::list).service(config::put).service(events::watch);
+            config
+                .service(config::list)
+                .service(config::read)
+                .service(config::put)
+                .service(events::watch);
             config.service(logs::read).service(logs::clear);
+            config.service(sessions::list).service(sessions::read).service(sessions::delete);
             config.service(import::take);
             config.map(|raw| UNBUILT.iter().fold(raw, |raw, name| raw.service(unbuilt(name))));
         })

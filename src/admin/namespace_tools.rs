@@ -128,9 +128,14 @@ pub async fn list(
     let filter = ToolsFilter { server, status, unresolved, overridden, name, shown_name };
     let namespace = state.store().namespace(&id).await?;
     state.catch_up().await;
-    let mut tools = tools_of(&state, &namespace, None).await?;
-    tools.retain(|tool| filter.names(tool));
-    Ok(Json(paging::cut(tools, &request, |tool| tool.uuid)?))
+    let tools = tools_of(&state, &namespace, None).await?;
+    let page = paging::cut_where(
+        tools,
+        &request,
+        |tool| tool.uuid.to_string(),
+        |tool| filter.names(tool),
+    )?;
+    Ok(Json(page))
 }
 
 /// Decides about one tool, here and in no other namespace.

@@ -28,6 +28,8 @@ pub struct NamespacesQuery {
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
     name: Option<String>,
+    naming: Option<Naming>,
+    default_tool_status: Option<Status>,
     /// `null` asks for what is public.
     user_id: Option<String>,
 }
@@ -81,6 +83,15 @@ pub struct MemberWithStatus {
     status: Option<Status>,
 }
 
+/// What a server of a namespace is to be there.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberStatus {
+    /// Its name or uuid.
+    server: String,
+    status: Status,
+}
+
 /// Every namespace, oldest first.
 #[utoipa::path(
     tag = "namespaces",
@@ -94,7 +105,12 @@ pub async fn list(
 ) -> Result<Json<Page<Namespace>>, ApiError> {
     let query = query.into_inner();
     let request = paging::page(query.limit, query.cursor)?;
-    let filter = NamespaceFilter { name: query.name, user_id: paging::owner(query.user_id) };
+    let filter = NamespaceFilter {
+        name: query.name,
+        naming: query.naming,
+        default_tool_status: query.default_tool_status,
+        user_id: paging::owner(query.user_id),
+    };
     Ok(Json(state.store().namespaces_where(&filter, &request).await?))
 }
 
@@ -173,6 +189,28 @@ pub async fn put_servers(
     let uuid = state.store().namespace(&id).await?.uuid;
     let members = memberships(state.store(), servers).await?;
     let row = state.write(|store| async move { store.set_members(uuid, &members).await }).await?;
+    Ok(Json(row))
+}
+
+/// Gives some of its servers another status, all of them or none; the others stay as they are.
+#[utoipa::path(
+    tag = "namespaces",
+    request_body = Vec<MemberStatus>,
+    responses((status = 200, body = Namespace))
+)]
+#[patch("/namespaces/{id}/servers")]
+pub async fn patch_servers(
+    state: Data<AdminState>,
+    id: Path<String>,
+    Rows(servers): Rows<MemberStatus>,
+) -> Result<Json<Namespace>, ApiError> {
+    let uuid = state.store().namespace(&id).await?.uuid;
+    let named = servers.into_iter().map(|MemberStatus { server, status }| {
+        MemberBody::WithStatus(MemberWithStatus { server, status: Some(status) })
+    });
+    let members = memberships(state.store(), named.collect()).await?;
+    let row =
+        state.write(|store| async move { store.set_member_statuses(uuid, &members).await }).await?;
     Ok(Json(row))
 }
 

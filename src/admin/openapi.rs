@@ -74,10 +74,40 @@ fn describe(public_url: &str) -> Description {
     let components = description.components.get_or_insert_default();
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("admin_key", scheme);
-    for operation in description.paths.paths.values_mut().flat_map(operations_of) {
-        operation.responses.responses.insert("default".to_owned(), refusal());
+    for (path, item) in &mut description.paths.paths {
+        for (method, operation) in operations_of(item) {
+            // Handlers of many resources are called alike, and programs are generated from this.
+            operation.operation_id = Some(operation_id(method, path));
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.description.is_empty()
+                {
+                    response.description = outcome(status).to_owned();
+                }
+            }
+            operation.responses.responses.insert("default".to_owned(), refusal());
+        }
     }
     description
+}
+
+/// `get_mcp_servers_id_history` for `GET /api/v1/mcp-servers/{id}/history`.
+fn operation_id(method: &str, path: &str) -> String {
+    let path = path.strip_prefix("/api/v1").unwrap_or(path);
+    let words = path.split(|character: char| !character.is_ascii_alphanumeric());
+    let words = words.filter(|word| !word.is_empty());
+    let words = std::iter::once(method).chain(words);
+    words.collect::<Vec<_>>().join("_").to_lowercase()
+}
+
+/// What a status says where the operation itself says no more.
+fn outcome(status: &str) -> &'static str {
+    match status {
+        "201" => "It was made",
+        "202" => "It was ordered, and goes on behind",
+        "204" => "It was done, and there is nothing to show",
+        _ => "It was done",
+    }
 }
 
 /// What every operation may answer instead.
@@ -90,10 +120,10 @@ fn refusal() -> RefOr<utoipa::openapi::Response> {
     RefOr::T(response)
 }
 
-fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete]
-        .into_iter()
-        .flatten()
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    let PathItem { get, post, put, patch, delete, .. } = item;
+    let all = [("GET", get), ("POST", post), ("PUT", put), ("PATCH", patch), ("DELETE", delete)];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 fn allow(item: &PathItem) -> String {

@@ -39,25 +39,53 @@ pub fn owner(asked: Option<String>) -> Option<Option<String>> {
     asked.map(|owner| (owner != "null").then_some(owner))
 }
 
-/// One page of a list that is known as a whole. The cursor is the id of the last row shown.
-pub fn cut<T>(
-    items: Vec<T>,
+/// One page of a list that is known as a whole, of those rows that are asked for. The cursor is the
+/// id of the last row shown; it is looked for among all rows, since its own may have ceased to be
+/// asked for between two pages.
+pub fn cut_where<T>(
+    mut items: Vec<T>,
     request: &PageRequest,
-    id: impl Fn(&T) -> Uuid,
+    id: impl Fn(&T) -> String,
+    is_asked_for: impl Fn(&T) -> bool,
 ) -> Result<Page<T>, ApiError> {
     let start = match &request.cursor {
         None => 0,
         Some(cursor) => {
-            let last = Uuid::try_parse(cursor).ok();
-            let place = items.iter().position(|item| Some(id(item)) == last);
+            let place = items.iter().position(|item| id(item) == *cursor);
             place.map(|place| place + 1).ok_or_else(bad_cursor)?
         }
     };
+    items.drain(..start);
+    Ok(page_of(items, request, id, is_asked_for))
+}
+
+/// One page of a list in the order of its ids, of which rows may vanish at any time, that of the
+/// cursor among them.
+pub fn cut_sorted<T>(
+    mut items: Vec<T>,
+    request: &PageRequest,
+    id: impl Fn(&T) -> Uuid,
+    is_asked_for: impl Fn(&T) -> bool,
+) -> Result<Page<T>, ApiError> {
+    if let Some(cursor) = &request.cursor {
+        let last = Uuid::try_parse(cursor).map_err(|_| bad_cursor())?;
+        items.retain(|item| id(item) > last);
+    }
+    Ok(page_of(items, request, |item| id(item).to_string(), is_asked_for))
+}
+
+fn page_of<T>(
+    mut items: Vec<T>,
+    request: &PageRequest,
+    id: impl Fn(&T) -> String,
+    is_asked_for: impl Fn(&T) -> bool,
+) -> Page<T> {
     let limit = limit(request);
-    let more = items.len() - start > limit;
-    let items: Vec<T> = items.into_iter().skip(start).take(limit).collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| id(last).simple().to_string());
-    Ok(Page { items, next_cursor })
+    items.retain(is_asked_for);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = items.last().filter(|_| more).map(id);
+    Page { items, next_cursor }
 }
 
 /// Rows on the page.
@@ -83,7 +111,7 @@ mod tests {
         let mut cursor = None;
         loop {
             let request = page(Some(2), cursor).unwrap();
-            let page = cut(all.clone(), &request, |id| *id).unwrap();
+            let page = cut_where(all.clone(), &request, Uuid::to_string, |_| true).unwrap();
             seen.extend(page.items);
             cursor = page.next_cursor;
             if cursor.is_none() {
@@ -92,7 +120,27 @@ mod tests {
         }
         assert_eq!(seen, all);
         let stale = PageRequest { limit: None, cursor: Some(Uuid::nil().to_string()) };
-        assert!(matches!(cut(all, &stale, |id| *id), Err(ApiError::BadRequest { .. })));
+        assert!(matches!(
+            cut_where(all, &stale, Uuid::to_string, |_| true),
+            Err(ApiError::BadRequest { .. })
+        ));
+    }
+
+    #[test]
+    fn a_row_that_is_no_longer_asked_for_or_there_is_still_a_place_to_go_on_from() {
+        let all: Vec<Uuid> = (1..=5).map(Uuid::from_u128).collect();
+        let request = PageRequest { limit: Some(2), cursor: Some(all[1].to_string()) };
+        let is_other = |id: &Uuid| *id != all[1];
+        let page = cut_where(all.clone(), &request, Uuid::to_string, is_other).unwrap();
+        assert_eq!(page.items, all[2..4]);
+        let left: Vec<Uuid> = all.iter().copied().filter(is_other).collect();
+        let page = cut_sorted(left, &request, |id| *id, |_| true).unwrap();
+        assert_eq!(page.items, all[2..4]);
+        let bad = PageRequest { limit: None, cursor: Some("x".to_owned()) };
+        assert!(matches!(
+            cut_sorted(all, &bad, |id| *id, |_| true),
+            Err(ApiError::BadRequest { .. })
+        ));
     }
 
     #[test]

@@ -163,13 +163,23 @@ impl ServerChange {
             forward_headers.unwrap_or(&BTreeMap::new()),
         )?;
 
+        // What belongs to a process means nothing to a remote server, nor the other way round: it goes
+        // with the old kind, secrets first of all, unless it is named. URL and command the store drops.
+        let is_process = |kind| kind == ServerKind::Stdio;
+        let leaves_process = is_process(server.kind) && !is_process(kind);
+        let becomes_process = !is_process(server.kind) && is_process(kind);
+        let args = self.args.or(leaves_process.then(Vec::new));
+        let env = self.env.or(leaves_process.then(Secrets::new));
+        let headers = self.headers.or(becomes_process.then(Secrets::new));
+        let bearer_token = self.bearer_token.or(becomes_process.then_some(None));
+        let forward_headers = self.forward_headers.or(becomes_process.then(BTreeMap::new));
+
         let mut problems = Vec::new();
-        let env = self.env.map(|env| unmasked("env", env, &server.env, &mut problems));
-        let headers = self
-            .headers
-            .map(|headers| unmasked("headers", headers, &server.headers, &mut problems));
+        let env = env.map(|env| unmasked("env", env, &server.env, &mut problems));
+        let headers =
+            headers.map(|headers| unmasked("headers", headers, &server.headers, &mut problems));
         let stored = server.bearer_token.as_ref();
-        let bearer_token = self.bearer_token.map(|token| {
+        let bearer_token = bearer_token.map(|token| {
             let field = "bearer_token".to_owned();
             token.and_then(|token| unmasked_one(field, token, stored, &mut problems))
         });
@@ -182,12 +192,12 @@ impl ServerChange {
             description: self.description,
             kind: self.r#type,
             command: self.command,
-            args: self.args,
+            args,
             env,
             url: self.url,
             bearer_token,
             headers,
-            forward_headers: self.forward_headers,
+            forward_headers,
             enabled: self.enabled,
             isolation,
             protocol: self.protocol,

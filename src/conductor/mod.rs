@@ -5,11 +5,12 @@
 //! has changed. Nothing else carries configuration from the database into the running daemon.
 
 mod logbook;
+pub mod runtime;
 pub mod snapshot;
 mod witness;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,16 +24,19 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use logbook::{Logbook, Watch};
+pub use runtime::RuntimeSettings;
 pub use snapshot::{Defaults, EndpointEntry};
 pub use witness::Witness;
+
+use runtime::Values;
 
 use crate::{
     fleet::{Fleet, Reconcile, RestartOne, Roster},
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
     session::{Session, Sessions},
-    store::{Journal, Running, Server, Store, StoreError},
-    upstream::board::Board,
+    store::{ConfigValue, Journal, Running, Server, Store, StoreError},
+    upstream::{actor::SharedPatience, board::Board},
 };
 
 /// How long until the rows are read again when that has failed.
@@ -57,10 +61,13 @@ pub struct Conductor {
     /// is away.
     pub servers: ArcSwap<Vec<Server>>,
     pub sessions: Arc<Sessions>,
+    /// What the settings and the table `config` come to, as they were last read.
+    pub runtime: ArcSwap<RuntimeSettings>,
     pub witness: Arc<Witness>,
     /// Whether the rows have been read since the start.
     pub is_ready: AtomicBool,
     fleet: Addr<Fleet>,
+    patience: SharedPatience,
     settings_key: Option<KeyText>,
     defaults: Defaults,
     began: OffsetDateTime,
@@ -79,6 +86,8 @@ pub struct Parts {
     pub journal: Journal,
     pub roster: Roster,
     pub fleet: Addr<Fleet>,
+    /// The same that the fleet was given.
+    pub patience: SharedPatience,
     pub sessions: Arc<Sessions>,
     pub witness: Arc<Witness>,
     pub settings_key: Option<KeyText>,
@@ -96,6 +105,7 @@ impl Conductor {
             journal,
             roster,
             fleet,
+            patience,
             sessions,
             witness,
             settings_key,
@@ -112,9 +122,11 @@ impl Conductor {
             keys: ArcSwap::from_pointee(KeyRing::new([])),
             servers: ArcSwap::default(),
             sessions,
+            runtime: ArcSwap::from_pointee(RuntimeSettings::new(defaults.values, [])),
             witness,
             is_ready: AtomicBool::new(false),
             fleet,
+            patience,
             settings_key,
             defaults,
             began,
@@ -147,7 +159,9 @@ impl Conductor {
         }
         self.keys.store(Arc::new(ring));
 
-        let specs = wanted.servers.iter().map(|server| self.defaults.spec(server)).collect();
+        let values = self.apply_runtime(&wanted.config);
+        let specs = wanted.servers.iter().map(|server| self.defaults.spec(server, &values));
+        let specs = specs.collect();
         let catalogues = snapshot::catalogues(&wanted.catalogues);
         let tried_before = snapshot::tried_before(&wanted, self.began);
         let reconcile = Reconcile { wanted: specs, catalogues, tried_before };
@@ -222,6 +236,23 @@ impl Conductor {
             // Facts of our own: one for each list that changed, and none may be lost.
             handle.actor.do_send(UpstreamChanged(server));
         }
+    }
+
+    /// Publishes what holds at run time and tells those who are not told by a spec.
+    fn apply_runtime(&self, rows: &BTreeMap<String, ConfigValue>) -> Values {
+        let rows = rows.iter().map(|(key, row)| (&**key, &*row.value));
+        let runtime = RuntimeSettings::new(self.defaults.values, rows);
+        let before = self.runtime.load();
+        for runtime::Ignored { key, value, reason } in &runtime.ignored {
+            if before.ignored(key).is_none_or(|known| known.value != *value) {
+                tracing::warn!(%key, %value, %reason, "a row of the table `config` is ignored");
+            }
+        }
+        let values = runtime.values;
+        self.patience.store(Arc::new(self.defaults.patience.with_attempts(values.max_attempts)));
+        self.sessions.set_lifetime(values.session_lifetime);
+        self.runtime.store(Arc::new(runtime));
+        values
     }
 
     async fn apply_namespaces(&self, wanted: Vec<namespace::NamespaceSpec>) {

@@ -9,6 +9,7 @@ use std::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::runtime::Values;
 use crate::{
     access::{self, EndpointFacts},
     catalogue::{
@@ -22,20 +23,23 @@ use crate::{
     store::{self, Server, ServerKind, StoredTool, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
+        lifecycle::Patience,
         spec::{CallLimits, Remote, Transport},
     },
 };
 
-/// What holds where a row is silent.
+/// What the settings say where neither a row nor the table `config` does.
 #[derive(Clone, Debug)]
 pub struct Defaults {
     pub connect_timeout: Duration,
-    pub limits: CallLimits,
+    pub patience: Patience,
+    /// Of what can be changed at run time.
+    pub values: Values,
 }
 
 impl Defaults {
-    /// The upstream that a row describes.
-    pub fn spec(&self, server: &Server) -> UpstreamSpec {
+    /// The upstream that a row describes; `values` hold now where it is silent.
+    pub fn spec(&self, server: &Server, values: &Values) -> UpstreamSpec {
         let exposed =
             |map: &std::collections::BTreeMap<String, crate::identity::secret::Secret>| {
                 map.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
@@ -66,8 +70,9 @@ impl Defaults {
                 store::Isolation::User => Isolation::User,
             },
             limits: CallLimits {
-                inactivity: timeouts.call.unwrap_or(self.limits.inactivity),
-                total: timeouts.call_total.unwrap_or(self.limits.total),
+                inactivity: timeouts.call.unwrap_or(values.call_timeout),
+                total: timeouts.call_total.unwrap_or(values.call_total),
+                reset_on_progress: values.reset_on_progress,
             },
             connect_timeout: timeouts.connect.unwrap_or(self.connect_timeout),
             // In this version only the operator makes servers, so all of them are the operator's.

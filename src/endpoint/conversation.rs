@@ -15,7 +15,7 @@ use crate::{
     catalogue::routes::Route,
     conductor::{Conductor, EndpointEntry},
     namespace::{AwaitFirst, Resolve, published::Published},
-    session::{Agreed, InFlight, Session},
+    session::{Agreed, ClientInfo, InFlight, Session},
     upstream::{
         CallError,
         board::Board,
@@ -226,6 +226,33 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed
     let capabilities = ClientCapabilities::of(&request.params.capabilities);
     let answer = message::reply(id, result.to_string().as_bytes());
     Ok((answer, Agreed { version, capabilities }))
+}
+
+/// What the client says of itself in `initialize`, if it says it with sense; of each word no more
+/// than people read.
+pub fn client_info(frame: &Frame) -> Option<ClientInfo> {
+    #[derive(Deserialize)]
+    struct Request {
+        params: Params,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        client_info: Said,
+    }
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        name: String,
+        #[serde(default)]
+        version: String,
+    }
+    const CHARACTERS_MAX: usize = 200;
+
+    let request: Request = serde_json::from_slice(frame.bytes()).ok()?;
+    let Said { name, version } = request.params.client_info;
+    let clipped = |text: String| text.chars().take(CHARACTERS_MAX).collect();
+    Some(ClientInfo { name: clipped(name), version: clipped(version) })
 }
 
 /// Lists are given whole, on one page, so that there is no cursor that we gave. To answer one with the

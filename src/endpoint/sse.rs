@@ -28,6 +28,12 @@ use crate::{
     wire::{Fault, Frame, Kind, batch, message, sse},
 };
 
+/// How long the stream of a session that was ended waits for the outcomes of its calls.
+const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether one of them still has an outcome to come.
+const LAST_WORD_PACE: Duration = Duration::from_millis(10);
+
 pub async fn get(
     state: Data<EndpointState>,
     name: Path<String>,
@@ -197,6 +203,9 @@ async fn answer(
         match conversation::initialize(&entry, &frame) {
             Ok((answer, agreed)) => {
                 session.agree_on(agreed);
+                if let Some(client) = conversation::client_info(&frame) {
+                    session.introduce(client);
+                }
                 say(&answer);
             }
             Err(fault) => say(&fault.to_bytes(frame.id())),
@@ -246,7 +255,7 @@ impl Stream {
                 biased;
                 // What was said before the session ended is still sent.
                 said = self.outbox.recv() => return said,
-                () = self.session.ended.cancelled() => return None,
+                () = self.session.ended.cancelled() => return self.last_word().await,
                 () = tokio::time::sleep_until(announce_at), if is_behind => {
                     self.announce_at = None;
                     self.session.saw_list(*self.changes.borrow_and_update());
@@ -255,6 +264,29 @@ impl Stream {
                 }
                 changed = self.changes.changed(), if !is_behind => changed.ok()?,
                 () = tokio::time::sleep_until(until) => return Some(sse::HEARTBEAT),
+            }
+        }
+    }
+}
+
+impl Stream {
+    /// What the calls of a session that was ended still have to say: each has its one outcome, and
+    /// this stream is its only way to the client.
+    async fn last_word(&mut self) -> Option<Bytes> {
+        let until = Instant::now() + LAST_WORD_WAIT;
+        loop {
+            if let Ok(said) = self.outbox.try_recv() {
+                return Some(said);
+            }
+            if self.session.in_flight() == 0 {
+                // The last of them may have spoken in between.
+                return self.outbox.try_recv().ok();
+            }
+            tokio::select! {
+                biased;
+                said = self.outbox.recv() => return said,
+                () = tokio::time::sleep(LAST_WORD_PACE) => {}
+                () = tokio::time::sleep_until(until) => return None,
             }
         }
     }

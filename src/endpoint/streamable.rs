@@ -136,6 +136,9 @@ fn begin(
     let session = sessions
         .begin(admitted.entry.id, admitted.principal.clone(), agreed)
         .map_err(|error| busy(error.to_string()))?;
+    if let Some(client) = conversation::client_info(frame) {
+        session.introduce(client);
+    }
     session.saw_list(*admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {

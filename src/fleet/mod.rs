@@ -21,9 +21,8 @@ use crate::{
     catalogue::tool::Tool,
     upstream::{
         Listener, UpstreamSpec,
-        actor::{Launch, Reconfigure, Restart, Start, Stop, Upstream},
+        actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
         board::Board,
-        lifecycle::Patience,
         port::CallOptions,
     },
 };
@@ -36,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub type Roster = Arc<ArcSwap<HashMap<Uuid, Arc<Board>>>>;
 
 pub struct Fleet {
-    patience: Arc<Patience>,
+    patience: SharedPatience,
     calls: CallOptions,
     launch: Launch,
     listener: Arc<dyn Listener>,
@@ -152,7 +151,7 @@ impl Handler<AddressOf> for Fleet {
 
 impl Fleet {
     pub fn new(
-        patience: Arc<Patience>,
+        patience: SharedPatience,
         calls: CallOptions,
         launch: Launch,
         listener: Arc<dyn Listener>,

@@ -53,7 +53,7 @@ mod tests {
                 env: Default::default(),
             },
             isolation: Isolation::Shared,
-            limits: CallLimits { inactivity: second, total: second },
+            limits: CallLimits { inactivity: second, total: second, reset_on_progress: true },
             connect_timeout: second,
             may_use_variables: true,
         }

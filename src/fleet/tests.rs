@@ -11,6 +11,7 @@ use super::*;
 use crate::upstream::{
     Exit, Reason,
     actor::{Panic, Post},
+    lifecycle::Patience,
     link::Link,
     port::Outlook,
     status::StateWord,
@@ -46,7 +47,8 @@ fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
         .boxed_local()
     });
     let roster = Roster::default();
-    let fleet = Fleet::new(Arc::new(patience), calls(), launch, Arc::new(Deaf), roster.clone());
+    let patience = Arc::new(ArcSwap::from_pointee(patience));
+    let fleet = Fleet::new(patience, calls(), launch, Arc::new(Deaf), roster.clone());
     (fleet.start(), roster, launches)
 }
 

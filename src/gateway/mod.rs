@@ -12,6 +12,7 @@ use std::{any::Any, io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time:
 
 use actix::Actor;
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Data};
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use time::OffsetDateTime;
@@ -38,7 +39,6 @@ use crate::{
     telemetry::TelemetryError,
     upstream::{
         actor::{Launch, Post},
-        spec::CallLimits,
         worker::{
             self, Assignment, Workshop,
             lifeline::{Lifeline, become_subreaper, sweep},
@@ -253,8 +253,9 @@ fn rooms(
         let workshop = workshop.clone();
         worker::work(Assignment { board, generation, workshop, tell, stop }).boxed_local()
     });
+    let patience = Arc::new(ArcSwap::from_pointee(settings.supervision.clone()));
     let fleet = Fleet::new(
-        Arc::new(settings.supervision.clone()),
+        patience.clone(),
         settings.calls.clone(),
         launch,
         witness.clone(),
@@ -274,7 +275,7 @@ fn rooms(
         }
     });
     let sessions = Arc::new(Sessions::new(settings.sessions.clone(), sealer, ended, on_end));
-    actix::spawn(remembrance::forget_old(store.clone(), settings.sessions.clone()));
+    actix::spawn(remembrance::forget_old(store.clone(), sessions.clone()));
     let swept = sessions.clone();
     actix::spawn(async move {
         loop {
@@ -288,12 +289,14 @@ fn rooms(
         journal,
         roster,
         fleet: fleet.clone(),
+        patience,
         sessions,
         witness: witness.clone(),
         settings_key: admin_key,
         defaults: Defaults {
             connect_timeout: settings.upstream.connect_timeout,
-            limits: CallLimits { inactivity: settings.calls.timeout, total: settings.calls.total },
+            patience: settings.supervision.clone(),
+            values: settings.runtime(),
         },
         began,
         namespace_options: NamespaceOptions {

@@ -1,11 +1,11 @@
 //! What one run tells the next about sessions: which of them are over.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 
 use crate::{
-    session::{Mark, SessionOptions},
+    session::{Mark, SessionOptions, Sessions},
     store::{EndedSession, Store, StoreError},
 };
 
@@ -26,14 +26,16 @@ pub fn remembered(mark: Mark) -> EndedSession {
     EndedSession { id: mark.id, issued_at: mark.issued }
 }
 
-/// Drops what is too old, at once and from then on at a pace. Runs as long as the daemon.
-pub async fn forget_old(store: Store, options: SessionOptions) {
+/// Drops what is too old, at a pace. Runs as long as the daemon.
+pub async fn forget_old(store: Store, sessions: Arc<Sessions>) {
     loop {
-        let issued_before = OffsetDateTime::now_utc() - options.lifetime;
-        if let Err(error) = store.forget_ended_sessions(issued_before, kept(&options)).await {
+        tokio::time::sleep(FORGET_EVERY).await;
+        // An operator may change the lifetime at run time.
+        let issued_before = OffsetDateTime::now_utc() - sessions.lifetime();
+        let max = kept(&sessions.options);
+        if let Err(error) = store.forget_ended_sessions(issued_before, max).await {
             tracing::debug!(%error, "ended sessions are remembered longer than they need be");
         }
-        tokio::time::sleep(FORGET_EVERY).await;
     }
 }
 

@@ -83,11 +83,22 @@ pub struct Agreed {
     pub capabilities: ClientCapabilities,
 }
 
+/// What a client says of itself in `initialize`. It is for people, and proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    pub name: String,
+    pub version: String,
+}
+
 /// One client's conversation.
 pub struct Session {
+    /// What the client knows it by. Whoever has it is half way in, so it is shown to nobody else.
     pub id: Arc<str>,
-    /// What it is known by when it has ended.
+    /// What it is known by when it has ended, and when its id was issued.
     pub mark: Mark,
+    /// What everybody else knows it by. It tells nothing of the id; a later session has a later one,
+    /// and so has one that was revived.
+    pub uuid: Uuid,
     pub endpoint: Uuid,
     pub principal: Principal,
     pub via: Via,
@@ -95,6 +106,7 @@ pub struct Session {
     began: Instant,
     /// How old it was by then.
     age: Duration,
+    client: OnceLock<ClientInfo>,
     /// Set once `initialize` was answered.
     agreed: OnceLock<Agreed>,
     used: Mutex<Instant>,
@@ -149,11 +161,13 @@ impl Session {
         Self {
             id: start.id,
             mark: start.mark,
+            uuid: Uuid::now_v7(),
             endpoint: start.endpoint,
             principal: start.principal,
             via: start.via,
             began: now,
             age: start.age,
+            client: OnceLock::new(),
             agreed: start.agreed.map(OnceLock::from).unwrap_or_default(),
             used: Mutex::new(now),
             in_flight: Mutex::default(),
@@ -188,6 +202,15 @@ impl Session {
     /// How long ago its id was issued, which may have been in an earlier run.
     pub fn age(&self, now: Instant) -> Duration {
         self.age + now.saturating_duration_since(self.began)
+    }
+
+    /// Notes what the client says of itself; what it said first stays.
+    pub fn introduce(&self, client: ClientInfo) {
+        self.client.get_or_init(|| client);
+    }
+
+    pub fn client(&self) -> Option<&ClientInfo> {
+        self.client.get()
     }
 
     pub fn touch(&self) {
@@ -243,7 +266,12 @@ impl Session {
     }
 
     pub fn has_stream(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) > 0
+        self.streams() > 0
+    }
+
+    /// How many streams are open to the client, besides those of its calls.
+    pub fn streams(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// The client has seen the list of this count.

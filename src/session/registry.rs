@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ type OnEnd = Box<dyn Fn(&Session) + Send + Sync>;
 pub struct Sessions {
     pub options: SessionOptions,
     sealer: Sealer,
+    /// Milliseconds; what the settings say until it is changed at run time.
+    lifetime_ms: AtomicU64,
     open: RwLock<HashMap<Arc<str>, Arc<Session>>>,
     tombstones: Mutex<Tombstones>,
     is_closed: AtomicBool,
@@ -63,16 +65,27 @@ impl Sessions {
         ended: impl IntoIterator<Item = Mark>,
         on_end: OnEnd,
     ) -> Self {
+        let lifetime_ms = AtomicU64::new(millis(options.lifetime));
         let tombstones = Mutex::new(Tombstones::new(options.tombstones_max, ended));
         Self {
             options,
             sealer,
+            lifetime_ms,
             open: RwLock::default(),
             tombstones,
             is_closed: AtomicBool::new(false),
             held: Held::default(),
             on_end,
         }
+    }
+
+    /// Changes how long a session may live, for those that are open too.
+    pub fn set_lifetime(&self, lifetime: Duration) {
+        self.lifetime_ms.store(millis(lifetime), Ordering::Relaxed);
+    }
+
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_millis(self.lifetime_ms.load(Ordering::Relaxed))
     }
 
     /// Begins a session over Streamable HTTP.
@@ -194,7 +207,7 @@ impl Sessions {
         let is_theirs = claims.endpoint == endpoint
             && claims.principal == PrincipalDigest::of(principal)
             && claims.via == Via::StreamableHttp
-            && age <= self.options.lifetime;
+            && age <= self.lifetime();
         let Some(agreed) = claims.agreed.filter(|_| is_theirs) else {
             return Err(SessionError::Unknown);
         };
@@ -247,6 +260,16 @@ impl Sessions {
         sessions.into_values().for_each(|session| session.ended.cancel());
     }
 
+    /// Every session, the oldest first.
+    pub fn list(&self) -> Vec<Arc<Session>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let live = open.values().filter(|session| !session.ended.is_cancelled());
+        let mut live: Vec<_> = live.cloned().collect();
+        drop(open);
+        live.sort_unstable_by_key(|session| session.uuid);
+        live
+    }
+
     /// Ends every session that `is_over` names.
     pub fn end_where(&self, is_over: impl Fn(&Session) -> bool) {
         let over: Vec<_> = {
@@ -260,11 +283,12 @@ impl Sessions {
 
     /// Ends the sessions whose time is over. Called at a pace by the gateway.
     pub fn sweep(&self, now: Instant) {
+        let lifetime = self.lifetime();
         self.end_where(|session| {
             let is_idle = !session.has_stream()
                 && session.in_flight() == 0
                 && now.saturating_duration_since(session.last_used()) > self.options.idle;
-            is_idle || session.ended.is_cancelled() || session.age(now) > self.options.lifetime
+            is_idle || session.ended.is_cancelled() || session.age(now) > lifetime
         });
         let open: Vec<_> = {
             let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -272,7 +296,7 @@ impl Sessions {
         };
         open.iter().for_each(|session| session.forget_old(now));
         metrics::gauge!("metamcpd_replay_bytes").set(self.held.load(Ordering::Relaxed) as f64);
-        self.lock_tombstones().forget(OffsetDateTime::now_utc() - self.options.lifetime);
+        self.lock_tombstones().forget(OffsetDateTime::now_utc() - lifetime);
     }
 
     /// Requests of all sessions that have no outcome yet.
@@ -292,6 +316,10 @@ impl Sessions {
     pub fn count(&self) -> usize {
         self.open.read().unwrap_or_else(PoisonError::into_inner).len()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

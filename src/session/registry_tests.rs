@@ -103,6 +103,38 @@ async fn a_session_ends_when_idle_unless_it_has_a_stream_and_at_its_age_whatever
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_lifetime_holds_for_sessions_that_are_open_already() {
+    let (sessions, _) = sessions();
+    let session = sessions.begin(HERE, someone(1), AGREED).unwrap();
+    session.open_stream();
+    sessions.set_lifetime(Duration::from_secs(500));
+    tokio::time::advance(Duration::from_secs(101)).await;
+    sessions.sweep(Instant::now());
+    assert!(!session.ended.is_cancelled());
+    sessions.set_lifetime(Duration::from_secs(101));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    sessions.sweep(Instant::now());
+    assert!(session.ended.is_cancelled());
+}
+
+#[tokio::test]
+async fn sessions_are_listed_oldest_first_by_what_does_not_tell_their_ids() {
+    let (sessions, _) = sessions();
+    let begun: Vec<_> =
+        (1..=3).map(|number| sessions.begin(HERE, someone(number), AGREED).unwrap()).collect();
+    let listed = |sessions: &Sessions| -> Vec<Uuid> {
+        sessions.list().iter().map(|session| session.uuid).collect()
+    };
+    assert_eq!(listed(&sessions), [begun[0].uuid, begun[1].uuid, begun[2].uuid]);
+    for session in &begun {
+        let uuid = session.uuid.simple().to_string();
+        assert!(!uuid.contains(&*session.id) && !session.id.contains(&uuid));
+    }
+    sessions.end(&begun[1]);
+    assert_eq!(listed(&sessions), [begun[0].uuid, begun[2].uuid]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_is_not_idle_while_a_call_is_under_way_nor_just_after() {
     let (sessions, _) = sessions();
     let session = sessions.begin(HERE, someone(1), AGREED).unwrap();

@@ -108,6 +108,8 @@ pub struct EndpointFilter {
     pub name: Option<String>,
     pub namespace_uuid: Option<Uuid>,
     pub enable_api_key_auth: Option<bool>,
+    pub enable_oauth: Option<bool>,
+    pub use_query_param_auth: Option<bool>,
     /// `Some(None)` asks for what is public.
     pub user_id: Option<Option<String>>,
 }
@@ -140,6 +142,12 @@ impl Store {
         }
         if let Some(asks_for_key) = filter.enable_api_key_auth {
             query = query.filter(endpoint::Column::EnableApiKeyAuth.eq(asks_for_key));
+        }
+        if let Some(oauth) = filter.enable_oauth {
+            query = query.filter(endpoint::Column::EnableOauth.eq(oauth));
+        }
+        if let Some(by_query) = filter.use_query_param_auth {
+            query = query.filter(endpoint::Column::UseQueryParamAuth.eq(by_query));
         }
         match &filter.user_id {
             Some(Some(user_id)) => query = query.filter(endpoint::Column::UserId.eq(user_id)),

@@ -31,10 +31,29 @@ pub struct Transition {
     pub restarts: u64,
 }
 
+/// Which changes are asked for; every field that is given has to match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryFilter {
+    /// The state it went to.
+    pub state: Option<String>,
+    pub error_status: Option<ErrorStatus>,
+    pub reason: Option<String>,
+}
+
 impl Store {
+    #[cfg(test)]
     pub async fn history(
         &self,
         server: Uuid,
+        page: &PageRequest,
+    ) -> Result<Page<Transition>, StoreError> {
+        self.history_where(server, &HistoryFilter::default(), page).await
+    }
+
+    pub async fn history_where(
+        &self,
+        server: Uuid,
+        filter: &HistoryFilter,
         page: &PageRequest,
     ) -> Result<Page<Transition>, StoreError> {
         let limit = page.limit()?;
@@ -48,6 +67,15 @@ impl Store {
             .limit(limit.saturating_add(1));
         if let Some(before) = before {
             query = query.filter(transition::Column::Id.lt(before));
+        }
+        if let Some(state) = &filter.state {
+            query = query.filter(transition::Column::State.eq(state));
+        }
+        if let Some(error_status) = filter.error_status {
+            query = query.filter(transition::Column::ErrorStatus.eq(error_status.as_str()));
+        }
+        if let Some(reason) = &filter.reason {
+            query = query.filter(transition::Column::Reason.eq(reason));
         }
         let rows = query.all(self.reader()).await?;
         Page::cut(rows, limit, |row| row.id.to_be_bytes()).try_map(|row| {

@@ -122,6 +122,51 @@ pub(super) async fn place(
     Ok(is_changed)
 }
 
+/// Gives members another status, all of them or none; says whether any had another. Their order and
+/// all other members stay.
+pub(super) async fn set_statuses(
+    connection: &impl ConnectionTrait,
+    namespace: Uuid,
+    wanted: &[Membership],
+) -> Result<bool, StoreError> {
+    let present = mapping::Entity::find()
+        .filter(mapping::Column::NamespaceUuid.eq(namespace))
+        .all(connection)
+        .await?;
+    let mut present: HashMap<Uuid, mapping::Model> =
+        present.into_iter().map(|mapping| (mapping.mcp_server_uuid, mapping)).collect();
+    let (mut rows, mut problems, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for (index, member) in wanted.iter().enumerate() {
+        let reason = match present.remove(&member.server) {
+            Some(row) => {
+                seen.insert(member.server);
+                rows.push((row, member.status));
+                continue;
+            }
+            None if seen.contains(&member.server) => "named twice",
+            None => "it is not in this namespace",
+        };
+        let problem = Problem::new(format!("servers[{index}].server"), reason);
+        problems.push(problem.accepted("a server of the namespace, once"));
+    }
+    if !problems.is_empty() {
+        return Err(StoreError::Invalid(problems));
+    }
+    let mut is_changed = false;
+    for (row, status) in rows {
+        if row.status != status.as_str() {
+            is_changed = true;
+            let changed = mapping::ActiveModel {
+                uuid: Unchanged(row.uuid),
+                status: Set(status.as_str().to_owned()),
+                ..Default::default()
+            };
+            changed.update(connection).await?;
+        }
+    }
+    Ok(is_changed)
+}
+
 /// # Errors
 /// `Invalid` with every member that may not be one.
 pub(super) async fn refuse(

@@ -69,6 +69,8 @@ pub struct NamespacePatch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceFilter {
     pub name: Option<String>,
+    pub naming: Option<Naming>,
+    pub default_tool_status: Option<Status>,
     /// `Some(None)` asks for what is public.
     pub user_id: Option<Option<String>>,
 }
@@ -95,6 +97,12 @@ impl Store {
         }
         if let Some(name) = &filter.name {
             query = query.filter(namespace::Column::Name.eq(name));
+        }
+        if let Some(naming) = filter.naming {
+            query = query.filter(namespace::Column::Naming.eq(naming.as_str()));
+        }
+        if let Some(status) = filter.default_tool_status {
+            query = query.filter(namespace::Column::DefaultToolStatus.eq(status.as_str()));
         }
         match &filter.user_id {
             Some(Some(user_id)) => query = query.filter(namespace::Column::UserId.eq(user_id)),
@@ -209,12 +217,21 @@ impl Store {
         let transaction = self.write().await?;
         let mut row = existing(&transaction, uuid).await?;
         if members::place(&transaction, &row, members).await? {
-            row.updated_at = now();
-            namespace::Entity::update_many()
-                .col_expr(namespace::Column::UpdatedAt, Expr::value(row.updated_at))
-                .filter(namespace::Column::Uuid.eq(uuid))
-                .exec(&transaction)
-                .await?;
+            touch(&transaction, &mut row).await?;
+        }
+        finished(transaction, row).await
+    }
+
+    /// Gives some members another status; all others stay as they are.
+    pub async fn set_member_statuses(
+        &self,
+        uuid: Uuid,
+        members: &[Membership],
+    ) -> Result<Namespace, StoreError> {
+        let transaction = self.write().await?;
+        let mut row = existing(&transaction, uuid).await?;
+        if members::set_statuses(&transaction, uuid, members).await? {
+            touch(&transaction, &mut row).await?;
         }
         finished(transaction, row).await
     }
@@ -263,6 +280,19 @@ fn check(name: &str, description: Option<&str>, user_id: Option<&str>) -> Result
     problems.extend(refuse_nul("description", description));
     problems.extend(refuse_nul("user_id", user_id));
     if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
+}
+
+async fn touch(
+    connection: &impl ConnectionTrait,
+    row: &mut namespace::Model,
+) -> Result<(), StoreError> {
+    row.updated_at = now();
+    namespace::Entity::update_many()
+        .col_expr(namespace::Column::UpdatedAt, Expr::value(row.updated_at))
+        .filter(namespace::Column::Uuid.eq(row.uuid))
+        .exec(connection)
+        .await?;
+    Ok(())
 }
 
 async fn existing(

@@ -187,3 +187,29 @@ async fn what_is_removed_takes_its_memberships_and_endpoints_with_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn some_members_get_another_status_all_of_them_or_none() {
+    use Status::{Active, Inactive};
+    on_both(async |store| {
+        let servers = three(&store).await;
+        let made = store.create_namespace(group("all", &[&servers[0], &servers[1]])).await.unwrap();
+        let [a, b, c] = [0, 1, 2].map(|index: usize| servers[index].uuid);
+        let wanted = |rows: &[(Uuid, Status)]| -> Vec<Membership> {
+            rows.iter().map(|&(server, status)| Membership { server, status }).collect()
+        };
+        let changed =
+            store.set_member_statuses(made.uuid, &wanted(&[(b, Inactive)])).await.unwrap();
+        let seen: Vec<_> =
+            changed.servers.iter().map(|member| (member.server, member.status)).collect();
+        assert_eq!(seen, [(a, Active), (b, Inactive)]);
+        assert!(changed.updated_at > made.updated_at);
+
+        let bad = wanted(&[(a, Inactive), (c, Active), (a, Active)]);
+        let refusal = store.set_member_statuses(made.uuid, &bad).await;
+        assert_eq!(refused(refusal), ["servers[1].server", "servers[2].server"]);
+        let same = store.set_member_statuses(made.uuid, &wanted(&[(b, Inactive)])).await.unwrap();
+        assert_eq!(same, changed, "nothing has changed, nor when it was changed");
+    })
+    .await;
+}

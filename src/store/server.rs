@@ -118,6 +118,8 @@ pub struct ServerFilter {
     pub kind: Option<ServerKind>,
     pub error_status: Option<ErrorStatus>,
     pub enabled: Option<bool>,
+    pub isolation: Option<Isolation>,
+    pub protocol: Option<Protocol>,
     /// `Some(None)` asks for what is public.
     pub user_id: Option<Option<String>>,
 }
@@ -129,6 +131,8 @@ impl ServerFilter {
             && self.kind.is_none_or(|kind| kind == server.kind)
             && self.error_status.is_none_or(|status| status == server.error_status)
             && self.enabled.is_none_or(|enabled| enabled == server.enabled)
+            && self.isolation.is_none_or(|isolation| isolation == server.isolation)
+            && self.protocol.is_none_or(|protocol| protocol == server.protocol)
             && self.user_id.as_ref().is_none_or(|user_id| *user_id == server.user_id)
     }
 }

@@ -46,6 +46,12 @@ impl Store {
         if let Some(enabled) = filter.enabled {
             query = query.filter(Column::Enabled.eq(enabled));
         }
+        if let Some(isolation) = filter.isolation {
+            query = query.filter(Column::Isolation.eq(isolation.as_str()));
+        }
+        if let Some(protocol) = filter.protocol {
+            query = query.filter(Column::Protocol.eq(protocol.as_str()));
+        }
         match &filter.user_id {
             Some(Some(user_id)) => query = query.filter(Column::UserId.eq(user_id)),
             Some(None) => query = query.filter(Column::UserId.is_null()),

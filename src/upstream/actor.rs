@@ -6,6 +6,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
+use arc_swap::ArcSwap;
 use futures_util::future::LocalBoxFuture;
 use time::OffsetDateTime;
 use tokio::{
@@ -27,6 +28,9 @@ use crate::catalogue::{changes::Changes, tool::Tool};
 /// Makes a fresh worker for each start, so that a restart never inherits a broken state.
 pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
 
+/// How patient we are with those that fail, which may change while they run.
+pub type SharedPatience = Arc<ArcSwap<Patience>>;
+
 /// What a worker is given.
 pub struct Post {
     pub board: Arc<Board>,
@@ -38,7 +42,7 @@ pub struct Post {
 
 pub struct Upstream {
     board: Arc<Board>,
-    patience: Arc<Patience>,
+    patience: SharedPatience,
     launch: Launch,
     listener: Arc<dyn Listener>,
     lifecycle: Lifecycle,
@@ -220,7 +224,7 @@ impl Handler<Panic> for Upstream {
 impl Upstream {
     pub fn new(
         board: Arc<Board>,
-        patience: Arc<Patience>,
+        patience: SharedPatience,
         launch: Launch,
         listener: Arc<dyn Listener>,
         after_panic: bool,
@@ -244,7 +248,7 @@ impl Upstream {
     fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
         let before = self.lifecycle.state.clone();
         let now = self.epoch.elapsed();
-        let actions = self.lifecycle.step(event, now, dice(), &self.patience);
+        let actions = self.lifecycle.step(event, now, dice(), &self.patience.load());
         let after = self.lifecycle.state.clone();
         // That the worker has ended is no news of its own: why it was to end has been told.
         let is_known = matches!((&before, &after), (State::Ending { .. }, State::Stopped));

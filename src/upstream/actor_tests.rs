@@ -62,6 +62,7 @@ impl Listener for Witness {
 struct Stage {
     upstream: Addr<Upstream>,
     board: Arc<Board>,
+    patience: SharedPatience,
     witness: Arc<Witness>,
     launches: Rc<Cell<usize>>,
     ends: Rc<RefCell<Option<mpsc::Sender<Exit>>>>,
@@ -95,9 +96,10 @@ fn stage(fates: &'static [Reason]) -> Stage {
         }
         .boxed_local()
     });
-    let upstream =
-        Upstream::new(board.clone(), Arc::new(patience()), launch, witness.clone(), false).start();
-    Stage { upstream, board, witness, launches, ends }
+    let patience = Arc::new(ArcSwap::from_pointee(patience()));
+    let kept = patience.clone();
+    let upstream = Upstream::new(board.clone(), patience, launch, witness.clone(), false).start();
+    Stage { patience: kept, upstream, board, witness, launches, ends }
 }
 
 impl Stage {
@@ -134,6 +136,15 @@ async fn an_upstream_that_keeps_failing_is_crashed_and_heals_by_its_probe() {
     sleep(80 * SECOND).await;
     assert_eq!((stage.state(), stage.launches.get()), (StateWord::Ready, 5));
     assert_eq!(stage.board.runtime().last_error.as_deref(), Some("exited"));
+}
+
+#[actix::test]
+async fn another_patience_holds_from_the_next_failure_on() {
+    let stage = stage(&[Reason::Exited; 2]);
+    stage.patience.store(Arc::new(patience().with_attempts(1)));
+    stage.upstream.send(Start).await.unwrap();
+    sleep(SECOND / 10).await;
+    assert_eq!((stage.state(), stage.launches.get()), (StateWord::Crashed, 1));
 }
 
 #[actix::test]

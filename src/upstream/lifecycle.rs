@@ -284,6 +284,17 @@ impl Lifecycle {
 }
 
 impl Patience {
+    /// The failures within `burst_window` that make an upstream CRASHED.
+    pub fn attempts(&self) -> u64 {
+        u64::try_from(self.failures_burst).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// The same, with another number of them.
+    pub fn with_attempts(&self, attempts: u64) -> Patience {
+        let allowed = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+        Patience { failures_burst: allowed, ..self.clone() }
+    }
+
     /// Full jitter under a limit that doubles. The first failure after a steady time hardly rests.
     fn backoff(&self, streak: u32, dice: f64) -> Duration {
         let doublings = streak.saturating_sub(1).min(16);

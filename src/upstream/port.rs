@@ -35,6 +35,8 @@ pub struct CallOptions {
     /// Longest time in all, unless the server's row says otherwise.
     #[serde(with = "humantime_serde")]
     pub total: Duration,
+    /// Whether progress begins `timeout` anew.
+    pub reset_on_progress: bool,
     /// Calls that one upstream may have in flight.
     pub in_flight_max: usize,
     /// How long a call waits for its turn when that many are.
@@ -275,7 +277,9 @@ impl Conversation {
             };
             match heard {
                 Heard::Progress(frame) => {
-                    self.heard = Instant::now();
+                    if self.facts.limits.reset_on_progress {
+                        self.heard = Instant::now();
+                    }
                     if let Some(event) = self.restore_token(&frame) {
                         return Step::Event(event);
                     }
@@ -288,7 +292,7 @@ impl Conversation {
 
     fn time_out(&mut self) -> CallError {
         let server = self.facts.name.clone();
-        let CallLimits { inactivity, total } = self.facts.limits;
+        let CallLimits { inactivity, total, .. } = self.facts.limits;
         let error = if Instant::now() >= self.began + total {
             CallError::TooLong { server, after: total }
         } else {

@@ -30,13 +30,15 @@ fn closed_port() -> Arc<Port> {
     let options = CallOptions {
         timeout: 10 * SECOND,
         total: 30 * SECOND,
+        reset_on_progress: true,
         in_flight_max: 2,
         queue_wait: SECOND,
         ready_wait: 5 * SECOND,
         events_max: 8,
         queue_max: 8,
     };
-    let limits = CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND };
+    let limits =
+        CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress: true };
     let facts = Facts { name: "a".into(), isolation: Isolation::Shared, limits };
     Arc::new(Port::new(Uuid::nil(), facts, options))
 }
@@ -133,6 +135,28 @@ async fn silence_ends_a_call_and_progress_keeps_it_until_its_total_time() {
         .filter_map(|line| line.request_id().map(<[u8]>::to_vec))
         .collect();
     assert_eq!(cancelled, [b"1".to_vec(), b"2".to_vec()], "the server is told, by our own ids");
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_keeps_no_call_where_it_is_told_not_to() {
+    let scene = scene();
+    let facts = |reset_on_progress| {
+        let limits = CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress };
+        Facts { name: "a".into(), isolation: Isolation::Shared, limits }
+    };
+    scene.port.set_facts(facts(false));
+    let began = Instant::now();
+    let mut lively = scene.call().await;
+    // A call goes by what held when it began.
+    scene.port.set_facts(facts(true));
+    tokio::time::sleep(8 * SECOND).await;
+    scene.answers(
+        r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#,
+    );
+    assert!(matches!(lively.next().await, Step::Event(_)));
+    let ended = lively.next().await;
+    assert!(matches!(ended, Step::End(Err(CallError::Inactive { .. }))));
+    assert_eq!(began.elapsed(), 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

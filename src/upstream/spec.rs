@@ -52,10 +52,12 @@ pub enum Isolation {
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Without a sign of life; each progress notification begins it anew.
+    /// Without a sign of life.
     pub inactivity: Duration,
     /// In all, whatever progress is reported.
     pub total: Duration,
+    /// Whether progress is such a sign.
+    pub reset_on_progress: bool,
 }
 
 impl UpstreamSpec {

@@ -40,7 +40,7 @@ pub fn spec(id: u128) -> UpstreamSpec {
             env: Default::default(),
         },
         isolation: Isolation::Shared,
-        limits: CallLimits { inactivity: SECOND, total: SECOND },
+        limits: CallLimits { inactivity: SECOND, total: SECOND, reset_on_progress: true },
         connect_timeout: SECOND,
         may_use_variables: true,
     }
@@ -50,6 +50,7 @@ pub fn calls() -> CallOptions {
     CallOptions {
         timeout: SECOND,
         total: SECOND,
+        reset_on_progress: true,
         in_flight_max: 8,
         queue_wait: SECOND,
         ready_wait: SECOND,

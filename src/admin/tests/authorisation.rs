@@ -5,13 +5,13 @@ use super::*;
 /// What anybody may read.
 const PUBLIC: &[&str] = &["/health", "/ready"];
 
-async fn description(house: &House) -> Value {
+pub async fn description(house: &House) -> Value {
     let answer = house.send(anybody(Method::GET, "/api/openapi.json")).await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     answer.json()
 }
 
-fn operations(description: &Value) -> Vec<(Method, String)> {
+pub fn operations(description: &Value) -> Vec<(Method, String)> {
     let mut operations = Vec::new();
     for (path, item) in description["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
@@ -30,12 +30,13 @@ async fn the_description_names_every_route() {
     let table = [
         ("mcp-servers", &["get", "post"][..]),
         ("mcp-servers/{id}", &["get", "patch", "delete"]),
+        ("mcp-servers/bulk", &["post"]),
         ("mcp-servers/{id}/restart", &["post"]),
         ("mcp-servers/{id}/history", &["get"]),
         ("mcp-servers/{id}/tools", &["get"]),
         ("namespaces", &["get", "post"]),
         ("namespaces/{id}", &["get", "patch", "delete"]),
-        ("namespaces/{id}/servers", &["put"]),
+        ("namespaces/{id}/servers", &["put", "patch"]),
         ("namespaces/{id}/tools", &["get", "patch"]),
         ("namespaces/{id}/refresh", &["post"]),
         ("mcp-servers/{id}/refresh", &["post"]),
@@ -45,16 +46,25 @@ async fn the_description_names_every_route() {
         ("api-keys", &["get", "post"]),
         ("api-keys/{id}", &["get", "patch", "delete"]),
         ("config", &["get"]),
-        ("config/{key}", &["put"]),
+        ("config/{key}", &["get", "put"]),
+        ("sessions", &["get"]),
+        ("sessions/{id}", &["get", "delete"]),
         ("events", &["get"]),
         ("logs", &["get", "delete"]),
         ("import", &["post"]),
     ];
+    let mut ids = std::collections::HashSet::new();
     let mut count = 3; // /health, /ready and /metrics
     for (path, methods) in table {
         for method in methods {
             let operation = &description["paths"][format!("/api/v1/{path}")][method];
             assert!(operation["responses"]["default"].is_object(), "{method} {path}");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let said = response["description"].as_str();
+                assert!(said.is_some_and(|said| !said.is_empty()), "{method} {path} {status}");
+            }
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(ids.insert(id), "{method} {path} has another's id: {operation}");
             count += 1;
         }
     }
@@ -139,7 +149,7 @@ async fn what_is_not_there_or_not_done_or_not_built_says_so() {
         (Method::POST, "logs", 405, "method_not_allowed"),
         (Method::GET, "users", 501, "not_implemented"),
         (Method::POST, "oauth-clients", 501, "not_implemented"),
-        (Method::DELETE, "sessions/1", 501, "not_implemented"),
+        (Method::DELETE, "users/1", 501, "not_implemented"),
     ];
     for (method, path, status, code) in table {
         let (found, answer) = house.ask(method.clone(), path, None).await;
@@ -226,10 +236,13 @@ async fn while_the_database_is_away_writes_are_503_and_the_rest_goes_on() {
     house.until("mcp-servers/files", |one| one["runtime"]["state"] == "READY").await;
     house.close_database().await;
     let body = json!({"name": "late"});
-    for (method, path) in
-        [(Method::POST, "namespaces"), (Method::PUT, "config/X"), (Method::POST, "api-keys")]
-    {
-        let body = if path == "config/X" { json!({"value": "1"}) } else { body.clone() };
+    for (method, path) in [
+        (Method::POST, "namespaces"),
+        (Method::PUT, "config/MCP_TIMEOUT"),
+        (Method::POST, "api-keys"),
+    ] {
+        let body =
+            if path == "config/MCP_TIMEOUT" { json!({"value": "1000"}) } else { body.clone() };
         let refused = house.refused(method, path, body).await;
         assert_eq!((refused.0, refused.1.as_str()), (503, "unavailable"), "{path}");
     }

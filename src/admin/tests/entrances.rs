@@ -1,4 +1,4 @@
-//! `/api/v1/endpoints`, `/api/v1/api-keys` and `/api/v1/config`.
+//! `/api/v1/endpoints` and `/api/v1/api-keys`.
 
 use super::*;
 
@@ -115,23 +115,4 @@ async fn an_admin_key_that_was_made_opens_the_api_until_it_is_switched_off() {
     assert_eq!(ask().await.status, 200);
     house.change("api-keys/second", json!({"is_active": false})).await;
     assert_eq!(ask().await.status, 401);
-}
-
-#[actix_web::test]
-async fn a_setting_is_kept_listed_and_given_back_its_default() {
-    let house = House::new().await;
-    let put = |value: Value| {
-        house.ask(Method::PUT, "config/DISABLE_SIGNUP", Some(json!({"value": value})))
-    };
-    let (status, row) = put(json!("true")).await;
-    assert_eq!((status, &row["value"]), (200, &json!("true")));
-    assert_eq!(row["warnings"].as_array().unwrap().len(), 1);
-    let list = house.get("config").await;
-    assert_eq!(
-        (&list["items"][0]["key"], &list["items"][0]["value"]),
-        (&json!("DISABLE_SIGNUP"), &json!("true"))
-    );
-    assert_eq!(put(Value::Null).await.0, 200);
-    assert_eq!(house.get("config").await["items"], json!([]));
-    assert_eq!(house.refused(Method::PUT, "config/X", json!({})).await.2, ["value"]);
 }

@@ -4,13 +4,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
+mod bulk;
+mod config;
 mod curation;
 mod entrances;
+mod errors;
 mod events;
+mod lists;
 mod logs;
 mod namespaces;
 mod refresh;
 mod servers;
+mod sessions;
 
 use std::{rc::Rc, time::Duration};
 
@@ -22,6 +27,7 @@ use actix_web::{
     http::{Method, header::HeaderMap},
     test::{self, TestRequest},
 };
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -31,7 +37,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     catalogue::tool::Tool,
-    conductor::{Defaults, Logbook, Parts, Witness},
+    conductor::{Defaults, Logbook, Parts, Witness, runtime::Values},
     fleet::{Fleet, Roster},
     identity::{keys::KeyText, vault::Vault},
     logs::LogOptions,
@@ -44,13 +50,17 @@ use crate::{
         lifecycle::Patience,
         link::Link,
         port::CallOptions,
-        spec::CallLimits,
         status::{ExitCode, Output},
         worker::News,
     },
 };
 
 const ADMIN_KEY: &str = "an-admin-key-of-more-than-32-characters";
+/// What the clients of these tests agreed on.
+const AGREED: crate::session::Agreed = crate::session::Agreed {
+    version: "2025-11-25",
+    capabilities: crate::wire::capabilities::ClientCapabilities::ALL,
+};
 const SECOND: Duration = Duration::from_secs(1);
 /// A test that waits longer has failed.
 const SOON: Duration = Duration::from_secs(10);
@@ -229,6 +239,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
     let calls = CallOptions {
         timeout: SECOND,
         total: SECOND,
+        reset_on_progress: true,
         in_flight_max: 1,
         queue_wait: SECOND,
         ready_wait: SECOND,
@@ -237,12 +248,13 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
     };
     let roster = Roster::default();
     let launch: Launch = Rc::new(|post| pretend(post).boxed_local());
-    let fleet = Fleet::new(Arc::new(patience), calls, launch, witness.clone(), roster.clone());
+    let shared = Arc::new(ArcSwap::from_pointee(patience.clone()));
+    let fleet = Fleet::new(shared.clone(), calls, launch, witness.clone(), roster.clone());
     let sessions = SessionOptions {
         idle: SECOND,
         lifetime: SECOND,
-        per_principal_max: 1,
-        total_max: 1,
+        per_principal_max: 16,
+        total_max: 16,
         in_flight_max: 8,
         heartbeat: SECOND,
         stream_buffer: 1,
@@ -263,12 +275,23 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         journal,
         roster,
         fleet: fleet.start(),
+        patience: shared,
         sessions: Arc::new(Sessions::new(sessions, sealer, [], Box::new(|_| {}))),
         witness: witness.clone(),
         settings_key: Some(KeyText::chosen(ADMIN_KEY.to_owned()).unwrap()),
         defaults: Defaults {
             connect_timeout: SECOND,
-            limits: CallLimits { inactivity: SECOND, total: SECOND },
+            values: Values {
+                disable_basic_auth: false,
+                disable_signup: false,
+                disable_sso_signup: false,
+                max_attempts: patience.attempts(),
+                call_total: 10 * SECOND,
+                reset_on_progress: true,
+                call_timeout: SECOND,
+                session_lifetime: SECOND,
+            },
+            patience,
         },
         began: time::OffsetDateTime::now_utc(),
         namespace_options: NamespaceOptions {
