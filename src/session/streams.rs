@@ -39,9 +39,6 @@ impl Session {
     /// Over Streamable HTTP it waits for the standing stream. A client over SSE that does not read
     /// loses its session, with the cause counted, rather than a message.
     pub fn push(&self, message: Bytes) -> bool {
-        if self.ended.is_cancelled() {
-            return false;
-        }
         if let Some(outbox) = &self.outbox {
             return match outbox.try_send(sse::message(&message)) {
                 Ok(()) => true,
@@ -53,6 +50,10 @@ impl Session {
                     false
                 }
             };
+        }
+        // Over SSE the calls of a session that has ended still have their last word.
+        if self.ended.is_cancelled() {
+            return false;
         }
         let weight = weight_of(&message);
         let pushed = self.replay(|replay| replay.push(STANDING, message, weight, Instant::now()));
