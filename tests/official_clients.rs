@@ -5,22 +5,12 @@ use std::{path::PathBuf, process::Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{SOON, TestGateway, client::request, skipped, wait_until, within};
-
-fn peers() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
-}
-
-/// Says loudly that the chapter is skipped where the peers are not installed.
-fn without_peers() -> bool {
-    let wanted = ["node_modules/.bin/mcp-server-everything", ".venv/bin/mcp-server-time"];
-    let absent = wanted.iter().any(|file| !peers().join(file).exists());
-    absent
-        && skipped(
-            "peers",
-            "official clients: run `npm install` and pip in tests/peers, see README",
-        )
-}
+use crate::support::{
+    SOON, TestGateway,
+    client::request,
+    official::{peers, without_peers},
+    wait_until, within,
+};
 
 #[derive(Clone, Copy, Debug)]
 enum Sdk {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, SOON, TestGateway, wait_until};
+use crate::support::{SOON, TestGateway, wait_until};
 
 /// A row without what is only true of one run.
 fn lasting(mut row: Value) -> Value {
@@ -47,24 +47,6 @@ async fn a_restart_keeps_everything() {
     let again = gateway.client("team-tools", &key).await;
     assert_eq!(again.tools().await, tools);
     assert!(gateway.history("demo").await.len() > past, "the history goes on");
-}
-
-#[tokio::test]
-async fn a_session_of_before_a_restart_is_404_so_that_its_client_begins_a_new_one() {
-    let mut gateway = TestGateway::start().await;
-    gateway.demo("demo").await;
-    let client = gateway.client_of(&["demo"]).await;
-    gateway.restart().await;
-    gateway.ready("demo").await;
-
-    let mut moved = Client::new(&gateway.endpoint_url("all"), None);
-    moved.headers = client.headers.clone();
-    moved.session = client.session.clone();
-    let ping = crate::support::client::request(json!(1), "ping", json!({}));
-    assert_eq!(moved.post(&ping).await.status, 404);
-    // The stale id goes along, as some clients send it, and is of no account.
-    moved.initialize("2025-11-25").await;
-    assert!(moved.text_of("demo__echo", json!({"message": "still me"})).await.contains("still me"));
 }
 
 #[tokio::test]

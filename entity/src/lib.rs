@@ -19,6 +19,7 @@ pub mod shown_name;
 
 pub mod api_key;
 pub mod config;
+pub mod ended_session;
 pub mod endpoint;
 
 pub mod account;

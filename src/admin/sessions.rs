@@ -125,7 +125,7 @@ pub async fn read(
 #[delete("/sessions/{id}")]
 pub async fn delete(state: Data<AdminState>, id: Path<String>) -> Result<HttpResponse, ApiError> {
     let session = find(&state, &id)?;
-    state.conductor.sessions.end(&session);
+    state.conductor.end_session(&session).await;
     tracing::info!(session = %session.uuid, "an operator has ended a session");
     Ok(HttpResponse::NoContent().finish())
 }
@@ -185,9 +185,9 @@ impl SessionView {
             protocol_version: session.version(),
             client_name: client.map(|client| client.name.clone()),
             client_version: client.map(|client| client.version.clone()),
-            began_at: session.began_at,
+            began_at: session.mark.issued,
             last_used_at: at - since_used,
-            expires_at: session.began_at + state.conductor.sessions.lifetime(),
+            expires_at: session.mark.issued + state.conductor.sessions.lifetime(),
             in_flight: session.in_flight(),
             streams: session.streams(),
         }

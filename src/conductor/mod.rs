@@ -34,13 +34,16 @@ use crate::{
     fleet::{Fleet, Reconcile, RestartOne, Roster},
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
-    session::Sessions,
+    session::{Session, Sessions},
     store::{ConfigValue, Journal, Running, Server, Store, StoreError},
     upstream::{actor::SharedPatience, board::Board},
 };
 
 /// How long until the rows are read again when that has failed.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long whoever ends a session waits for it to be written down.
+const TOMBSTONE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The endpoints by name. A change publishes a new map.
 pub type Directory = ArcSwap<HashMap<String, Arc<EndpointEntry>>>;
@@ -202,6 +205,15 @@ impl Conductor {
         self.fleet.send(RestartOne(server)).await.unwrap_or(false)
     }
 
+    /// Ends a session for good. Returns when that would outlive a kill, or after a while without a
+    /// database.
+    pub async fn end_session(&self, session: &Session) {
+        self.sessions.end(session);
+        if !self.journal.flush(TOMBSTONE_PATIENCE).await {
+            tracing::warn!("the end of a session is not written down yet");
+        }
+    }
+
     pub fn board(&self, server: Uuid) -> Option<Arc<Board>> {
         self.roster.load().get(&server).cloned()
     }
@@ -303,7 +315,7 @@ impl Conductor {
     }
 
     /// Whether the principal of a session would still be let in.
-    fn may_keep(&self, session: &crate::session::Session) -> bool {
+    fn may_keep(&self, session: &Session) -> bool {
         use crate::access::{Principal, Verdict, admit};
         let endpoints = self.endpoints.load();
         let Some(entry) = endpoints.values().find(|entry| entry.id == session.endpoint) else {

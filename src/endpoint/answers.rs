@@ -10,7 +10,7 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
-use crate::wire::{Bad, Fault, Frame};
+use crate::wire::{Bad, Fault};
 
 /// A request that is answered by an error, and by nothing else.
 pub struct Refusal {
@@ -49,13 +49,12 @@ impl From<Bad> for Refusal {
     }
 }
 
-/// Reads a message within its limits. actix itself would wait for its body for ever.
-pub async fn read_frame(
+/// Reads a body within its limits. actix itself would wait for it for ever.
+pub async fn read_body(
     mut payload: web::Payload,
     max: usize,
     patience: Duration,
-    depth_max: usize,
-) -> Result<Frame, Refusal> {
+) -> Result<Bytes, Refusal> {
     let read = async {
         let mut body = BytesMut::new();
         while let Some(chunk) = payload.next().await {
@@ -71,11 +70,10 @@ pub async fn read_frame(
         }
         Ok(body.freeze())
     };
-    let body = tokio::time::timeout(patience, read).await.unwrap_or_else(|_elapsed| {
+    tokio::time::timeout(patience, read).await.unwrap_or_else(|_elapsed| {
         let why = "the body took too long to arrive (`server.body_timeout`)";
         Err(Refusal::invalid(StatusCode::REQUEST_TIMEOUT, why))
-    })?;
-    Ok(Frame::parse(body, depth_max)?)
+    })
 }
 
 /// Whether the body is said to be JSON.

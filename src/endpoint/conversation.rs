@@ -15,7 +15,7 @@ use crate::{
     catalogue::routes::Route,
     conductor::{Conductor, EndpointEntry},
     namespace::{AwaitFirst, Resolve, published::Published},
-    session::{ClientInfo, InFlight, Session},
+    session::{Agreed, ClientInfo, InFlight, Session},
     upstream::{
         CallError,
         board::Board,
@@ -24,7 +24,9 @@ use crate::{
         port::{Conversation, Step},
     },
     wire::{
-        Fault, Frame, Kind, era,
+        Bad, Fault, Frame, Kind,
+        capabilities::ClientCapabilities,
+        era,
         fault::{Blame, Data},
         message,
     },
@@ -113,6 +115,47 @@ pub fn note(
     Ok(Some(noted))
 }
 
+/// A batch before anything is done about it.
+#[derive(Default)]
+pub struct Batch {
+    pub noted: Vec<(Frame, Option<InFlight>)>,
+    /// The errors of messages that nothing will be done about.
+    pub said: Vec<Bytes>,
+}
+
+/// Notes each request of a batch, so that it can be cancelled from then on. A message that is bad, or
+/// one too many, fails alone; so does `initialize`, which a batch must not hold (2025-03-26,
+/// lifecycle).
+pub fn note_all(
+    state: &EndpointState,
+    session: &Arc<Session>,
+    messages: Vec<Result<Frame, Bad>>,
+) -> Batch {
+    let mut batch = Batch::default();
+    for message in messages {
+        let frame = match message {
+            Ok(frame) => frame,
+            Err(bad) => {
+                let id = match &bad {
+                    Bad::Invalid { id, .. } => id.as_deref(),
+                    Bad::Json(_) => None,
+                };
+                batch.said.push(Fault::from(&bad).to_bytes(id));
+                continue;
+            }
+        };
+        let noted = match frame.method().as_deref() {
+            Some("initialize") => Err(Fault::invalid_request("`initialize` is not for batches")),
+            _ => note(state, session, &frame),
+        };
+        match noted {
+            Ok(noted) => batch.noted.push((frame, noted)),
+            Err(fault) => batch.said.push(fault.to_bytes(frame.id())),
+        }
+    }
+    batch
+}
+
 /// Takes one message of a session that has been introduced, with the note made of it.
 pub async fn hear(
     state: &EndpointState,
@@ -164,7 +207,7 @@ pub async fn hear(
 }
 
 /// Answers `initialize`, without touching any upstream.
-pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'static str), Fault> {
+pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed), Fault> {
     #[derive(Deserialize)]
     struct Request {
         params: Params,
@@ -173,6 +216,8 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
     #[serde(rename_all = "camelCase")]
     struct Params {
         protocol_version: String,
+        #[serde(default)]
+        capabilities: serde_json::Value,
     }
 
     let request: Request = serde_json::from_slice(frame.bytes()).map_err(|error| {
@@ -189,7 +234,9 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
         },
     });
     let id = frame.id().unwrap_or(b"null");
-    Ok((message::reply(id, result.to_string().as_bytes()), version))
+    let capabilities = ClientCapabilities::of(&request.params.capabilities);
+    let answer = message::reply(id, result.to_string().as_bytes());
+    Ok((answer, Agreed { version, capabilities }))
 }
 
 /// What the client says of itself in `initialize`, if it says it with sense; of each word no more

@@ -19,13 +19,13 @@ use tokio::{
 use super::{
     EndpointState,
     answers::{self, Accepts, Refusal, stream_of},
-    conversation::{self, Heard, Turn},
+    conversation::{self, Batch, Heard, Turn},
     guard::admit_request,
 };
 use crate::{
     conductor::{Conductor, EndpointEntry},
     session::{InFlight, Session, Via},
-    wire::{Fault, Frame, Kind, message, sse},
+    wire::{Fault, Frame, Kind, batch, message, sse},
 };
 
 /// How long the stream of a session that was ended waits for the outcomes of its calls.
@@ -100,37 +100,91 @@ pub async fn post(
     };
     let session = query.session_id.as_deref().and_then(|id| {
         let (endpoint, principal) = (admitted.entry.id, &admitted.principal);
-        state.conductor.sessions.find(id, endpoint, principal, Via::Sse)
+        state.conductor.sessions.find(id, endpoint, principal, Via::Sse).ok()
     });
     let Some(session) = session else {
         let fault = Fault::session_not_found();
         return Refusal::new(StatusCode::NOT_FOUND, fault, None).response();
     };
-    let (max, patience, depth_max) = (state.body_max, state.body_timeout, state.frames.depth_max);
-    let frame = match answers::read_frame(payload, max, patience, depth_max).await {
-        Ok(frame) => frame,
+    let body = match answers::read_body(payload, state.body_max, state.body_timeout).await {
+        Ok(body) => body,
         Err(refusal) => return refusal.response(),
     };
-    // All answers share one stream, where nothing but the id tells them apart.
-    if frame.kind() == Kind::Request && frame.id().is_some_and(|id| session.has_in_flight(id)) {
-        let fault = Fault::invalid_request("a request with this id has no answer yet");
-        return Refusal::new(StatusCode::BAD_REQUEST, fault, frame.id()).response();
-    }
-    let noted = match conversation::note(&state, &session, &frame) {
-        Ok(noted) => noted,
-        Err(fault) => {
-            return Refusal::new(StatusCode::TOO_MANY_REQUESTS, fault, frame.id()).response();
-        }
+    let taken = match batch::is_batch(&body) {
+        true => take_batch(&state, &admitted.entry, &session, &body).await,
+        false => take(&state, &admitted.entry, &session, body).await,
     };
+    match taken {
+        Ok(()) => HttpResponse::Accepted().body("Accepted"),
+        Err(refusal) => refusal.response(),
+    }
+}
+
+async fn take(
+    state: &Data<EndpointState>,
+    entry: &Arc<EndpointEntry>,
+    session: &Arc<Session>,
+    body: Bytes,
+) -> Result<(), Refusal> {
+    let frame = Frame::parse(body, state.frames.depth_max)?;
+    if let Some(fault) = repeated(session, &frame) {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, fault, frame.id()));
+    }
+    let noted = conversation::note(state, session, &frame)
+        .map_err(|fault| Refusal::new(StatusCode::TOO_MANY_REQUESTS, fault, frame.id()))?;
+    begin(state, entry, session, frame, noted).await;
+    Ok(())
+}
+
+/// Each message of a batch as if it had come by itself, but that what is wrong with one of them is said
+/// by the stream.
+async fn take_batch(
+    state: &Data<EndpointState>,
+    entry: &Arc<EndpointEntry>,
+    session: &Arc<Session>,
+    body: &Bytes,
+) -> Result<(), Refusal> {
+    let max = state.conductor.sessions.options.batch_max;
+    for message in batch::split(body, state.frames.depth_max, max)? {
+        let repetition = message.as_ref().ok().and_then(|frame| repeated(session, frame));
+        if let (Ok(frame), Some(fault)) = (&message, repetition) {
+            session.push(fault.to_bytes(frame.id()));
+            continue;
+        }
+        let Batch { noted, said } = conversation::note_all(state, session, vec![message]);
+        for error in said {
+            session.push(error);
+        }
+        for (frame, noted) in noted {
+            begin(state, entry, session, frame, noted).await;
+        }
+    }
+    Ok(())
+}
+
+/// All answers share one stream, where nothing but the id tells them apart.
+fn repeated(session: &Session, frame: &Frame) -> Option<Fault> {
+    let is_in_use = frame.id().is_some_and(|id| session.has_in_flight(id));
+    (frame.kind() == Kind::Request && is_in_use)
+        .then(|| Fault::invalid_request("a request with this id has no answer yet"))
+}
+
+async fn begin(
+    state: &Data<EndpointState>,
+    entry: &Arc<EndpointEntry>,
+    session: &Arc<Session>,
+    frame: Frame,
+    noted: Option<InFlight>,
+) {
     if noted.is_some() {
         // In a task of its own, since the POST is answered at once and the outcome by the stream.
-        actix_web::rt::spawn(answer(state.clone(), admitted.entry, session, frame, noted));
+        let (state, entry, session) = (state.clone(), entry.clone(), session.clone());
+        actix_web::rt::spawn(answer(state, entry, session, frame, noted));
     } else if let Turn::Answer(answer) =
-        conversation::hear(&state, &admitted.entry, &session, frame, noted).await
+        conversation::hear(state, entry, session, frame, noted).await
     {
-        session.push(sse::message(&answer));
+        session.push(answer);
     }
-    HttpResponse::Accepted().body("Accepted")
 }
 
 async fn answer(
@@ -140,12 +194,15 @@ async fn answer(
     frame: Frame,
     noted: Option<InFlight>,
 ) {
-    let say = |message: &[u8]| session.push(sse::message(message));
+    // A client that does not read loses its session, and this with it.
+    let say = |message: &Bytes| {
+        session.push(message.clone());
+    };
     let is_initialize = frame.method().as_deref() == Some("initialize");
     if is_initialize && session.version().is_none() {
         match conversation::initialize(&entry, &frame) {
-            Ok((answer, version)) => {
-                session.agree_on(version);
+            Ok((answer, agreed)) => {
+                session.agree_on(agreed);
                 if let Some(client) = conversation::client_info(&frame) {
                     session.introduce(client);
                 }

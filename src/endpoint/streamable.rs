@@ -3,7 +3,7 @@
 //! A POST is answered by JSON when its outcome is all there is to say, and by a stream of events
 //! when something comes before it or it is long in coming.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -11,24 +11,27 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use bytes::Bytes;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use futures_util::future::join_all;
 
 use super::{
     EndpointState,
-    answers::{self, Accepts, Refusal, stream_of},
-    conversation::{self, Heard, Turn, Underway},
+    answers::{self, Accepts, Refusal},
+    call_stream,
+    conversation::{self, Batch, Turn},
     guard::{Admitted, admit_request},
+    standing::Standing,
 };
 use crate::{
-    session::{Session, Via},
-    wire::{Fault, Frame, Kind, era, message, sse},
+    session::{Session, SessionError, Via},
+    wire::{Fault, Frame, Kind, batch, era},
 };
 
 const SESSION_ID: &str = "mcp-session-id";
 const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The one revision of this transport that has batches.
+const BATCHED_IN: &str = "2025-03-26";
 
 pub async fn post(
     state: Data<EndpointState>,
@@ -60,8 +63,11 @@ async fn respond(
         return Err(Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     check_version(request)?;
-    let (max, patience, depth_max) = (state.body_max, state.body_timeout, state.frames.depth_max);
-    let frame = answers::read_frame(payload, max, patience, depth_max).await?;
+    let body = answers::read_body(payload, state.body_max, state.body_timeout).await?;
+    if batch::is_batch(&body) {
+        return respond_to_batch(state, admitted, request, accepts, &body).await;
+    }
+    let frame = Frame::parse(body, state.frames.depth_max)?;
 
     let is_initialize =
         frame.kind() == Kind::Request && frame.method().as_deref() == Some("initialize");
@@ -73,12 +79,42 @@ async fn respond(
     let noted = conversation::note(state, &session, &frame)
         .map_err(|fault| Refusal::new(StatusCode::TOO_MANY_REQUESTS, fault, frame.id()))?;
     match conversation::hear(state, &admitted.entry, &session, frame, noted).await {
-        Turn::Answer(answer) => Ok(reply(answer, accepts)),
+        Turn::Answer(answer) => Ok(call_stream::one(answer, accepts)),
         Turn::Nothing => Ok(HttpResponse::Accepted().finish()),
         Turn::Cancelled => Ok(answers::events().finish()),
-        Turn::Call(call) if accepts.events => Ok(reply_or_stream(call, accepts, heartbeat).await),
-        Turn::Call(call) => Ok(reply_whole(call).await),
+        Turn::Call(call) => Ok(call_stream::reply(&session, call, accepts, heartbeat).await),
     }
+}
+
+/// Handles each message of a batch on its own, all at once, as only 2025-03-26 has it.
+async fn respond_to_batch(
+    state: &EndpointState,
+    admitted: &Admitted,
+    request: &HttpRequest,
+    accepts: Accepts,
+    body: &Bytes,
+) -> Result<HttpResponse, Refusal> {
+    let session = find_session(state, admitted, request, None)?;
+    if session.version() != Some(BATCHED_IN) {
+        let why = "batches are of the revision 2025-03-26 only; send each message by itself";
+        return Err(Refusal::invalid(StatusCode::BAD_REQUEST, why));
+    }
+    let options = &state.conductor.sessions.options;
+    let messages = batch::split(body, state.frames.depth_max, options.batch_max)?;
+    let Batch { noted, mut said } = conversation::note_all(state, &session, messages);
+    let entry = &admitted.entry;
+    let turns = noted
+        .into_iter()
+        .map(|(frame, noted)| conversation::hear(state, entry, &session, frame, noted));
+    let mut calls = Vec::new();
+    for turn in join_all(turns).await {
+        match turn {
+            Turn::Answer(answer) => said.push(answer),
+            Turn::Call(call) => calls.push(*call),
+            Turn::Nothing | Turn::Cancelled => {}
+        }
+    }
+    Ok(call_stream::reply_to_batch(&session, calls, said, accepts, options.heartbeat).await)
 }
 
 /// A new session. An id that comes with it belongs to an old one and is of no account.
@@ -94,13 +130,12 @@ fn begin(
     if state.draining.is_cancelled() {
         return Err(busy("the gateway is stopping".into()));
     }
-    let (answer, version) = conversation::initialize(&admitted.entry, frame)
+    let (answer, agreed) = conversation::initialize(&admitted.entry, frame)
         .map_err(|fault| Refusal::new(StatusCode::OK, fault, frame.id()))?;
     let sessions = &state.conductor.sessions;
     let session = sessions
-        .begin(admitted.entry.id, admitted.principal.clone())
+        .begin(admitted.entry.id, admitted.principal.clone(), agreed)
         .map_err(|error| busy(error.to_string()))?;
-    session.agree_on(version);
     if let Some(client) = conversation::client_info(frame) {
         session.introduce(client);
     }
@@ -121,6 +156,11 @@ pub async fn get(
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
+    if state.draining.is_cancelled() {
+        // A stream that begins now would only end; its session goes on in the next run.
+        let why = "the gateway is stopping";
+        return Refusal::invalid(StatusCode::SERVICE_UNAVAILABLE, why).response();
+    }
     if !Accepts::of(&request).events {
         let why = "the Accept header does not take text/event-stream";
         return Refusal::invalid(StatusCode::NOT_ACCEPTABLE, why).response();
@@ -133,18 +173,22 @@ pub async fn get(
         Err(refusal) => return refusal.response(),
     };
     session.touch();
-    let (number, newest) = session.open_stream();
-    let standing = Standing {
-        number,
-        newest,
-        changes: admitted.entry.namespace.changes.clone(),
-        heartbeat: state.conductor.sessions.options.heartbeat,
-        debounce: state.debounce,
-        announce_at: None,
-        is_new: true,
-        session,
+    let last_event = request.headers().get(LAST_EVENT_ID);
+    // What is no text is no id of ours either.
+    let reader = match session.listen(last_event.map(|id| id.to_str().unwrap_or_default())) {
+        Ok(reader) => reader,
+        Err(unknown) => {
+            return Refusal::invalid(StatusCode::BAD_REQUEST, unknown.to_string()).response();
+        }
     };
-    answers::events().streaming(stream_of(standing, async |standing| standing.next().await))
+    let heartbeat = state.conductor.sessions.options.heartbeat;
+    match reader.is_standing() {
+        false => call_stream::read(reader, heartbeat),
+        true => {
+            let changes = admitted.entry.namespace.changes.clone();
+            Standing::new(reader, changes, heartbeat, state.debounce).serve()
+        }
+    }
 }
 
 pub async fn delete(
@@ -156,9 +200,12 @@ pub async fn delete(
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
+    if let Err(refusal) = check_version(&request) {
+        return refusal.response();
+    }
     match find_session(&state, &admitted, &request, None) {
         Ok(session) => {
-            state.conductor.sessions.end(&session);
+            state.conductor.end_session(&session).await;
             HttpResponse::NoContent().finish()
         }
         Err(refusal) => refusal.response(),
@@ -190,128 +237,16 @@ fn find_session(
     };
     let sessions = &state.conductor.sessions;
     let (endpoint, principal) = (admitted.entry.id, &admitted.principal);
-    session_id
-        .to_str()
-        .ok()
-        .and_then(|session_id| sessions.find(session_id, endpoint, principal, Via::StreamableHttp))
-        .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id))
-}
-
-fn reply(answer: Bytes, accepts: Accepts) -> HttpResponse {
-    match accepts.json {
-        true => answers::json(StatusCode::OK, answer),
-        false => answers::events().body(sse::message(&answer)),
-    }
-}
-
-/// JSON for who can read nothing else; what comes before the answer is left out.
-async fn reply_whole(mut call: Box<Underway>) -> HttpResponse {
-    loop {
-        match call.next().await {
-            Heard::Event(_) => {}
-            Heard::Answer(answer) => return answers::json(StatusCode::OK, answer),
-            Heard::Cancelled => return HttpResponse::NoContent().finish(),
+    let session_id = session_id.to_str().unwrap_or_default();
+    sessions.find(session_id, endpoint, principal, Via::StreamableHttp).map_err(|error| match error
+    {
+        SessionError::Unknown => {
+            Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id)
         }
-    }
-}
-
-async fn reply_or_stream(
-    mut call: Box<Underway>,
-    accepts: Accepts,
-    heartbeat: Duration,
-) -> HttpResponse {
-    let first = match timeout(heartbeat, call.next()).await {
-        Ok(Heard::Answer(answer)) => return reply(answer, accepts),
-        Ok(Heard::Cancelled) => return answers::events().finish(),
-        Ok(Heard::Event(event)) => sse::message(&event),
-        Err(_elapsed) => sse::HEARTBEAT,
-    };
-    let streaming = Streaming { call: Some(call), first: Some(first), heartbeat };
-    answers::events().streaming(stream_of(streaming, async |streaming| streaming.next().await))
-}
-
-/// The rest of a call, as events.
-struct Streaming {
-    call: Option<Box<Underway>>,
-    first: Option<Bytes>,
-    heartbeat: Duration,
-}
-
-impl Streaming {
-    async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
+        // Its client is to come again with the same session, which is still good.
+        SessionError::TooMany | SessionError::Closed | SessionError::NoId(_) => {
+            let fault = Fault::invalid_request(error.to_string());
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault, id)
         }
-        let heard = match timeout(self.heartbeat, self.call.as_mut()?.next()).await {
-            Ok(heard) => heard,
-            Err(_elapsed) => return Some(sse::HEARTBEAT),
-        };
-        match heard {
-            Heard::Event(event) => Some(sse::message(&event)),
-            Heard::Answer(answer) => {
-                self.call = None;
-                Some(sse::message(&answer))
-            }
-            Heard::Cancelled => {
-                self.call = None;
-                None
-            }
-        }
-    }
-}
-
-/// The standing stream of a session: announcements, and comments to keep it open.
-struct Standing {
-    session: Arc<Session>,
-    number: u64,
-    newest: watch::Receiver<u64>,
-    changes: watch::Receiver<u64>,
-    heartbeat: Duration,
-    debounce: Duration,
-    /// When the changes that the client has not been told of are to be announced.
-    announce_at: Option<Instant>,
-    is_new: bool,
-}
-
-impl Standing {
-    async fn next(&mut self) -> Option<Bytes> {
-        if std::mem::take(&mut self.is_new) {
-            return Some(sse::HEARTBEAT);
-        }
-        let until = Instant::now() + self.heartbeat;
-        loop {
-            let count = *self.changes.borrow_and_update();
-            let is_behind = count > self.session.announced();
-            // Counted from the first change, whatever is said meanwhile.
-            self.announce_at = is_behind
-                .then(|| self.announce_at.unwrap_or_else(|| Instant::now() + self.debounce));
-            let announce_at = self.announce_at.unwrap_or(until);
-            tokio::select! {
-                biased;
-                () = self.session.ended.cancelled() => return None,
-                newest = self.newest.wait_for(|newest| *newest != self.number) => {
-                    drop(newest);
-                    return None;
-                }
-                () = tokio::time::sleep_until(announce_at), if is_behind => {
-                    self.announce_at = None;
-                    let count = *self.changes.borrow_and_update();
-                    self.session.saw_list(count);
-                    let changed = message::notification("notifications/tools/list_changed", b"");
-                    return Some(sse::message(&changed));
-                }
-                changed = self.changes.changed(), if !is_behind => {
-                    // The namespace is gone, and with it the endpoint.
-                    changed.ok()?;
-                }
-                () = tokio::time::sleep_until(until) => return Some(sse::HEARTBEAT),
-            }
-        }
-    }
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        self.session.close_stream();
-    }
+    })
 }

@@ -37,7 +37,7 @@ impl Gateway {
         }
         self.tokens.ending.cancel();
         drop(timeout(FAREWELL, self.calls_finish()).await);
-        self.conductor.sessions.end_where(|_| true);
+        self.conductor.sessions.close();
 
         let server = timeout(FAREWELL, self.server.stop(true));
         let upstreams = timeout(UPSTREAMS_END, self.fleet.send(Drain));

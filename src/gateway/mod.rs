@@ -5,6 +5,7 @@
 
 mod drain;
 mod edge;
+mod remembrance;
 mod unbuilt;
 
 use std::{any::Any, io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
@@ -26,14 +27,15 @@ use crate::{
     fleet::{Fleet, Roster},
     identity::{
         keys::KeyText,
+        sealer::Sealer,
         vault::{Vault, VaultError},
     },
     import::Imported,
     namespace::NamespaceOptions,
     operator::{self, Imports, KeyError, Wanted},
-    session::Sessions,
+    session::{self, Mark, Session, Sessions, Via},
     settings::Settings,
-    store::{Journal, KeyKind, Store, StoreError},
+    store::{Journal, KeyKind, Record, Store, StoreError},
     telemetry::TelemetryError,
     upstream::{
         actor::{Launch, Post},
@@ -126,7 +128,7 @@ impl Gateway {
         }
 
         let vault = Vault::open(data_dir.path())?;
-        let store = Store::open(&settings.database, data_dir.path(), vault).await?;
+        let store = Store::open(&settings.database, data_dir.path(), vault.clone()).await?;
         let (imports, wants_key) = match imported {
             Some(imported) => {
                 let namespace = Some(operator::DEFAULT.to_owned());
@@ -144,7 +146,9 @@ impl Gateway {
         let journal = Journal::start(store.clone(), settings.journal.clone());
         let logbook = logbook(&settings, &store, &journal).await?;
         logbook.gateway(format!("metamcpd {} has started", env!("CARGO_PKG_VERSION")));
-        let kept = Kept { store, journal, logbook };
+        let sealer = vault.sealer(session::PURPOSE)?;
+        let ended = remembrance::ended_sessions(&store, &settings.sessions).await?;
+        let kept = Kept { store, journal, logbook, sealer, ended };
         let (conductor, fleet) = rooms(&settings, &data_dir, kept, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
@@ -193,6 +197,9 @@ struct Kept {
     store: Store,
     journal: Journal,
     logbook: Arc<Logbook>,
+    /// What the ids of sessions are sealed with, and those that must not be revived.
+    sealer: Sealer,
+    ended: Vec<Mark>,
 }
 
 /// The log, with what earlier runs have left of it.
@@ -220,7 +227,7 @@ fn rooms(
     admin_key: Option<KeyText>,
     began: OffsetDateTime,
 ) -> Result<(Arc<Conductor>, actix::Addr<Fleet>), StartError> {
-    let Kept { store, journal, logbook } = kept;
+    let Kept { store, journal, logbook, sealer, ended } = kept;
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
     let lifeline = Lifeline::new(PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
@@ -256,13 +263,19 @@ fn rooms(
     )
     .start();
 
-    let ended = roster.clone();
-    let on_end = Box::new(move |session: &Arc<str>| {
-        for board in ended.load().values() {
-            board.port.forget(session);
+    let boards = roster.clone();
+    let told = journal.clone();
+    let on_end = Box::new(move |session: &Session| {
+        for board in boards.load().values() {
+            board.port.forget(&session.id);
+        }
+        // One over SSE is never revived, so nothing has to prevent it.
+        if session.via == Via::StreamableHttp {
+            told.record(Record::SessionEnded(remembrance::remembered(session.mark)));
         }
     });
-    let sessions = Arc::new(Sessions::new(settings.sessions.clone(), on_end));
+    let sessions = Arc::new(Sessions::new(settings.sessions.clone(), sealer, ended, on_end));
+    actix::spawn(remembrance::forget_old(store.clone(), sessions.clone()));
     let swept = sessions.clone();
     actix::spawn(async move {
         loop {

@@ -3,5 +3,6 @@
 //! It knows no database; what is remembered of keys is handed to it.
 
 pub mod keys;
+pub mod sealer;
 pub mod secret;
 pub mod vault;

@@ -14,9 +14,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::sealer::Sealer;
 use super::secret::Secret;
 
 /// What every sealed text begins with, version included.
@@ -29,6 +32,8 @@ const NONCE_BYTES: usize = 24;
 #[derive(Clone)]
 pub struct Vault {
     cipher: Arc<XChaCha20Poly1305>,
+    /// What the keys for other purposes are derived from (RFC 5869).
+    derivation: Arc<Hkdf<Sha256>>,
 }
 
 /// Where a sealed text lies. It opens nowhere else.
@@ -71,7 +76,8 @@ impl Vault {
         };
         let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice())
             .map_err(|_| VaultError::KeyMalformed { path })?;
-        Ok(Vault { cipher: Arc::new(cipher) })
+        let derivation = Arc::new(Hkdf::new(None, &key));
+        Ok(Vault { cipher: Arc::new(cipher), derivation })
     }
 
     /// Reads the key of this data directory, and makes none.
@@ -80,6 +86,17 @@ impl Vault {
             true => Vault::open(data_dir).map(Some),
             false => Ok(None),
         }
+    }
+
+    /// Seals tokens under a key of their own: what is given away for one purpose opens for no other,
+    /// and never as a secret at rest.
+    pub fn sealer(&self, purpose: &'static str) -> Result<Sealer, VaultError> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        let info = format!("metamcpd sealer v1: {purpose}");
+        self.derivation
+            .expand(info.as_bytes(), key.as_mut_slice())
+            .map_err(|_| VaultError::NotSealable)?;
+        Sealer::new(&key, purpose)
     }
 
     /// A text that only this vault opens, and only for this place.

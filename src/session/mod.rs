@@ -4,6 +4,10 @@
 //! it, on the same endpoint, or is told that there is no such session.
 
 mod registry;
+mod replay;
+mod sealed;
+mod streams;
+mod tombstones;
 
 use std::{
     collections::HashMap,
@@ -16,7 +20,6 @@ use std::{
 
 use bytes::Bytes;
 use serde::Deserialize;
-use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -25,8 +28,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use registry::{SessionError, Sessions};
+pub use replay::ReplayOptions;
+pub use sealed::PURPOSE;
+pub use streams::{Reader, UnknownEvent};
+pub use tombstones::Mark;
 
-use crate::access::Principal;
+use replay::{Held, Replay};
+
+use crate::{access::Principal, wire::capabilities::ClientCapabilities};
 
 /// The limits of `sessions` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,6 +57,14 @@ pub struct SessionOptions {
     pub heartbeat: Duration,
     /// Messages that wait for a client to read its SSE stream before it is closed as too slow.
     pub stream_buffer: usize,
+    /// Whether a session of an earlier run goes on when its client presents its id.
+    pub revival: bool,
+    /// Ended sessions that are remembered, so that none of them is revived.
+    pub tombstones_max: usize,
+    /// Messages of one batch, where batches are allowed.
+    pub batch_max: usize,
+    /// What is kept for clients whose connection broke.
+    pub replay: ReplayOptions,
 }
 
 /// Over which of the two served transports a session began.
@@ -55,6 +72,15 @@ pub struct SessionOptions {
 pub enum Via {
     StreamableHttp,
     Sse,
+}
+
+/// What was agreed on in `initialize`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// One of [`crate::wire::era::LEGACY`].
+    pub version: &'static str,
+    /// What the client can be asked for.
+    pub capabilities: ClientCapabilities,
 }
 
 /// What a client says of itself in `initialize`. It is for people, and proves nothing.
@@ -68,17 +94,21 @@ pub struct ClientInfo {
 pub struct Session {
     /// What the client knows it by. Whoever has it is half way in, so it is shown to nobody else.
     pub id: Arc<str>,
-    /// What everybody else knows it by. It tells nothing of the id; a later session has a later one.
+    /// What it is known by when it has ended, and when its id was issued.
+    pub mark: Mark,
+    /// What everybody else knows it by. It tells nothing of the id; a later session has a later one,
+    /// and so has one that was revived.
     pub uuid: Uuid,
     pub endpoint: Uuid,
     pub principal: Principal,
     pub via: Via,
-    pub began: Instant,
-    /// The same by the clock on the wall, for people.
-    pub began_at: OffsetDateTime,
+    /// When it began, or was revived, in this run.
+    began: Instant,
+    /// How old it was by then.
+    age: Duration,
     client: OnceLock<ClientInfo>,
-    /// The revision that was agreed on, once `initialize` was answered.
-    version: Mutex<Option<&'static str>>,
+    /// Set once `initialize` was answered.
+    agreed: OnceLock<Agreed>,
     used: Mutex<Instant>,
     /// Requests that have no outcome yet, by the client's own id. An id may be in use more than
     /// once: some clients give every request the same.
@@ -87,12 +117,30 @@ pub struct Session {
     next_request: AtomicU64,
     /// Cancelled when the session ends.
     pub ended: CancellationToken,
-    /// Counts standing streams. Only the newest one is served.
-    newest_stream: watch::Sender<u64>,
+    /// What was said and may have to be said again, once there is anything.
+    replay: Mutex<Option<Box<Replay>>>,
+    replay_options: ReplayOptions,
+    held: Held,
+    /// Told of every change of `replay`.
+    stirred: watch::Sender<()>,
+    /// How many streams are open to the client, besides those of its calls.
     streams: AtomicU64,
     /// The list that the client has seen or has been told of, by its namespace's count.
     announced: AtomicU64,
     /// The way to the client, of a session over SSE.
+    outbox: Option<mpsc::Sender<Bytes>>,
+}
+
+/// What a session begins with, or is revived from.
+struct Start {
+    id: Arc<str>,
+    mark: Mark,
+    endpoint: Uuid,
+    principal: Principal,
+    via: Via,
+    agreed: Option<Agreed>,
+    /// How long ago its id was issued.
+    age: Duration,
     outbox: Option<mpsc::Sender<Bytes>>,
 }
 
@@ -108,43 +156,52 @@ pub struct InFlight {
 }
 
 impl Session {
-    fn new(
-        id: Arc<str>,
-        endpoint: Uuid,
-        principal: Principal,
-        via: Via,
-        in_flight_max: usize,
-        outbox: Option<mpsc::Sender<Bytes>>,
-    ) -> Self {
+    fn new(start: Start, options: &SessionOptions, held: Held) -> Self {
         let now = Instant::now();
         Self {
-            id,
+            id: start.id,
+            mark: start.mark,
             uuid: Uuid::now_v7(),
-            endpoint,
-            principal,
-            via,
+            endpoint: start.endpoint,
+            principal: start.principal,
+            via: start.via,
             began: now,
-            began_at: OffsetDateTime::now_utc(),
+            age: start.age,
             client: OnceLock::new(),
-            version: Mutex::new(None),
+            agreed: start.agreed.map(OnceLock::from).unwrap_or_default(),
             used: Mutex::new(now),
             in_flight: Mutex::default(),
-            in_flight_max,
+            in_flight_max: options.in_flight_max,
             next_request: AtomicU64::new(0),
             ended: CancellationToken::new(),
-            newest_stream: watch::channel(0).0,
+            replay: Mutex::default(),
+            replay_options: options.replay,
+            held,
+            stirred: watch::channel(()).0,
             streams: AtomicU64::new(0),
             announced: AtomicU64::new(0),
-            outbox,
+            outbox: start.outbox,
         }
     }
 
+    /// The revision that was agreed on, once `initialize` was answered.
     pub fn version(&self) -> Option<&'static str> {
-        *lock(&self.version)
+        self.agreed.get().map(|agreed| agreed.version)
     }
 
-    pub fn agree_on(&self, version: &'static str) {
-        *lock(&self.version) = Some(version);
+    /// What the client can be asked for. Nothing before `initialize` was answered.
+    pub fn capabilities(&self) -> ClientCapabilities {
+        self.agreed.get().map(|agreed| agreed.capabilities).unwrap_or_default()
+    }
+
+    /// Notes what was agreed on in `initialize`; what was agreed on first stays.
+    pub fn agree_on(&self, agreed: Agreed) {
+        self.agreed.get_or_init(|| agreed);
+    }
+
+    /// How long ago its id was issued, which may have been in an earlier run.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.age + now.saturating_duration_since(self.began)
     }
 
     /// Notes what the client says of itself; what it said first stays.
@@ -198,13 +255,9 @@ impl Session {
         }
     }
 
-    /// Begins a standing stream, which ends the one before. Its end is seen by the number.
-    pub fn open_stream(&self) -> (u64, watch::Receiver<u64>) {
+    /// A session is not idle while a stream is open.
+    pub fn open_stream(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        self.newest_stream.send_modify(|newest| *newest += 1);
-        let newest = self.newest_stream.subscribe();
-        let number = *newest.borrow();
-        (number, newest)
     }
 
     pub fn close_stream(&self) {
@@ -228,17 +281,6 @@ impl Session {
 
     pub fn announced(&self) -> u64 {
         self.announced.load(Ordering::Relaxed)
-    }
-
-    /// Puts a message on the SSE stream. A client that does not read loses its session, with the
-    /// cause counted, rather than a message.
-    pub fn push(&self, event: Bytes) {
-        let Some(outbox) = &self.outbox else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = outbox.try_send(event) {
-            metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
-            tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
-            self.ended.cancel();
-        }
     }
 
     /// Enough of the id to tell sessions apart in a log, and too little to use one.

@@ -3,43 +3,80 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
+use time::OffsetDateTime;
 use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
-use super::{Session, SessionOptions, Via};
-use crate::access::Principal;
+use super::{
+    Agreed, Session, SessionOptions, Start, Via,
+    replay::Held,
+    sealed::{Claims, PrincipalDigest},
+    tombstones::{Mark, Tombstones},
+};
+use crate::{
+    access::Principal,
+    identity::{sealer::Sealer, vault::VaultError},
+};
 
-/// Why no session was begun.
+/// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
+    /// There is none with this id, or not for who presents it. Nobody is told which.
+    #[error("there is no such session")]
+    Unknown,
     #[error("as many sessions are open as are allowed (`sessions.total_max`)")]
     TooMany,
-    #[error("the operating system has no random numbers to give")]
-    NoRandomness(#[source] getrandom::Error),
+    #[error("the gateway is stopping")]
+    Closed,
+    #[error("no id could be made")]
+    NoId(#[source] VaultError),
 }
 
-/// Called with the id of every session that ends.
-type OnEnd = Box<dyn Fn(&Arc<str>) + Send + Sync>;
+/// Called with every session that ends, and not with those that the next run may revive.
+type OnEnd = Box<dyn Fn(&Session) + Send + Sync>;
 
 pub struct Sessions {
     pub options: SessionOptions,
+    sealer: Sealer,
     /// Milliseconds; what the settings say until it is changed at run time.
     lifetime_ms: AtomicU64,
     open: RwLock<HashMap<Arc<str>, Arc<Session>>>,
+    tombstones: Mutex<Tombstones>,
+    is_closed: AtomicBool,
+    /// What all sessions keep for clients that may come back, in bytes.
+    held: Held,
     on_end: OnEnd,
 }
 
+type Open<'a> = RwLockWriteGuard<'a, HashMap<Arc<str>, Arc<Session>>>;
+
 impl Sessions {
-    pub fn new(options: SessionOptions, on_end: OnEnd) -> Self {
+    /// `ended` are the sessions of earlier runs that must not be revived.
+    pub fn new(
+        options: SessionOptions,
+        sealer: Sealer,
+        ended: impl IntoIterator<Item = Mark>,
+        on_end: OnEnd,
+    ) -> Self {
         let lifetime_ms = AtomicU64::new(millis(options.lifetime));
-        Self { options, lifetime_ms, open: RwLock::default(), on_end }
+        let tombstones = Mutex::new(Tombstones::new(options.tombstones_max, ended));
+        Self {
+            options,
+            sealer,
+            lifetime_ms,
+            open: RwLock::default(),
+            tombstones,
+            is_closed: AtomicBool::new(false),
+            held: Held::default(),
+            on_end,
+        }
     }
 
     /// Changes how long a session may live, for those that are open too.
@@ -56,8 +93,9 @@ impl Sessions {
         &self,
         endpoint: Uuid,
         principal: Principal,
+        agreed: Agreed,
     ) -> Result<Arc<Session>, SessionError> {
-        self.insert(endpoint, principal, Via::StreamableHttp, None)
+        self.begin_by(Via::StreamableHttp, endpoint, principal, Some(agreed), None)
     }
 
     /// Begins a session over SSE, and gives what has to be written to its stream.
@@ -67,44 +105,55 @@ impl Sessions {
         principal: Principal,
     ) -> Result<(Arc<Session>, mpsc::Receiver<Bytes>), SessionError> {
         let (outbox, stream) = mpsc::channel(self.options.stream_buffer.max(1));
-        let session = self.insert(endpoint, principal, Via::Sse, Some(outbox))?;
+        let session = self.begin_by(Via::Sse, endpoint, principal, None, Some(outbox))?;
         Ok((session, stream))
     }
 
-    fn insert(
+    fn begin_by(
         &self,
+        via: Via,
         endpoint: Uuid,
         principal: Principal,
-        via: Via,
+        agreed: Option<Agreed>,
         outbox: Option<mpsc::Sender<Bytes>>,
     ) -> Result<Arc<Session>, SessionError> {
-        let session = Arc::new(Session::new(
-            new_id()?,
+        let now = OffsetDateTime::now_utc();
+        let issued = now.replace_nanosecond(0).unwrap_or(now);
+        let claims =
+            Claims { principal: PrincipalDigest::of(&principal), endpoint, via, agreed, issued };
+        let token = self.sealer.seal(&claims.to_bytes()).map_err(SessionError::NoId)?;
+        let start = Start {
+            id: token.text.into(),
+            mark: Mark { id: token.mark, issued },
             endpoint,
             principal,
             via,
-            self.options.in_flight_max,
+            agreed,
+            age: Duration::ZERO,
             outbox,
-        ));
-        let evicted = {
-            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-            let of_same = open.values().filter(|one| one.principal == session.principal);
-            let of_same: Vec<_> = of_same.cloned().collect();
-            let evicted = match of_same.len() >= self.options.per_principal_max {
-                // One that waits for an answer goes only when all of them do.
-                true => {
-                    of_same.into_iter().min_by_key(|one| (one.in_flight() > 0, one.last_used()))
-                }
-                false => None,
-            };
-            if evicted.is_none() && open.len() >= self.options.total_max {
-                metrics::counter!("metamcpd_limit_hit_total", "limit" => "sessions.total_max")
-                    .increment(1);
-                return Err(SessionError::TooMany);
-            }
-            open.insert(session.id.clone(), session.clone());
-            evicted
         };
+        self.insert(start, self.write())
+    }
+
+    fn insert(&self, start: Start, mut open: Open<'_>) -> Result<Arc<Session>, SessionError> {
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Err(SessionError::Closed);
+        }
+        let session = Arc::new(Session::new(start, &self.options, self.held.clone()));
+        let of_same = open.values().filter(|one| one.principal == session.principal);
+        let of_same: Vec<_> = of_same.cloned().collect();
+        let evicted = match of_same.len() >= self.options.per_principal_max {
+            // One that waits for an answer goes only when all of them do.
+            true => of_same.into_iter().min_by_key(|one| (one.in_flight() > 0, one.last_used())),
+            false => None,
+        };
+        if evicted.is_none() && open.len() >= self.options.total_max {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "sessions.total_max")
+                .increment(1);
+            return Err(SessionError::TooMany);
+        }
+        open.insert(session.id.clone(), session.clone());
+        drop(open);
         if let Some(evicted) = evicted {
             metrics::counter!("metamcpd_limit_hit_total", "limit" => "sessions.per_principal_max")
                 .increment(1);
@@ -115,33 +164,100 @@ impl Sessions {
     }
 
     /// The session with this id, for the principal that began it on this endpoint, and for nobody
-    /// else.
+    /// else. One of an earlier run is revived by that.
     pub fn find(
         &self,
         id: &str,
         endpoint: Uuid,
         principal: &Principal,
         via: Via,
-    ) -> Option<Arc<Session>> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let session = open.get(id)?;
-        let is_theirs = session.endpoint == endpoint
-            && session.principal == *principal
-            && session.via == via
-            && !session.ended.is_cancelled();
-        is_theirs.then(|| session.clone())
+    ) -> Result<Arc<Session>, SessionError> {
+        let found = {
+            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            open.get(id).cloned()
+        };
+        match found {
+            None if via == Via::StreamableHttp && self.options.revival => {
+                self.revive(id, endpoint, principal)
+            }
+            None => Err(SessionError::Unknown),
+            Some(session) => {
+                let is_theirs = session.endpoint == endpoint
+                    && session.principal == *principal
+                    && session.via == via
+                    && !session.ended.is_cancelled();
+                is_theirs.then_some(session).ok_or(SessionError::Unknown)
+            }
+        }
     }
 
+    /// Takes an id at its word, since nobody else could have made it.
+    fn revive(
+        &self,
+        id: &str,
+        endpoint: Uuid,
+        principal: &Principal,
+    ) -> Result<Arc<Session>, SessionError> {
+        let opened = self.sealer.open(id).ok_or(SessionError::Unknown)?;
+        let claims = Claims::from_bytes(&opened.plain).ok_or(SessionError::Unknown)?;
+        let mark = Mark { id: opened.mark, issued: claims.issued };
+        // A clock that was set back makes no session older than it is.
+        let age = OffsetDateTime::now_utc() - claims.issued;
+        let age = Duration::try_from(age).unwrap_or(Duration::ZERO);
+        let is_theirs = claims.endpoint == endpoint
+            && claims.principal == PrincipalDigest::of(principal)
+            && claims.via == Via::StreamableHttp
+            && age <= self.lifetime();
+        let Some(agreed) = claims.agreed.filter(|_| is_theirs) else {
+            return Err(SessionError::Unknown);
+        };
+        let open = self.write();
+        // Of several requests that come at once, one revives it and the others find it.
+        if let Some(session) = open.get(id) {
+            let is_over = session.ended.is_cancelled();
+            return if is_over { Err(SessionError::Unknown) } else { Ok(session.clone()) };
+        }
+        // Asked with the lock held, under which whoever ends a session buries it.
+        if self.lock_tombstones().holds(&mark) {
+            return Err(SessionError::Unknown);
+        }
+        let start = Start {
+            id: id.into(),
+            mark,
+            endpoint,
+            principal: principal.clone(),
+            via: Via::StreamableHttp,
+            agreed: Some(agreed),
+            age,
+            outbox: None,
+        };
+        let session = self.insert(start, open)?;
+        metrics::counter!("metamcpd_sessions_revived_total").increment(1);
+        tracing::debug!(session = %session.short(), "a session of an earlier run goes on");
+        Ok(session)
+    }
+
+    /// Ends a session for good: no restart brings it back.
     pub fn end(&self, session: &Session) {
         session.ended.cancel();
         let removed = {
-            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            let mut open = self.write();
+            if session.via == Via::StreamableHttp {
+                self.lock_tombstones().add(session.mark);
+            }
             open.remove(&session.id)
         };
         if removed.is_some() {
-            (self.on_end)(&session.id);
+            (self.on_end)(session);
             metrics::gauge!("metamcpd_sessions").set(self.count() as f64);
         }
+    }
+
+    /// Lets go of all sessions at the end of a run, to be revived by the next one; begins no more.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        let sessions = std::mem::take(&mut *self.write());
+        sessions.into_values().for_each(|session| session.ended.cancel());
     }
 
     /// Every session, the oldest first.
@@ -172,16 +288,29 @@ impl Sessions {
             let is_idle = !session.has_stream()
                 && session.in_flight() == 0
                 && now.saturating_duration_since(session.last_used()) > self.options.idle;
-            is_idle
-                || session.ended.is_cancelled()
-                || now.saturating_duration_since(session.began) > lifetime
+            is_idle || session.ended.is_cancelled() || session.age(now) > lifetime
         });
+        let open: Vec<_> = {
+            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+            open.values().cloned().collect()
+        };
+        open.iter().for_each(|session| session.forget_old(now));
+        metrics::gauge!("metamcpd_replay_bytes").set(self.held.load(Ordering::Relaxed) as f64);
+        self.lock_tombstones().forget(OffsetDateTime::now_utc() - lifetime);
     }
 
     /// Requests of all sessions that have no outcome yet.
     pub fn in_flight(&self) -> usize {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.values().map(|session| session.in_flight()).sum()
+    }
+
+    fn write(&self) -> Open<'_> {
+        self.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_tombstones(&self) -> std::sync::MutexGuard<'_, Tombstones> {
+        self.tombstones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn count(&self) -> usize {
@@ -193,177 +322,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// 128 random bits in visible ASCII.
-fn new_id() -> Result<Arc<str>, SessionError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(SessionError::NoRandomness)?;
-    Ok(Arc::from(format!("{:032x}", u128::from_be_bytes(bytes))))
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::sync::Mutex;
-
-    use super::*;
-
-    const HERE: Uuid = Uuid::from_u128(1);
-
-    fn sessions() -> (Sessions, Arc<Mutex<Vec<Arc<str>>>>) {
-        let options = SessionOptions {
-            idle: Duration::from_secs(10),
-            lifetime: Duration::from_secs(100),
-            per_principal_max: 2,
-            total_max: 3,
-            in_flight_max: 3,
-            heartbeat: Duration::from_secs(1),
-            stream_buffer: 2,
-        };
-        let ended: Arc<Mutex<Vec<_>>> = Arc::default();
-        let witness = ended.clone();
-        let on_end = Box::new(move |id: &Arc<str>| witness.lock().unwrap().push(id.clone()));
-        (Sessions::new(options, on_end), ended)
-    }
-
-    fn someone(number: u128) -> Principal {
-        Principal::Key { uuid: Uuid::from_u128(number), user_id: None }
-    }
-
-    #[tokio::test]
-    async fn a_session_is_found_by_its_principal_on_its_endpoint_and_by_nobody_else() {
-        let (sessions, _) = sessions();
-        let session = sessions.begin(HERE, someone(1)).unwrap();
-        let find = |endpoint, principal: &Principal, via| {
-            sessions.find(&session.id, endpoint, principal, via).is_some()
-        };
-        assert!(find(HERE, &someone(1), Via::StreamableHttp));
-        assert!(!find(HERE, &someone(2), Via::StreamableHttp));
-        assert!(!find(HERE, &Principal::Anonymous, Via::StreamableHttp));
-        assert!(!find(Uuid::from_u128(2), &someone(1), Via::StreamableHttp));
-        assert!(!find(HERE, &someone(1), Via::Sse));
-        assert!(sessions.find("", HERE, &someone(1), Via::StreamableHttp).is_none());
-        sessions.end(&session);
-        assert!(!find(HERE, &someone(1), Via::StreamableHttp));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_least_used_session_of_a_principal_makes_room_and_the_total_is_a_limit() {
-        let (sessions, ended) = sessions();
-        let first = sessions.begin(HERE, someone(1)).unwrap();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let second = sessions.begin(HERE, someone(1)).unwrap();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        first.touch();
-        sessions.begin(HERE, someone(1)).unwrap();
-        assert_eq!(*ended.lock().unwrap(), std::slice::from_ref(&second.id));
-        assert!(second.ended.is_cancelled() && !first.ended.is_cancelled());
-
-        sessions.begin(HERE, someone(2)).unwrap();
-        assert!(matches!(sessions.begin(HERE, someone(3)), Err(SessionError::TooMany)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_ends_when_idle_unless_it_has_a_stream_and_at_its_age_whatever_it_has() {
-        let (sessions, _) = sessions();
-        let idle = sessions.begin(HERE, someone(1)).unwrap();
-        let streaming = sessions.begin(HERE, someone(2)).unwrap();
-        streaming.open_stream();
-        tokio::time::advance(Duration::from_secs(11)).await;
-        sessions.sweep(Instant::now());
-        assert!(idle.ended.is_cancelled() && !streaming.ended.is_cancelled());
-        tokio::time::advance(Duration::from_secs(100)).await;
-        sessions.sweep(Instant::now());
-        assert!(streaming.ended.is_cancelled());
-        assert_eq!(sessions.count(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn another_lifetime_holds_for_sessions_that_are_open_already() {
-        let (sessions, _) = sessions();
-        let session = sessions.begin(HERE, someone(1)).unwrap();
-        session.open_stream();
-        sessions.set_lifetime(Duration::from_secs(500));
-        tokio::time::advance(Duration::from_secs(101)).await;
-        sessions.sweep(Instant::now());
-        assert!(!session.ended.is_cancelled());
-        sessions.set_lifetime(Duration::from_secs(101));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        sessions.sweep(Instant::now());
-        assert!(session.ended.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn sessions_are_listed_oldest_first_by_what_does_not_tell_their_ids() {
-        let (sessions, _) = sessions();
-        let begun: Vec<_> =
-            (1..=3).map(|number| sessions.begin(HERE, someone(number)).unwrap()).collect();
-        let listed = |sessions: &Sessions| -> Vec<Uuid> {
-            sessions.list().iter().map(|session| session.uuid).collect()
-        };
-        assert_eq!(listed(&sessions), [begun[0].uuid, begun[1].uuid, begun[2].uuid]);
-        for session in &begun {
-            let uuid = session.uuid.simple().to_string();
-            assert!(!uuid.contains(&*session.id) && !session.id.contains(&uuid));
-        }
-        sessions.end(&begun[1]);
-        assert_eq!(listed(&sessions), [begun[0].uuid, begun[2].uuid]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_is_not_idle_while_a_call_is_under_way_nor_just_after() {
-        let (sessions, _) = sessions();
-        let session = sessions.begin(HERE, someone(1)).unwrap();
-        let call = session.begin(b"1").unwrap();
-        tokio::time::advance(Duration::from_secs(11)).await;
-        sessions.sweep(Instant::now());
-        assert!(!session.ended.is_cancelled(), "a call is under way");
-        drop(call);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        sessions.sweep(Instant::now());
-        assert!(!session.ended.is_cancelled(), "the call has only just ended");
-        tokio::time::advance(Duration::from_secs(6)).await;
-        sessions.sweep(Instant::now());
-        assert!(session.ended.is_cancelled());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_with_a_call_under_way_makes_room_last() {
-        let (sessions, _) = sessions();
-        let busy = sessions.begin(HERE, someone(1)).unwrap();
-        let _call = busy.begin(b"1").unwrap();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let quiet = sessions.begin(HERE, someone(1)).unwrap();
-        sessions.begin(HERE, someone(1)).unwrap();
-        assert!(quiet.ended.is_cancelled() && !busy.ended.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_request_is_cancelled_by_its_id_even_if_it_shares_it_and_is_forgotten_when_done() {
-        let (sessions, _) = sessions();
-        let session = sessions.begin(HERE, someone(1)).unwrap();
-        let begin = |id: &[u8]| session.begin(id).unwrap();
-        let (first, second) = (begin(b"1"), begin(b"1"));
-        let other = begin(b"\"1\"");
-        assert!(session.begin(b"4").is_none(), "it has as many as it may");
-        drop(first);
-        assert!(session.has_in_flight(b"1"));
-        session.cancel(b"1");
-        assert!(second.cancel.is_cancelled() && !other.cancel.is_cancelled());
-        drop(second);
-        assert!(!session.has_in_flight(b"1"));
-        sessions.end(&session);
-        assert!(other.cancel.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_client_that_does_not_read_loses_its_session_and_not_a_message() {
-        let (sessions, _) = sessions();
-        let (session, mut stream) = sessions.begin_sse(HERE, someone(1)).unwrap();
-        for _ in 0..3 {
-            session.push(Bytes::from_static(b"x"));
-        }
-        assert!(session.ended.is_cancelled());
-        assert!(stream.recv().await.is_some() && stream.recv().await.is_some());
-    }
-}
+#[path = "registry_tests.rs"]
+pub mod tests;

@@ -76,7 +76,10 @@ fn gone_by(record: &Record) -> &[i64] {
     match record {
         Record::Log { gone, .. } => gone,
         Record::LogsGone { ids } => ids,
-        Record::Transition { .. } | Record::Tools { .. } | Record::ShownNames { .. } => &[],
+        Record::Transition { .. }
+        | Record::Tools { .. }
+        | Record::ShownNames { .. }
+        | Record::SessionEnded(_) => &[],
     }
 }
 

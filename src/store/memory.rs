@@ -14,6 +14,7 @@ use sea_orm::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::ended_sessions::{self, EndedSession};
 use super::error::StoreError;
 use super::logs;
 use super::rules::keepable;
@@ -47,6 +48,8 @@ pub enum Record {
     Log { entry: Arc<LogEntry>, gone: Vec<i64> },
     /// These entries of the log are not to be kept any more.
     LogsGone { ids: Vec<i64> },
+    /// An MCP session is over, and is not to be revived.
+    SessionEnded(EndedSession),
 }
 
 impl Store {
@@ -78,6 +81,7 @@ impl Store {
             }
         }
         logs::put(&transaction, records).await?;
+        ended_sessions::put(&transaction, records).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -90,7 +94,10 @@ async fn health_of(
 ) -> Result<HashMap<Uuid, ErrorStatus>, StoreError> {
     let servers = records.iter().filter_map(|record| match record {
         Record::Transition { server, .. } | Record::Tools { server, .. } => Some(*server),
-        Record::ShownNames { .. } | Record::Log { .. } | Record::LogsGone { .. } => None,
+        Record::ShownNames { .. }
+        | Record::Log { .. }
+        | Record::LogsGone { .. }
+        | Record::SessionEnded(_) => None,
     });
     let rows: Vec<(Uuid, String)> = mcp_server::Entity::find()
         .select_only()
@@ -147,7 +154,7 @@ async fn append_history(
 }
 
 /// Keeps a statement well below the number of parameters either database takes.
-const ROWS_AT_ONCE: usize = 500;
+pub(super) const ROWS_AT_ONCE: usize = 500;
 
 /// What the transitions of the batch come to for the server's own row, if there were any.
 fn report_on(

@@ -13,6 +13,7 @@ mod words;
 
 mod api_keys;
 mod config;
+mod ended_sessions;
 mod endpoints;
 mod history;
 mod inspect;
@@ -55,6 +56,7 @@ use crate::identity::vault::Vault;
 pub use api_keys::{ApiKey, ApiKeyFilter, ApiKeyPatch, KeyRecord, NewApiKey};
 pub use config::ConfigValue;
 pub use database::DatabaseOptions;
+pub use ended_sessions::EndedSession;
 pub use endpoints::{Endpoint, EndpointFilter, EndpointPatch, NewEndpoint, Rates};
 pub use error::StoreError;
 pub use history::{HistoryFilter, Transition};

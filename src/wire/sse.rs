@@ -1,5 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2): a bounded reader, and what we write.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// One event as it was dispatched.
@@ -126,6 +128,18 @@ pub fn message(message: &[u8]) -> Bytes {
     named("message", message)
 }
 
+/// The same with an id, by which its reader can come back. `id` must have no newline.
+pub fn message_with_id(id: &str, message: &[u8]) -> Bytes {
+    // Fields are lines, and their order is free.
+    named(&format!("message\nid: {id}"), message)
+}
+
+/// An event that says nothing but where the stream begins, and how long to wait before a reconnect
+/// (2025-11-25, "Sending Messages to the Server").
+pub fn priming(id: &str, retry: Duration) -> Bytes {
+    Bytes::from(format!("id: {id}\nretry: {}\ndata: \n\n", retry.as_millis()))
+}
+
 /// An event with a name of its own, such as `endpoint` (HTTP+SSE, 2024-11-05).
 pub fn named(event: &str, data: &[u8]) -> Bytes {
     let mut text = BytesMut::with_capacity(event.len() + data.len() + 16);
@@ -187,8 +201,13 @@ mod tests {
         let mut stream = HEARTBEAT.to_vec();
         stream.extend_from_slice(&message(br#"{"a":1}"#));
         stream.extend_from_slice(&named("endpoint", b"/x"));
+        stream.extend_from_slice(&priming("a-0-0", Duration::from_secs(2)));
+        stream.extend_from_slice(&message_with_id("a-0-1", b"{}"));
         let events = read(&stream);
-        assert_eq!(events.len(), 2);
+        assert_eq!(events.len(), 4);
+        let primer = (events[2].id.as_deref(), events[2].retry, events[2].data.is_empty());
+        assert_eq!(primer, (Some("a-0-0"), Some(2_000), true));
+        assert_eq!((events[3].id.as_deref(), &events[3].data[..]), (Some("a-0-1"), &b"{}"[..]));
         assert_eq!((&*events[0].event, &events[0].data[..]), ("message", &br#"{"a":1}"#[..]));
         assert_eq!((&*events[1].event, &events[1].data[..]), ("endpoint", &b"/x"[..]));
     }

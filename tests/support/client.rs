@@ -147,6 +147,20 @@ impl Client {
         Exchange::of(request.send().await.expect("the gateway answers"))
     }
 
+    /// Asks for what came after an event, on the stream of that event.
+    pub async fn listen_after(&self, event: &str) -> Exchange {
+        let request = self.request_to(Method::GET).header("accept", "text/event-stream");
+        let request = request.header("last-event-id", event);
+        Exchange::of(request.send().await.expect("the gateway answers"))
+    }
+
+    /// The same client before it has said anything.
+    pub fn again(&self) -> Client {
+        let mut again = Client::new(&self.url, None);
+        again.headers = self.headers.clone();
+        again
+    }
+
     /// Ends the session.
     pub async fn end(&self) -> StatusCode {
         self.request_to(Method::DELETE).send().await.expect("the gateway answers").status()

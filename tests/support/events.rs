@@ -9,6 +9,7 @@ use serde_json::Value;
 pub struct Event {
     pub event: Option<String>,
     pub id: Option<String>,
+    pub retry: Option<String>,
     pub data: String,
 }
 
@@ -151,6 +152,7 @@ impl EventStream {
         match field {
             "event" => self.pending.event = Some(value.to_owned()),
             "id" => self.pending.id = Some(value.to_owned()),
+            "retry" => self.pending.retry = Some(value.to_owned()),
             "data" => {
                 if self.has_data {
                     self.pending.data.push('\n');

@@ -7,6 +7,7 @@ pub mod database;
 pub mod events;
 pub mod fixtures;
 pub mod gateway;
+pub mod official;
 pub mod operator;
 pub mod outage;
 pub mod postgres;

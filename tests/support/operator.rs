@@ -45,6 +45,16 @@ impl TestGateway {
         body
     }
 
+    /// The sum of a metric over its labels; nothing while it was never counted.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let request = self.http.get(format!("{}/metrics", self.base)).bearer_auth(ADMIN_KEY);
+        let text = request.send().await.expect("an answer").text().await.expect("a body");
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let of_it = lines.filter(|rest| rest.starts_with([' ', '{']));
+        let values = of_it.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
+    }
+
     /// The items of a list.
     pub async fn items(&self, path: &str) -> Vec<Value> {
         let body = self.get(path).await;

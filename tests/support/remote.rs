@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -69,6 +69,19 @@ pub struct Knobs {
     pub forgotten: (u16, String),
     /// The status of what needs no answer.
     pub noted: u16,
+    /// Closes the stream of a call before its answer, so often.
+    pub cuts: Option<Cuts>,
+}
+
+/// How the stream of a call is closed before its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Cuts {
+    /// How often, the first time included.
+    pub times: usize,
+    /// Whether events have ids, so that the stream can be resumed.
+    pub ids: bool,
+    /// The `retry` of the priming event, in milliseconds.
+    pub retry: Option<u64>,
 }
 
 /// One HTTP request that came in.
@@ -76,6 +89,7 @@ pub struct Knobs {
 pub struct Seen {
     pub http: String,
     pub headers: Vec<(String, String)>,
+    pub at: Instant,
     /// The JSON of the body; `Null` where there is none.
     pub body: Value,
 }
@@ -94,6 +108,9 @@ struct State {
     sessions: Mutex<BTreeSet<String>>,
     streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
     minted: Mutex<u64>,
+    /// Answers whose stream was closed: the event after which each comes, how often it is still
+    /// closed, and the answer.
+    owed: Mutex<Vec<(String, usize, String)>>,
 }
 
 impl Default for Knobs {
@@ -109,6 +126,7 @@ impl Default for Knobs {
             list_delay,
             forgotten: (404, "no such session".to_owned()),
             noted: 202,
+            cuts: None,
         }
     }
 }
@@ -121,6 +139,7 @@ impl Seen {
         Seen {
             http: request.method().to_string(),
             headers: headers.collect(),
+            at: Instant::now(),
             body: serde_json::from_slice(body).unwrap_or(Value::Null),
         }
     }
@@ -148,6 +167,7 @@ impl Remote {
             sessions: Mutex::default(),
             streams: Mutex::default(),
             minted: Mutex::default(),
+            owed: Mutex::default(),
         });
         let shared = web::Data::from(Arc::clone(&state));
         let (port, handle) = listen(port, move |config| {
@@ -168,6 +188,11 @@ impl Remote {
     /// Ends every open stream.
     pub fn cut_streams(&self) {
         lock(&self.state.streams).clear();
+    }
+
+    /// Answers 400 to every resumption of a stream that was cut so far; how many those are.
+    pub fn forget_owed(&self) -> usize {
+        lock(&self.state.owed).drain(..).count()
     }
 
     pub fn sessions(&self) -> usize {
@@ -238,6 +263,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         seen.header("authorization") == Some(format!("Bearer {token}").as_str())
     });
     let session = seen.header("mcp-session-id").map(str::to_owned);
+    let last_event = seen.header("last-event-id").map(str::to_owned);
     lock(&state.seen).push(seen);
     if !authorized {
         return HttpResponse::Unauthorized().finish();
@@ -253,6 +279,9 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         return HttpResponse::build(status_of(status)).body(body);
     }
     match *request.method() {
+        Method::GET if last_event.is_some() => {
+            resumed(&state, &knobs, &last_event.unwrap_or_default())
+        }
         Method::GET if knobs.streams => standing_stream(&state),
         Method::DELETE => {
             lock(&state.sessions).remove(&session);
@@ -261,7 +290,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         Method::POST if message.get("id").is_none() || message.get("method").is_none() => {
             HttpResponse::build(status_of(knobs.noted)).finish()
         }
-        Method::POST => answer(&message, &knobs).await,
+        Method::POST => answer(&message, &knobs, &state).await,
         _ => HttpResponse::MethodNotAllowed().finish(),
     }
 }
@@ -286,9 +315,13 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
 
 /// Tools: `echo {value, delay_ms}`, `steps {count}` with progress where answers are streams; any
 /// other tool of the list says its own name.
-async fn answer(message: &Value, knobs: &Knobs) -> HttpResponse {
+async fn answer(message: &Value, knobs: &Knobs, state: &State) -> HttpResponse {
     let mut messages = progress(&message["params"]);
-    messages.push(response(message, &knobs.tools, knobs.list_delay).await);
+    let response = response(message, &knobs.tools, knobs.list_delay).await;
+    if let Some(cuts) = knobs.cuts.filter(|_| message["method"] == "tools/call") {
+        return cut(state, cuts, cuts.times, response.to_string());
+    }
+    messages.push(response);
     knobs.answers.write(HttpResponse::Ok(), &messages)
 }
 
@@ -322,6 +355,28 @@ pub async fn response(message: &Value, tools: &[String], list_delay: Duration) -
         }
     };
     json!({"jsonrpc": "2.0", "id": id, "result": result})
+}
+
+/// A stream that ends after its priming event, `times` to go.
+fn cut(state: &State, cuts: Cuts, times: usize, answer: String) -> HttpResponse {
+    let mut owed = lock(&state.owed);
+    let id = format!("event-{}", owed.len());
+    owed.push((id.clone(), times.saturating_sub(1), answer));
+    let retry = cuts.retry.map(|retry| format!("retry: {retry}\n")).unwrap_or_default();
+    let id = if cuts.ids { format!("id: {id}\n") } else { String::new() };
+    HttpResponse::Ok().content_type("text/event-stream").body(format!("{id}{retry}data: \n\n"))
+}
+
+/// What comes after this event: the answer, or the next cut.
+fn resumed(state: &State, knobs: &Knobs, last_event: &str) -> HttpResponse {
+    let found = lock(&state.owed).iter().find(|(id, _, _)| id == last_event).cloned();
+    match (found, knobs.cuts) {
+        (Some((_, times @ 1.., answer)), Some(cuts)) => cut(state, cuts, times, answer),
+        (Some((_, _, answer)), _) => HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .body(format!("id: last\ndata: {answer}\n\n")),
+        (None, _) => HttpResponse::BadRequest().body("no such event"),
+    }
 }
 
 /// The progress that `steps` reports.

@@ -41,7 +41,7 @@ async fn furnished() -> (House, Vec<(&'static str, &'static str)>) {
 async fn begin_session(house: &House, endpoint: &str) {
     let row = house.get(&format!("endpoints/{endpoint}")).await;
     let uuid = row["uuid"].as_str().unwrap().parse().unwrap();
-    house.state.conductor.sessions.begin(uuid, Principal::Anonymous).unwrap();
+    house.state.conductor.sessions.begin(uuid, Principal::Anonymous, AGREED).unwrap();
 }
 
 fn ids(page: &Value, id: &str) -> Vec<String> {

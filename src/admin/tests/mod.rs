@@ -39,10 +39,10 @@ use crate::{
     catalogue::tool::Tool,
     conductor::{Defaults, Logbook, Parts, Witness, runtime::Values},
     fleet::{Fleet, Roster},
-    identity::keys::KeyText,
+    identity::{keys::KeyText, vault::Vault},
     logs::LogOptions,
     namespace::NamespaceOptions,
-    session::{SessionOptions, Sessions},
+    session::{ReplayOptions, SessionOptions, Sessions},
     store::{DatabaseOptions, Journal, JournalOptions, testing},
     upstream::{
         Exit, Reason,
@@ -56,6 +56,11 @@ use crate::{
 };
 
 const ADMIN_KEY: &str = "an-admin-key-of-more-than-32-characters";
+/// What the clients of these tests agreed on.
+const AGREED: crate::session::Agreed = crate::session::Agreed {
+    version: "2025-11-25",
+    capabilities: crate::wire::capabilities::ClientCapabilities::ALL,
+};
 const SECOND: Duration = Duration::from_secs(1);
 /// A test that waits longer has failed.
 const SOON: Duration = Duration::from_secs(10);
@@ -92,7 +97,7 @@ impl House {
         let data_dir = tempfile::tempdir().unwrap();
         let store = testing::open(&DatabaseOptions::default(), data_dir.path()).await;
         let state = Data::new(AdminState {
-            conductor: conductor(store),
+            conductor: conductor(store, data_dir.path()),
             prometheus: PrometheusBuilder::new().build_recorder().handle(),
             metrics_open,
             public_url: "http://gateway.example".to_owned(),
@@ -205,7 +210,8 @@ fn anybody(method: Method, path: &str) -> TestRequest {
     TestRequest::default().method(method).uri(path)
 }
 
-fn conductor(store: Store) -> Arc<Conductor> {
+fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
+    let sealer = Vault::open(data_dir).unwrap().sealer(crate::session::PURPOSE).unwrap();
     let journal = Journal::start(store.clone(), JournalOptions::default());
     let logs = LogOptions {
         entries_max: 1_000,
@@ -252,6 +258,17 @@ fn conductor(store: Store) -> Arc<Conductor> {
         in_flight_max: 8,
         heartbeat: SECOND,
         stream_buffer: 1,
+        revival: false,
+        tombstones_max: 1,
+        batch_max: 1,
+        replay: ReplayOptions {
+            events_max: 1,
+            streams_max: 1,
+            bytes_max: 1,
+            total_bytes_max: 1,
+            window: SECOND,
+            retry: SECOND,
+        },
     };
     let conductor = Conductor::new(Parts {
         store,
@@ -259,7 +276,7 @@ fn conductor(store: Store) -> Arc<Conductor> {
         roster,
         fleet: fleet.start(),
         patience: shared,
-        sessions: Arc::new(Sessions::new(sessions, Box::new(|_| {}))),
+        sessions: Arc::new(Sessions::new(sessions, sealer, [], Box::new(|_| {}))),
         witness: witness.clone(),
         settings_key: Some(KeyText::chosen(ADMIN_KEY.to_owned()).unwrap()),
         defaults: Defaults {

@@ -13,7 +13,7 @@ async fn begin(house: &House, endpoint: &Value, key: Option<&Value>) -> Arc<Sess
         Some(key) => Principal::Key { uuid: uuid(key), user_id: None },
         None => Principal::Anonymous,
     };
-    house.state.conductor.sessions.begin(uuid(endpoint), principal).unwrap()
+    house.state.conductor.sessions.begin(uuid(endpoint), principal, AGREED).unwrap()
 }
 
 async fn endpoint(house: &House, name: &str) -> Value {
@@ -28,7 +28,6 @@ async fn a_session_is_shown_without_what_opens_it() {
     let door = endpoint(&house, "door").await;
     let key = house.create("api-keys", json!({"name": "mine"})).await;
     let session = begin(&house, &door, Some(&key)).await;
-    session.agree_on("2025-11-25");
     session.introduce(ClientInfo { name: "suite".into(), version: "7".into() });
     session.open_stream();
     let _call = session.begin(b"1").unwrap();

@@ -13,6 +13,7 @@ pub mod remote;
 pub mod remote_call;
 mod remote_life;
 mod remote_session;
+mod remote_stream;
 mod stdio;
 mod streamable_http;
 
@@ -29,6 +30,7 @@ use crate::{catalogue::tool::Tool, egress::Egress};
 use lifeline::{Lifeline, StopGrace};
 use listing::keep_listed;
 use remote::Speech;
+use remote_stream::ResumeOptions;
 
 /// The limits of `upstream` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -53,6 +55,8 @@ pub struct WorkerOptions {
     /// After so long without a call, a client's session of a remote upstream is ended.
     #[serde(with = "humantime_serde")]
     pub session_idle: Duration,
+    /// How the streams of calls that break off are taken up again.
+    pub resume: ResumeOptions,
 }
 
 /// What every worker needs, made once at the start of the daemon.

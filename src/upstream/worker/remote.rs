@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     FrameLimits,
     remote_session::{Established, RemoteSession},
+    remote_stream::ResumeOptions,
 };
 use crate::{
     egress::{Body, Door, Egress, EgressError},
@@ -37,6 +38,7 @@ use crate::{
 
 pub const SESSION_ID: &str = "mcp-session-id";
 pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Both forms of an answer, as the transport asks for (2025-03-26).
 pub const ACCEPT_BOTH: &str = "application/json, text/event-stream";
@@ -93,6 +95,7 @@ pub struct RemoteLimits {
     pub opening_patience: Duration,
     /// How long an HTTP+SSE server may take to say where messages go.
     pub endpoint_wait: Duration,
+    pub resume: ResumeOptions,
 }
 
 /// The shared part of one connection to a remote upstream.
@@ -277,6 +280,30 @@ impl Remote {
         if let Some(established) = established {
             established.mark(request.headers_mut());
         }
+        self.pass(request, hot).await
+    }
+
+    /// Asks for what a stream that broke off would still have said after this event (transports,
+    /// "Resumability and Redelivery").
+    pub async fn resume(
+        &self,
+        established: Option<&Established>,
+        last_event: HeaderValue,
+    ) -> Result<http::Response<Body>, EgressError> {
+        let place = self.address.uri.clone();
+        let mut request = self.request(Method::GET, place, "text/event-stream", Bytes::new());
+        request.headers_mut().insert(LAST_EVENT_ID, last_event);
+        if let Some(established) = established {
+            established.mark(request.headers_mut());
+        }
+        self.pass(request, true).await
+    }
+
+    async fn pass(
+        &self,
+        request: Request<Bytes>,
+        hot: bool,
+    ) -> Result<http::Response<Body>, EgressError> {
         let door = if hot { self.hot() } else { self.steady.clone() };
         let sent = door.send(request).await;
         if sent.is_err() {

@@ -16,6 +16,7 @@ use super::{
     opening::is_answer_to,
     remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
+    remote_stream::{Events, StreamError},
 };
 use crate::{
     egress::{Body, EgressError},
@@ -136,7 +137,9 @@ enum Part {
     Sending(Delivery),
     /// The answer is one body, which is being read.
     Whole(Pin<Box<dyn Future<Output = Result<Bytes, EgressError>>>>),
-    /// The answer comes among other messages.
+    /// The answer comes as events.
+    Events(Box<Events>),
+    /// The answer comes among other documents.
     Messages(Box<Messages>),
     /// The answer comes by the stream of this session.
     Stream(Box<StreamLeg>, Arc<Established>),
@@ -218,6 +221,11 @@ impl RemoteLeg {
                     Err(Unreadable::Broken(error)) => return Err(self.broken(error.to_string())),
                     Err(error) => return Err(self.bad(&error.to_string())),
                 },
+                Part::Events(events) => match events.next().await {
+                    Ok(message) => parse(message),
+                    Err(StreamError::Broken(why)) => return Err(self.broken(why)),
+                    Err(StreamError::TooLarge(error)) => return Err(self.bad(&error.to_string())),
+                },
             };
             if let Some(heard) = self.judge(parsed)? {
                 return Ok(heard);
@@ -240,8 +248,10 @@ impl RemoteLeg {
             Kindred::Json if response.headers().contains_key(header::CONTENT_LENGTH) => {
                 Ok(Part::Whole(Box::pin(response.into_body().collect(max))))
             }
-            Kindred::Json | Kindred::Events => {
-                Ok(Part::Messages(Box::new(Messages::of(response, max))))
+            Kindred::Json => Ok(Part::Messages(Box::new(Messages::of(response, max)))),
+            Kindred::Events => {
+                let events = Events::new(&self.remote, &self.session, response.into_body());
+                Ok(Part::Events(Box::new(events)))
             }
         }
     }

@@ -108,6 +108,7 @@ fn build(
         events_max: workshop.events_max,
         opening_patience: spec.connect_timeout,
         endpoint_wait: workshop.options.endpoint_wait,
+        resume: workshop.options.resume,
     };
     Ok(Remote::new(name, address, limits, workshop.egress.clone()))
 }
