@@ -15,6 +15,7 @@ mod command_line;
 mod connect;
 mod curation;
 mod doctor;
+mod features;
 mod first_run;
 mod imports;
 mod lists;

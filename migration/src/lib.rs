@@ -11,6 +11,7 @@ mod m0004_entrances;
 mod m0005_oauth;
 mod m0006_new_tools;
 mod m0007_logs;
+mod m0008_items;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_oauth::Migration),
             Box::new(m0006_new_tools::Migration),
             Box::new(m0007_logs::Migration),
+            Box::new(m0008_items::Migration),
         ]
     }
 }

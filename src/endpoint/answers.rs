@@ -10,7 +10,10 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
-use crate::wire::{Bad, Fault, Frame};
+use crate::{
+    session::Session,
+    wire::{Bad, Fault, Frame, ListCounts, message, sse},
+};
 
 /// A request that is answered by an error, and by nothing else.
 pub struct Refusal {
@@ -134,6 +137,18 @@ pub fn events() -> HttpResponseBuilder {
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"));
     response
+}
+
+/// The events that tell a session of the lists that have changed since it last saw them. From then on
+/// it has been told.
+pub fn changes(session: &Session, counts: &ListCounts) -> Bytes {
+    let mut events = BytesMut::new();
+    for topic in session.unseen(counts) {
+        session.saw_list(topic, counts);
+        let changed = message::notification(topic.changed_method(), b"");
+        events.extend_from_slice(&sse::message(&changed));
+    }
+    events.freeze()
 }
 
 /// Makes a stream of what `next` gives until it gives nothing.

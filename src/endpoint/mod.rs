@@ -7,6 +7,7 @@ mod answers;
 mod conversation;
 pub mod edge;
 mod guard;
+mod routing;
 mod sse;
 mod streamable;
 

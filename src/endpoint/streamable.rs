@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     session::{Session, Via},
-    wire::{Fault, Frame, Kind, era, message, sse},
+    wire::{Fault, Frame, Kind, ListCounts, era, sse},
 };
 
 const SESSION_ID: &str = "mcp-session-id";
@@ -104,7 +104,7 @@ fn begin(
     if let Some(client) = conversation::client_info(frame) {
         session.introduce(client);
     }
-    session.saw_list(*admitted.entry.namespace.changes.borrow());
+    session.saw_lists(&admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {
         response.headers_mut().insert(HeaderName::from_static(SESSION_ID), id);
@@ -265,7 +265,7 @@ struct Standing {
     session: Arc<Session>,
     number: u64,
     newest: watch::Receiver<u64>,
-    changes: watch::Receiver<u64>,
+    changes: watch::Receiver<ListCounts>,
     heartbeat: Duration,
     debounce: Duration,
     /// When the changes that the client has not been told of are to be announced.
@@ -280,8 +280,8 @@ impl Standing {
         }
         let until = Instant::now() + self.heartbeat;
         loop {
-            let count = *self.changes.borrow_and_update();
-            let is_behind = count > self.session.announced();
+            let counts = *self.changes.borrow_and_update();
+            let is_behind = self.session.unseen(&counts).next().is_some();
             // Counted from the first change, whatever is said meanwhile.
             self.announce_at = is_behind
                 .then(|| self.announce_at.unwrap_or_else(|| Instant::now() + self.debounce));
@@ -295,10 +295,7 @@ impl Standing {
                 }
                 () = tokio::time::sleep_until(announce_at), if is_behind => {
                     self.announce_at = None;
-                    let count = *self.changes.borrow_and_update();
-                    self.session.saw_list(count);
-                    let changed = message::notification("notifications/tools/list_changed", b"");
-                    return Some(sse::message(&changed));
+                    return Some(answers::changes(&self.session, &self.changes.borrow_and_update()));
                 }
                 changed = self.changes.changed(), if !is_behind => {
                     // The namespace is gone, and with it the endpoint.

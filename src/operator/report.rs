@@ -55,14 +55,14 @@ pub async fn of(conductor: &Conductor, url: &str) -> DaemonReport {
         .values()
         .map(|board| {
             let runtime = board.runtime();
-            let last_error = runtime.last_error;
+            let last_error = runtime.last_error.clone();
             UpstreamReport {
                 name: board.spec().name.clone(),
                 state: runtime.state.as_str().to_owned(),
                 error_status: runtime.error_status.as_str().to_owned(),
                 reason: runtime.reason.as_str().to_owned(),
                 last_error: last_error.map(|error| error.chars().take(ERROR_MAX).collect()),
-                tools: runtime.tools,
+                tools: runtime.tools(),
             }
         })
         .collect();

@@ -26,7 +26,10 @@ use uuid::Uuid;
 
 pub use registry::{SessionError, Sessions};
 
-use crate::access::Principal;
+use crate::{
+    access::Principal,
+    wire::{ListCounts, Topic},
+};
 
 /// The limits of `sessions` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -90,8 +93,8 @@ pub struct Session {
     /// Counts standing streams. Only the newest one is served.
     newest_stream: watch::Sender<u64>,
     streams: AtomicU64,
-    /// The list that the client has seen or has been told of, by its namespace's count.
-    announced: AtomicU64,
+    /// The lists that the client has seen or has been told of, by its namespace's counts.
+    announced: [AtomicU64; 3],
     /// The way to the client, of a session over SSE.
     outbox: Option<mpsc::Sender<Bytes>>,
 }
@@ -134,7 +137,7 @@ impl Session {
             ended: CancellationToken::new(),
             newest_stream: watch::channel(0).0,
             streams: AtomicU64::new(0),
-            announced: AtomicU64::new(0),
+            announced: Default::default(),
             outbox,
         }
     }
@@ -221,13 +224,20 @@ impl Session {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// The client has seen the list of this count.
-    pub fn saw_list(&self, count: u64) {
-        self.announced.fetch_max(count, Ordering::Relaxed);
+    /// The client has seen the list of this count, or has been told of it.
+    pub fn saw_list(&self, topic: Topic, counts: &ListCounts) {
+        self.announced[topic as usize].fetch_max(counts.of(topic), Ordering::Relaxed);
     }
 
-    pub fn announced(&self) -> u64 {
-        self.announced.load(Ordering::Relaxed)
+    /// It begins with these lists.
+    pub fn saw_lists(&self, counts: &ListCounts) {
+        Topic::ALL.into_iter().for_each(|topic| self.saw_list(topic, counts));
+    }
+
+    /// The lists that have become others since the client last saw them or was told of it.
+    pub fn unseen(&self, counts: &ListCounts) -> impl Iterator<Item = Topic> {
+        let announced = |topic: Topic| self.announced[topic as usize].load(Ordering::Relaxed);
+        Topic::ALL.into_iter().filter(move |topic| counts.of(*topic) > announced(*topic))
     }
 
     /// Puts a message on the SSE stream. A client that does not read loses its session, with the

@@ -76,7 +76,11 @@ fn gone_by(record: &Record) -> &[i64] {
     match record {
         Record::Log { gone, .. } => gone,
         Record::LogsGone { ids } => ids,
-        Record::Transition { .. } | Record::Tools { .. } | Record::ShownNames { .. } => &[],
+        Record::Transition { .. }
+        | Record::Tools { .. }
+        | Record::ShownNames { .. }
+        | Record::Items { .. }
+        | Record::Instructions { .. } => &[],
     }
 }
 
