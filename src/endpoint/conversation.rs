@@ -28,7 +28,7 @@ use crate::{
         port::{Conversation, Step},
     },
     wire::{
-        Fault, Frame, Kind as FrameKind, Span, era,
+        Fault, Frame, Kind as FrameKind, Span, Topic, era,
         fault::{Blame, Data},
         message,
     },
@@ -271,7 +271,10 @@ async fn list(entry: &EndpointEntry, session: &Session, kind: Kind, id: &[u8]) -
     // Read first: a change that comes between is then announced rather than missed.
     let counts = *entry.namespace.changes.borrow();
     let published = settled(entry, kind).await;
-    session.saw_list(kind.topic(), &counts);
+    // Resources and their templates are announced as one, and this is half of it.
+    if kind.topic() != Topic::Resources {
+        session.saw_list(kind.topic(), &counts);
+    }
     let field = kind.list_field().as_bytes();
     message::reply_of(id, &[b"{\"", field, b"\":", published.list(kind), b"}"])
 }
