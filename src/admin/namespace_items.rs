@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     AdminState, ApiError,
-    body::{Body, RowsOr},
+    body::{Body, RowsOr, given},
     namespace_tools::{SameStatus, ToolStatus, ToolsChange, ToolsChanged},
     paging,
 };
@@ -77,6 +77,14 @@ pub struct ItemsFilter {
     status: Option<Status>,
     /// The server's own name, URI or template.
     key: Option<String>,
+}
+
+/// The fields that are to change.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ItemChange {
+    #[serde(default, deserialize_with = "given")]
+    status: Option<Status>,
 }
 
 /// What a server was last seen to offer.
@@ -181,14 +189,14 @@ pub async fn list(
 #[utoipa::path(
     tag = "namespaces",
     params(("id" = String, Path), ("kinds" = inline(Kinds), Path), ("uuid" = Uuid, Path)),
-    request_body = SameStatus,
+    request_body = ItemChange,
     responses((status = 200, body = NamespaceItem))
 )]
 #[patch("/namespaces/{id}/{kinds:prompts|resources|resource-templates}/{uuid}")]
 pub async fn change(
     state: Data<AdminState>,
     path: Path<(String, Kinds, String)>,
-    Body(SameStatus { status }): Body<SameStatus>,
+    Body(ItemChange { status }): Body<ItemChange>,
 ) -> Result<Json<NamespaceItem>, ApiError> {
     let (id, kinds, item) = path.into_inner();
     let namespace = state.store().namespace(&id).await?;
@@ -197,7 +205,9 @@ pub async fn change(
     let uuid = Uuid::try_parse(&item).map_err(|_| missing())?;
     let is_there = |items: Vec<NamespaceItem>| items.into_iter().find(|one| one.uuid == uuid);
     is_there(items_of(&state, &namespace, kinds).await?).ok_or_else(missing)?;
-    set(&state, namespace.uuid, kinds, vec![(uuid, status)]).await?;
+    if let Some(status) = status {
+        set(&state, namespace.uuid, kinds, vec![(uuid, status)]).await?;
+    }
     let changed = is_there(items_of(&state, &namespace, kinds).await?);
     Ok(Json(changed.ok_or_else(missing)?))
 }

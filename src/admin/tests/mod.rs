@@ -1,5 +1,6 @@
 //! The admin API as HTTP, over a real store and a real fleet whose workers only pretend: a server
-//! named `broken…` ends at once, every other is ready and offers the tools `a` and `b`.
+//! named `broken…` ends at once, every other is ready and offers the tools `a` and `b`; and one named
+//! `full…` prompts and resources too.
 
 #![allow(clippy::unwrap_used)]
 
@@ -314,9 +315,11 @@ async fn pretend(post: Post) -> Exit {
     lists(Kind::Tool, &["a", "b"]);
     let link = Link::Pipe(pipe);
     (post.tell)(News::Ready { link, version: "2025-11-25", instructions: Some("Do.".into()) });
-    lists(Kind::Prompt, &["p"]);
-    lists(Kind::Resource, &["u://a", "u://b"]);
-    lists(Kind::Template, &["u://{x}"]);
+    if post.board.spec().name.starts_with("full") {
+        lists(Kind::Prompt, &["p"]);
+        lists(Kind::Resource, &["u://a", "u://b"]);
+        lists(Kind::Template, &["u://{x}"]);
+    }
     let refresh = &post.board.refresh;
     loop {
         let wanted = Kind::ALL.map(|kind| {
@@ -334,9 +337,7 @@ async fn pretend(post: Post) -> Exit {
             ("silent", _) => {}
             ("failing", _) => (post.tell)(News::NotListed { kind, why: "it was refused".into() }),
             (_, Kind::Tool) => lists(kind, &["b", "c"]),
-            (_, Kind::Prompt) => lists(kind, &["p"]),
-            (_, Kind::Resource) => lists(kind, &["u://a", "u://b"]),
-            (_, Kind::Template) => lists(kind, &["u://{x}"]),
+            (_, Kind::Prompt | Kind::Resource | Kind::Template) => lists(kind, &[]),
         }
     }
 }
