@@ -20,8 +20,8 @@ use crate::{
     store::{DatabaseOptions, JournalOptions},
     upstream::{
         lifecycle::Patience,
+        lists::ListOptions,
         port::CallOptions,
-        tool_list::ListOptions,
         worker::{FrameLimits, WorkerOptions},
     },
 };

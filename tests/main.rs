@@ -17,6 +17,7 @@ mod connect;
 mod connect_troubles;
 mod curation;
 mod doctor;
+mod features;
 mod first_run;
 mod imports;
 mod lists;

@@ -81,15 +81,19 @@ const FAULTS: &[Fault] = &[
         denied_by: &[
             "lists::every_page_of_an_upstream_is_listed",
             "lists::pages_that_go_round_in_circles_come_to_an_end",
+            "features::every_page_of_every_kind_is_listed_and_no_cursor_of_others_is_taken",
             "metamcp_faults::a_cursor_that_was_never_given_is_refused",
         ],
-        not_built: "prompts and resources",
+        not_built: "",
     },
     Fault {
         number: 23,
         what: "what was not listed in a session cannot be used in it",
-        denied_by: &["metamcp_faults::a_tool_can_be_called_by_a_session_that_never_listed_it"],
-        not_built: "prompts, resources and templates",
+        denied_by: &[
+            "metamcp_faults::a_tool_can_be_called_by_a_session_that_never_listed_it",
+            "features::what_a_session_never_listed_it_can_use_all_the_same",
+        ],
+        not_built: "",
     },
     Fault {
         number: 24,

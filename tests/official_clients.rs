@@ -65,6 +65,17 @@ fn plan(gateway: &TestGateway) -> Value {
                 "source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo",
             }},
         ],
+        "features": {
+            "prompt": {"name": "everything__args-prompt", "arguments": {"city": "Paris"}},
+            "read": [
+                "demo://resource/static/document/features.md",
+                "demo://resource/dynamic/text/7",
+            ],
+            "complete": {
+                "ref": {"type": "ref/prompt", "name": "everything__completable-prompt"},
+                "argument": {"name": "department", "value": "S"},
+            },
+        },
         "progress": {"name": "everything__trigger-long-running-operation", "arguments": long(1, 4)},
         "cancel": {
             "name": "everything__trigger-long-running-operation", "arguments": long(60, 2), "after_ms": 300,
@@ -125,6 +136,27 @@ fn judge(seen: &Value) {
         );
     }
     assert!(calls[2]["structured"]["temperature"].is_number(), "{}", calls[2]);
+
+    let features = &seen["features"];
+    for (list, one) in [
+        ("prompts", "everything__simple-prompt"),
+        ("resources", "demo://resource/static/document/features.md"),
+        ("templates", "demo://resource/dynamic/blob/{resourceId}"),
+    ] {
+        let names = features[list].as_array().expect(list);
+        assert!(names.iter().any(|name| name == one), "{one} is missing in {features}");
+    }
+    assert!(features["prompt"].to_string().contains("Paris"), "{features}");
+    let texts = features["texts"].as_array().expect("texts");
+    assert!(
+        texts.iter().all(|text| text.as_str().is_some_and(|text| !text.is_empty())),
+        "{texts:?}"
+    );
+    assert_eq!(features["missing"], -32002, "{features}");
+    let completed = features["completed"].to_string();
+    assert!(completed.contains("Sales"), "{completed}");
+    let instructions = features["instructions"].as_str().unwrap_or_default();
+    assert!(instructions.starts_with("# everything\n\n"), "{instructions:.80}");
 
     // Over SSE the last report and the answer come together, and an SDK may take the answer first.
     let steps = seen["progress"]["steps"].as_array().expect("progress");

@@ -7,12 +7,15 @@ pub mod json;
 
 pub mod log_entry;
 
+pub mod item;
+pub mod item_listing;
 pub mod mcp_server;
 pub mod oauth_session;
 pub mod tool;
 pub mod upstream_transition;
 
 pub mod namespace;
+pub mod namespace_item_mapping;
 pub mod namespace_server_mapping;
 pub mod namespace_tool_mapping;
 pub mod shown_name;

@@ -42,6 +42,9 @@ pub struct Model {
     pub last_exit_signal: Option<i32>,
     pub stderr_tail: Option<String>,
     pub tools_listed_at: Option<TimeDateTimeWithTimeZone>,
+    /// What it says of its use.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub instructions: Option<String>,
     pub user_id: Option<String>,
     pub created_at: TimeDateTimeWithTimeZone,
     pub updated_at: TimeDateTimeWithTimeZone,

@@ -1,4 +1,4 @@
-//! The name under which a namespace has shown a tool, so that it stays the same for ever.
+//! The name under which a namespace has shown a tool or a prompt, so that it stays the same for ever.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,6 +9,9 @@ pub struct Model {
     pub uuid: Uuid,
     pub namespace_uuid: Uuid,
     pub mcp_server_uuid: Uuid,
+    /// `TOOL` or `PROMPT`.
+    pub kind: String,
+    /// The server's own name for it.
     pub tool_name: String,
     pub shown_name: String,
     /// The naming under which it was given: `ALWAYS`, `ON_CONFLICT` or `NEVER`.

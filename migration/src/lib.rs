@@ -12,6 +12,7 @@ mod m0005_oauth;
 mod m0006_new_tools;
 mod m0007_logs;
 mod m0008_ended_sessions;
+mod m0009_items;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_new_tools::Migration),
             Box::new(m0007_logs::Migration),
             Box::new(m0008_ended_sessions::Migration),
+            Box::new(m0009_items::Migration),
         ]
     }
 }

@@ -10,6 +10,7 @@ mod server_body;
 mod server_bulk;
 mod server_view;
 
+mod namespace_items;
 mod namespace_tools;
 mod namespaces;
 mod refresh;
@@ -102,7 +103,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(server_bulk::order)
                 .service(refresh::server)
                 .service(mcp_servers::history)
-                .service(mcp_servers::tools);
+                .service(mcp_servers::tools)
+                .service(namespace_items::of_server);
             config
                 .service(namespaces::list)
                 .service(namespaces::create)
@@ -114,7 +116,10 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(refresh::namespace)
                 .service(namespace_tools::list)
                 .service(namespace_tools::change)
-                .service(namespace_tools::change_many);
+                .service(namespace_tools::change_many)
+                .service(namespace_items::list)
+                .service(namespace_items::change)
+                .service(namespace_items::change_many);
             config
                 .service(endpoints::list)
                 .service(endpoints::create)

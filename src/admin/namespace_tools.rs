@@ -79,7 +79,7 @@ pub struct ToolChange {
     override_annotations: Option<Option<Value>>,
 }
 
-/// Many tools at once: each with its status, or one status for all that the query names.
+/// Many at once: each with its status, or one status for all that the query names.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "it describes the body, which is read by its first character")]
@@ -91,23 +91,23 @@ pub enum ToolsChange {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToolStatus {
-    uuid: Uuid,
-    status: Status,
+    pub uuid: Uuid,
+    pub status: Status,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SameStatus {
-    status: Status,
+    pub status: Status,
 }
 
-/// What a change of many tools has come to.
+/// What a change of many has come to.
 #[derive(Serialize, ToSchema)]
 pub struct ToolsChanged {
-    /// Tools that were named.
-    matched: usize,
+    /// Those that were named.
+    pub matched: usize,
     /// Those among them that had another status.
-    changed: usize,
+    pub changed: usize,
 }
 
 /// Every tool of its servers, in the order of the servers and of their own lists.

@@ -17,7 +17,7 @@ use utoipa::{
 };
 use utoipa_actix_web::AppExt;
 
-use super::{ApiError, error::ErrorBody};
+use super::{ApiError, error::ErrorBody, namespace_items};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,7 +40,12 @@ pub struct Document {
 pub fn document(public_url: &str) -> Document {
     let description = describe(public_url);
     let paths = description.paths.paths.iter();
-    let paths = paths.map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item))).collect();
+    let paths = paths.map(|(path, item)| {
+        // The description leaves out what a place in a path may hold.
+        let path = path.replace("{kinds}", namespace_items::KINDS);
+        (ResourceDef::new(path.as_str()), allow(item))
+    });
+    let paths = paths.collect();
     let json = description.to_json().unwrap_or_else(|error| {
         // A value made of our own literals; should it ever happen, only the description is missing.
         tracing::error!(%error, "the description of the API could not be written");

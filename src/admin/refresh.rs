@@ -1,4 +1,4 @@
-//! `…/refresh`: has upstreams list their tools now, and says what that changed.
+//! `…/refresh`: has upstreams list all that they offer now, and says what that changed.
 //!
 //! It asks and waits a little; the listing is the upstream's own affair and goes on behind. A listing
 //! that fails takes nothing away.
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{AdminState, ApiError};
 use crate::{
+    catalogue::kind::Kind,
     store::Status,
     upstream::{
         board::Board,
@@ -30,13 +31,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Its tools are as fresh as can be.
+    /// Its lists are as fresh as can be.
     Listed,
     /// It has been asked, and has not answered yet.
     Waiting,
-    /// It could not list them; what was known holds.
+    /// It could not list everything; what was known holds.
     Failed,
-    /// It is not up; its tools are listed when it is.
+    /// It is not up; everything is listed when it is.
     Down,
 }
 
@@ -48,6 +49,10 @@ pub struct Refreshed {
     outcome: Outcome,
     /// How many tools it is known to offer.
     tools: usize,
+    prompts: usize,
+    resources: usize,
+    resource_templates: usize,
+    /// Of the tools.
     added: NameList,
     removed: NameList,
     changed: NameList,
@@ -61,7 +66,7 @@ pub struct RefreshedServers {
     items: Vec<Refreshed>,
 }
 
-/// Lists the tools of a server now: 200 with what that changed, or 202 when it takes longer than
+/// Lists all that a server offers now: 200 with what that changed, or 202 when it takes longer than
 /// `lists.refresh_wait`.
 #[utoipa::path(
     tag = "mcp-servers",
@@ -80,7 +85,7 @@ pub async fn server(state: Data<AdminState>, id: Path<String>) -> Result<HttpRes
     Ok(HttpResponse::build(status([&refreshed])).json(refreshed))
 }
 
-/// Lists the tools of all its `ACTIVE` servers now: 200 with what that changed, or 202 when some
+/// Lists all that its `ACTIVE` servers offer now: 200 with what that changed, or 202 when some
 /// take longer than `lists.refresh_wait`.
 #[utoipa::path(
     tag = "namespaces",
@@ -114,20 +119,50 @@ async fn refresh(board: &Arc<Board>, deadline: Instant) -> Refreshed {
         let state = runtime.state.as_str();
         return Refreshed::new(board, Outcome::Down, Some(format!("it is {state}{why}")));
     }
-    let ticket = board.refresh.ask();
-    match timeout_at(deadline, board.refresh.outcome(ticket)).await {
-        Ok(Ok(change)) => Refreshed::listed(board, &change),
-        Ok(Err(why)) => Refreshed::new(board, Outcome::Failed, Some(why.to_string())),
-        Err(_elapsed) => Refreshed::new(board, Outcome::Waiting, None),
+    let listings = Kind::ALL.map(|kind| {
+        let refresh = &board.refresh[kind];
+        let ticket = refresh.ask();
+        timeout_at(deadline, refresh.outcome(ticket))
+    });
+    // The tools first: what became of them is told in full.
+    let mut outcomes = join_all(listings).await.into_iter();
+    let mut refreshed = match outcomes.next() {
+        Some(Ok(Ok(change))) => Refreshed::listed(board, &change),
+        Some(Ok(Err(why))) => Refreshed::new(board, Outcome::Failed, Some(why.to_string())),
+        Some(Err(_)) | None => Refreshed::new(board, Outcome::Waiting, None),
+    };
+    for outcome in outcomes {
+        match outcome {
+            _ if refreshed.outcome != Outcome::Listed => break,
+            Ok(Ok(_)) => {}
+            Ok(Err(why)) => {
+                (refreshed.outcome, refreshed.error) = (Outcome::Failed, Some(why.to_string()));
+            }
+            Err(_elapsed) => refreshed.outcome = Outcome::Waiting,
+        }
     }
+    refreshed
 }
 
 impl Refreshed {
     fn new(board: &Board, outcome: Outcome, error: Option<String>) -> Self {
-        let tools = board.catalogue().map_or(0, |tools| tools.len());
+        let count = |kind| board.list(kind).map_or(0, |items| items.len());
+        let tools = count(Kind::Tool);
         let (added, removed, changed) = Default::default();
         let name = board.spec().name.clone();
-        Self { uuid: board.id, name, outcome, tools, added, removed, changed, error }
+        Self {
+            uuid: board.id,
+            name,
+            outcome,
+            tools,
+            prompts: count(Kind::Prompt),
+            resources: count(Kind::Resource),
+            resource_templates: count(Kind::Template),
+            added,
+            removed,
+            changed,
+            error,
+        }
     }
 
     fn listed(board: &Board, change: &CatalogueChange) -> Self {

@@ -65,6 +65,8 @@ pub struct ServerView {
     /// When its tools were last listed.
     #[serde(with = "time::serde::rfc3339::option")]
     tools_listed_at: Option<OffsetDateTime>,
+    /// What it says of its use.
+    instructions: Option<String>,
     /// How it runs; null while the daemon does not know it yet.
     runtime: Option<Runtime>,
     #[serde(with = "time::serde::rfc3339")]
@@ -106,6 +108,7 @@ impl ServerView {
             last_exit_signal: server.last_exit_signal,
             stderr_tail: server.stderr_tail,
             tools_listed_at: server.tools_listed_at,
+            instructions: server.instructions,
             runtime: None,
             created_at: server.created_at,
             updated_at: server.updated_at,

@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::{AdminState, ApiError};
 use crate::{
-    catalogue::naming::{Hidden, Holder, Why},
+    catalogue::{
+        kind::Kind,
+        naming::{Hidden, Holder, Why},
+    },
     namespace::published::Published,
     store::{Member, Namespace, Status, ToolOutline, ToolPolicy},
 };
@@ -186,10 +189,10 @@ struct Face<'a> {
 impl<'a> Face<'a> {
     fn new(published: &'a Published) -> Self {
         let routes = published.routes.iter();
-        let hidden = published.hidden.iter();
+        let hidden = published.hidden[Kind::Tool].iter();
         let refused = published.refused.iter();
         Self {
-            shown: routes.map(|(shown, route)| ((route.server, &*route.tool), shown)).collect(),
+            shown: routes.map(|(shown, route)| ((route.server, &*route.key), shown)).collect(),
             hidden: hidden
                 .map(|Hidden { server, tool, why }| {
                     let word = match why {

@@ -1,10 +1,10 @@
-//! What differs between two lists of one upstream's tools.
+//! What differs between two lists of one kind of one upstream.
 
 use std::collections::HashMap;
 
-use super::tool::Tool;
+use super::item::Item;
 
-/// The tools that came, went and became others, by the upstream's own names.
+/// What came, went and became another, by the upstream's own names or URIs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub added: Vec<Box<str>>,
@@ -15,21 +15,20 @@ pub struct Changes {
 
 impl Changes {
     /// From `before` to `after`, each in the order of the list that it stands in.
-    pub fn between(before: &[Tool], after: &[Tool]) -> Self {
-        let mut left: HashMap<&str, &Tool> =
-            before.iter().map(|tool| (&*tool.name, tool)).collect();
+    pub fn between(before: &[Item], after: &[Item]) -> Self {
+        let mut left: HashMap<&str, &Item> = before.iter().map(|item| (&*item.key, item)).collect();
         let mut changes = Self::default();
         for tool in after {
-            match left.remove(&*tool.name) {
-                None => changes.added.push(tool.name.clone()),
+            match left.remove(&*tool.key) {
+                None => changes.added.push(tool.key.clone()),
                 Some(earlier) if earlier.definition != tool.definition => {
-                    changes.changed.push(tool.name.clone());
+                    changes.changed.push(tool.key.clone());
                 }
                 Some(_same) => {}
             }
         }
-        let gone = before.iter().filter(|tool| left.contains_key(&*tool.name));
-        changes.removed = gone.map(|tool| tool.name.clone()).collect();
+        let gone = before.iter().filter(|tool| left.contains_key(&*tool.key));
+        changes.removed = gone.map(|tool| tool.key.clone()).collect();
         changes
     }
 }
@@ -38,10 +37,10 @@ impl Changes {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
+    use super::{super::kind::Kind, *};
 
-    fn tools(definitions: &[&'static str]) -> Vec<Tool> {
-        definitions.iter().map(|text| Tool::parse((*text).into()).unwrap()).collect()
+    fn tools(definitions: &[&'static str]) -> Vec<Item> {
+        definitions.iter().map(|text| Item::parse(Kind::Tool, (*text).into()).unwrap()).collect()
     }
 
     #[test]

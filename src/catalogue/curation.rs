@@ -1,4 +1,5 @@
-//! What an operator has decided about the tools of one namespace: which are used, and as what.
+//! What an operator has decided about the tools of one namespace, or about its prompts or resources:
+//! which are used, and as what.
 //!
 //! Decisions are kept by server and by the server's own name for the tool, never by a shown name,
 //! and hold whether the tool is offered at present or not.
@@ -45,6 +46,12 @@ impl Curation {
     /// and by nothing that is written later, so that it is not open for a moment.
     pub fn is_active(&self, server: Uuid, tool: &str) -> bool {
         self.get(server, tool).map_or(self.new_tools_active, |decision| decision.is_active)
+    }
+
+    /// What of this server was switched off, in no order.
+    pub fn inactive(&self, server: Uuid) -> impl Iterator<Item = &str> {
+        let decided = self.decided.get(&server).into_iter().flatten();
+        decided.filter(|(_, decision)| !decision.is_active).map(|(tool, _)| &**tool)
     }
 
     pub fn overrides(&self, server: Uuid, tool: &str) -> Option<&Overrides> {

@@ -1,4 +1,5 @@
-//! Decides the name each tool of a namespace is shown under.
+//! Decides the name each tool of a namespace is shown under, and each prompt, which are named alike and
+//! apart from each other.
 //!
 //! `assign` is a function of the members, their order, the names given before and those an operator
 //! chose. No two tools ever get one name, and a name once given stays, so a client's rules and habits

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 
-use super::tool::Tool;
+use super::item::Item;
 
 /// What stands in the place of an upstream's own words; `None` leaves them. An empty text is a
 /// text.
@@ -32,19 +32,19 @@ impl Overrides {
 }
 
 /// Appends the definition of `tool` to `list`, under its shown name and with the overrides.
-pub fn append_shown(list: &mut BytesMut, tool: &Tool, shown_name: &str, with: &Overrides) {
+pub fn append_shown(list: &mut BytesMut, tool: &Item, shown_name: &str, with: &Overrides) {
     let name = Value::from(shown_name).to_string();
     let Some(edited) = (!with.is_empty()).then(|| edited(&tool.definition, &name, with)).flatten()
     else {
-        list.extend_from_slice(&tool.definition[..tool.name_span.start]);
+        list.extend_from_slice(&tool.definition[..tool.key_span.start]);
         list.extend_from_slice(name.as_bytes());
-        list.extend_from_slice(&tool.definition[tool.name_span.end..]);
+        list.extend_from_slice(&tool.definition[tool.key_span.end..]);
         return;
     };
     list.extend_from_slice(edited.as_bytes());
 }
 
-/// `None` for what is no JSON object, which no [`Tool`] is.
+/// `None` for what is no JSON object, which no [`Item`] is.
 fn edited(definition: &Bytes, name: &str, with: &Overrides) -> Option<String> {
     let definition = std::str::from_utf8(definition).ok()?;
     let tool = Object::parse(definition)?;
@@ -192,10 +192,10 @@ impl<'de> Visitor<'de> for MembersVisitor {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::*;
+    use super::{super::kind::Kind, *};
 
     fn shown(definition: &'static str, with: &Overrides) -> String {
-        let tool = Tool::parse(Bytes::from_static(definition.as_bytes())).unwrap();
+        let tool = Item::parse(Kind::Tool, Bytes::from_static(definition.as_bytes())).unwrap();
         let mut list = BytesMut::new();
         append_shown(&mut list, &tool, "s__n", with);
         String::from_utf8(list.to_vec()).unwrap()

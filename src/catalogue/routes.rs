@@ -1,5 +1,5 @@
-//! The published picture of a namespace: the prepared list, and the way from each shown name to the
-//! upstream that answers to it.
+//! The published picture of a namespace's tools, and of its prompts: the prepared list, and the way
+//! from each shown name to the upstream that answers to it.
 //!
 //! A `Routes` never changes; a newer one takes its place. The names are decided in `naming`, who may
 //! use them in `access`, and whether the upstream is alive when it is called, by the upstream.
@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use super::{
     curation::Curation,
+    item::Item,
     naming::{Assignment, Naming, Shown},
     overrides::{Overrides, append_shown},
-    tool::Tool,
 };
 
 /// One server of the namespace, as far as its routes depend on it.
@@ -24,7 +24,7 @@ pub struct Member<'a> {
     /// Whether the membership is `ACTIVE`.
     pub active: bool,
     /// In the upstream's own order.
-    pub tools: &'a [Tool],
+    pub items: &'a [Item],
 }
 
 /// Where a call of one shown name goes.
@@ -33,10 +33,10 @@ pub struct Route {
     /// The index into the members that the routes were built from.
     pub member: usize,
     pub server: Uuid,
-    /// The upstream's own name, by which policies and logs know the tool.
-    pub tool: Box<str>,
+    /// The upstream's own name, by which policies and logs know it.
+    pub key: Box<str>,
     /// The same as the JSON string that came, to be put into the forwarded call.
-    pub tool_json: Bytes,
+    pub key_json: Bytes,
 }
 
 /// An immutable snapshot: made once for each change, read by every call.
@@ -66,23 +66,22 @@ impl Routes {
         let mut by_name = HashMap::with_capacity(own_names.len());
         let mut list = BytesMut::from(&b"["[..]);
         for (index, member) in members.iter().enumerate().filter(|(_, member)| member.active) {
-            for tool in member.tools {
-                let Some(shown_name) = shown_name(member.server, &tool.name) else { continue };
-                if !curation.is_active(member.server, &tool.name)
-                    || by_name.contains_key(shown_name)
+            for tool in member.items {
+                let Some(shown_name) = shown_name(member.server, &tool.key) else { continue };
+                if !curation.is_active(member.server, &tool.key) || by_name.contains_key(shown_name)
                 {
                     continue;
                 }
                 if !by_name.is_empty() {
                     list.extend_from_slice(b",");
                 }
-                let overrides = curation.overrides(member.server, &tool.name);
+                let overrides = curation.overrides(member.server, &tool.key);
                 append_shown(&mut list, tool, shown_name, overrides.unwrap_or(&as_they_came));
                 let route = Route {
                     member: index,
                     server: member.server,
-                    tool: tool.name.clone(),
-                    tool_json: tool.name_json(),
+                    key: tool.key.clone(),
+                    key_json: tool.key_json(),
                 };
                 by_name.insert(shown_name.into(), route);
             }
@@ -130,7 +129,7 @@ pub fn forwardable(
     members: &[Member<'_>],
     curation: &Curation,
 ) -> Option<usize> {
-    let is_listed = || members.iter().any(|member| member.tools.iter().any(|t| *t.name == *name));
+    let is_listed = || members.iter().any(|member| member.items.iter().any(|t| *t.key == *name));
     if naming != Naming::Never || !curation.lets_unlisted(name) || is_listed() {
         return None;
     }
@@ -146,6 +145,7 @@ mod tests {
     use super::{
         super::{
             curation::Decision,
+            kind::Kind,
             naming::{KnownNames, MemberTools, assign},
         },
         *,
@@ -155,13 +155,15 @@ mod tests {
         number: u128,
         name: &'static str,
         active: bool,
-        tools: Vec<Tool>,
+        tools: Vec<Item>,
         decisions: Vec<(&'static str, Decision)>,
     }
 
     fn server(number: u128, name: &'static str, definitions: &[&'static str]) -> Server {
-        let tools =
-            definitions.iter().map(|text| Tool::parse(Bytes::from(*text)).unwrap()).collect();
+        let tools = definitions
+            .iter()
+            .map(|text| Item::parse(Kind::Tool, Bytes::from(*text)).unwrap())
+            .collect();
         Server { number, name, active: true, tools, decisions: Vec::new() }
     }
 
@@ -193,7 +195,7 @@ mod tests {
             .map(|server| Member {
                 server: Uuid::from_u128(server.number),
                 active: server.active,
-                tools: &server.tools,
+                items: &server.tools,
             })
             .collect()
     }
@@ -215,7 +217,7 @@ mod tests {
     fn curated(naming: Naming, servers: &[Server], curation: &Curation) -> Routes {
         let tools: Vec<Vec<&str>> = servers
             .iter()
-            .map(|server| server.tools.iter().map(|tool| &*tool.name).collect())
+            .map(|server| server.tools.iter().map(|tool| &*tool.key).collect())
             .collect();
         let members = members(servers);
         let named: Vec<_> = servers
@@ -258,8 +260,8 @@ mod tests {
             &[server(1, "a", &[r#"{"name":"t"}"#]), server(2, "b", &[r#"{"name":"\u0074"}"#])],
         );
         let route = routes.find("b__t").unwrap();
-        assert_eq!((route.member, route.server, &*route.tool), (1, Uuid::from_u128(2), "t"));
-        assert_eq!(route.tool_json, r#""\u0074""#);
+        assert_eq!((route.member, route.server, &*route.key), (1, Uuid::from_u128(2), "t"));
+        assert_eq!(route.key_json, r#""\u0074""#);
         assert_eq!(routes.find("t").unwrap().member, 0);
         assert_eq!(routes.find("a__t"), None);
     }
@@ -297,7 +299,7 @@ mod tests {
             ];
             let routes = routes(naming, &servers);
             assert_eq!(routes.list(), r#"[{"name":"find"}]"#, "{naming:?}");
-            assert_eq!(&*routes.find("find").unwrap().tool, "t");
+            assert_eq!(&*routes.find("find").unwrap().key, "t");
             for name in ["t", "a__t", "a__find", "u", "b__u", "kept", "gone"] {
                 assert!(routes.find(name).is_none(), "{name} {naming:?}");
             }

@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::{
     curation::{Curation, Decision},
+    item::Item,
+    kind::Kind,
     naming::{Assignment, KnownNames, MemberTools, Naming, Naming::*, assign},
     overrides::Overrides,
     routes::{Member, Routes},
-    tool::Tool,
 };
 
 const MODES: [Naming; 3] = [Always, OnConflict, Never];
@@ -42,11 +43,11 @@ type Reached = BTreeMap<String, (u128, String)>;
 
 fn publish(naming: Naming, servers: &[Server<'_>], known: &KnownNames) -> (Reached, Assignment) {
     let id = |server: &Server<'_>| Uuid::from_u128(server.number);
-    let tools: Vec<Vec<Tool>> = servers
+    let tools: Vec<Vec<Item>> = servers
         .iter()
         .map(|server| {
             let definition = |tool: &&str| format!(r#"{{"name":{}}}"#, serde_json::json!(tool));
-            let parse = |tool| Tool::parse(Bytes::from(definition(tool))).unwrap();
+            let parse = |tool| Item::parse(Kind::Tool, Bytes::from(definition(tool))).unwrap();
             server.tools.iter().map(parse).collect()
         })
         .collect();
@@ -66,13 +67,13 @@ fn publish(naming: Naming, servers: &[Server<'_>], known: &KnownNames) -> (Reach
     let members: Vec<_> = servers
         .iter()
         .zip(&tools)
-        .map(|(one, tools)| Member { server: id(one), active: true, tools })
+        .map(|(one, tools)| Member { server: id(one), active: true, items: tools })
         .collect();
     let assignment = assign(naming, 48, &named, known, &curation.renamings());
     let routes = Routes::build(&members, &assignment, &curation);
     let reached = routes.iter().map(|(shown, route)| {
-        let own: String = serde_json::from_slice(&route.tool_json).unwrap();
-        assert_eq!(own, *route.tool, "the name that is forwarded");
+        let own: String = serde_json::from_slice(&route.key_json).unwrap();
+        assert_eq!(own, *route.key, "the name that is forwarded");
         (shown.to_owned(), (route.server.as_u128(), own))
     });
     (reached.collect(), assignment)

@@ -166,22 +166,22 @@ impl Logbook {
         self.say(Said::new(level, kind, Some(about), line.to_owned()));
     }
 
-    pub fn not_listed(&self, about: About<'_>, why: &str) {
-        let text = format!("its tools could not be listed: {why}");
+    pub fn not_listed(&self, about: About<'_>, noun: &str, why: &str) {
+        let text = format!("its {noun}s could not be listed: {why}");
         self.say(Said::new(Level::Warn, Kind::List, Some(about), text));
     }
 
     pub fn changed(&self, change: &CatalogueChange) {
         let CatalogueChange { added, removed, changed, .. } = change;
         let text = format!(
-            "its tools have changed: {} added, {} removed, {} changed, {} in all",
-            added.count, removed.count, changed.count, change.tools,
+            "its {}s have changed: {} added, {} removed, {} changed, {} in all",
+            change.kind, added.count, removed.count, changed.count, change.count,
         );
         let about = About { uuid: change.mcp_server_uuid, name: &change.name };
         self.say(Said::new(Level::Info, Kind::Catalogue, Some(about), text));
     }
 
-    /// A call of a tool of this server had no result.
+    /// A call of a tool of this server, or a request for a prompt or a resource, had no result.
     pub fn call_failed(
         &self,
         board: &Board,

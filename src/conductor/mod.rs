@@ -162,9 +162,9 @@ impl Conductor {
         let values = self.apply_runtime(&wanted.config);
         let specs = wanted.servers.iter().map(|server| self.defaults.spec(server, &values));
         let specs = specs.collect();
-        let catalogues = snapshot::catalogues(&wanted.catalogues);
+        let remembered = snapshot::remembered(&wanted);
         let tried_before = snapshot::tried_before(&wanted, self.began);
-        let reconcile = Reconcile { wanted: specs, catalogues, tried_before };
+        let reconcile = Reconcile { wanted: specs, remembered, tried_before };
         if self.fleet.send(reconcile).await.is_err() {
             tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
         }
@@ -281,11 +281,12 @@ impl Conductor {
         let (options, roster) = (self.namespace_options.clone(), self.roster.clone());
         let keeper = self.witness.clone();
         // Sessions that knew an actor which panicked must not take its successor's list for old.
-        let count = self.namespace(id).map_or(0, |handle| *handle.changes.borrow() + 1);
+        let known = self.namespace(id).map(|handle| handle.changes.borrow().all_counted());
+        let counts = known.unwrap_or_default();
         let (told, started) = tokio::sync::oneshot::channel();
         // Whichever server thread asks for it, an actor lives on the daemon's own.
         self.arbiter.spawn_fn(move || {
-            let handle = Namespace::start(spec, options, roster, keeper, count);
+            let handle = Namespace::start(spec, options, roster, keeper, counts);
             drop(told.send(handle));
         });
         let Ok(handle) = started.await else { return false };

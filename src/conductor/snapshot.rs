@@ -14,15 +14,17 @@ use crate::{
     access::{self, EndpointFacts},
     catalogue::{
         curation::{Curation, Decision},
+        item::Item,
+        kind::{Kind, PerKind},
         naming::{KnownNames, Naming},
         overrides::Overrides,
-        tool::Tool,
     },
     identity::keys::{KeyHash, KeyRecord},
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
-    store::{self, Server, ServerKind, StoredTool, Wanted},
+    store::{self, ItemKind, Server, ServerKind, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
+        board::Remembered,
         lifecycle::Patience,
         spec::{CallLimits, Remote, Transport},
     },
@@ -102,19 +104,53 @@ pub fn keys(records: &[store::KeyRecord]) -> Vec<(KeyHash, KeyRecord)> {
     records.iter().filter_map(read).collect()
 }
 
-/// The last good lists, with every tool read as it was when it came.
-pub fn catalogues(stored: &HashMap<Uuid, Vec<StoredTool>>) -> HashMap<Uuid, Arc<Vec<Tool>>> {
-    let read = |tool: &StoredTool| match Tool::parse(tool.definition.clone().into()) {
-        Ok(tool) => Some(tool),
-        Err(error) => {
-            tracing::error!(tool = %tool.name, %error, "a stored tool cannot be read");
-            None
+/// What is remembered of each server, with everything it listed read as it was when it came.
+pub fn remembered(wanted: &Wanted) -> HashMap<Uuid, Remembered> {
+    let mut remembered: HashMap<Uuid, Remembered> = HashMap::new();
+    for server in wanted.servers.iter().filter(|server| server.instructions.is_some()) {
+        remembered.entry(server.uuid).or_default().instructions = server.instructions.clone();
+    }
+    for (server, tools) in &wanted.catalogues {
+        let definitions = tools.iter().map(|tool| &tool.definition);
+        remembered.entry(*server).or_default().lists[Kind::Tool] =
+            Some(read(Kind::Tool, definitions));
+    }
+    for (server, lists) in &wanted.lists {
+        for (stored, definitions) in lists {
+            let kind = kind(*stored);
+            remembered.entry(*server).or_default().lists[kind] = Some(read(kind, definitions));
         }
-    };
-    let lists = stored.iter();
-    lists
-        .map(|(server, tools)| (*server, Arc::new(tools.iter().filter_map(read).collect())))
-        .collect()
+    }
+    remembered
+}
+
+fn read<'a>(kind: Kind, definitions: impl IntoIterator<Item = &'a String>) -> Arc<Vec<Item>> {
+    let items = definitions.into_iter().filter_map(|definition| {
+        let item = Item::parse(kind, definition.clone().into());
+        item.inspect_err(|error| {
+            tracing::error!(%definition, %error, "a stored {} cannot be read", kind.noun());
+        })
+        .ok()
+    });
+    Arc::new(items.collect())
+}
+
+pub fn kind(stored: ItemKind) -> Kind {
+    match stored {
+        ItemKind::Tool => Kind::Tool,
+        ItemKind::Prompt => Kind::Prompt,
+        ItemKind::Resource => Kind::Resource,
+        ItemKind::ResourceTemplate => Kind::Template,
+    }
+}
+
+pub fn stored_kind(kind: Kind) -> ItemKind {
+    match kind {
+        Kind::Tool => ItemKind::Tool,
+        Kind::Prompt => ItemKind::Prompt,
+        Kind::Resource => ItemKind::Resource,
+        Kind::Template => ItemKind::ResourceTemplate,
+    }
 }
 
 /// The servers of an earlier run that never came to be listed in it. Where other lists are remembered a
@@ -155,21 +191,31 @@ pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
             })
             .collect();
         let is_member = |server: Uuid| members.iter().any(|member| member.server == server);
-        let mut known = KnownNames::default();
+        let mut known = PerKind::<KnownNames>::default();
         for name in wanted.shown_names.get(&row.uuid).into_iter().flatten() {
             // A server that has left gives its names back.
             if name.naming == row.naming && is_member(name.server) {
+                let known = &mut known[kind(name.kind)];
                 known.insert(name.server, &name.tool_name, &name.shown_name);
             }
         }
-        let mut curation = Curation::new(row.default_tool_status == store::Status::Active);
+        let mut curations = PerKind::<Curation>::default();
+        curations[Kind::Tool] = Curation::new(row.default_tool_status == store::Status::Active);
         for policy in wanted.policies.get(&row.uuid).into_iter().flatten() {
             // What was decided about a server that has left waits for its return.
             if is_member(policy.server) {
+                let curation = &mut curations[Kind::Tool];
                 curation.decide(policy.server, &policy.tool_name, decision(policy));
             }
         }
-        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, curation }
+        for policy in wanted.item_policies.get(&row.uuid).into_iter().flatten() {
+            if is_member(policy.server) {
+                let is_active = policy.status == store::Status::Active;
+                let decision = Decision { is_active, name: None, overrides: Overrides::default() };
+                curations[kind(policy.kind)].decide(policy.server, &policy.key, decision);
+            }
+        }
+        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, curations }
     };
     wanted.namespaces.iter().map(describe).collect()
 }

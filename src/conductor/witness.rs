@@ -7,15 +7,19 @@ use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Conductor, Logbook, snapshot::stored_naming};
+use super::{
+    Conductor, Logbook,
+    snapshot::{stored_kind, stored_naming},
+};
 use crate::{
     catalogue::{
+        item::Item,
+        kind::Kind,
         naming::{KnownNames, Naming},
-        tool::Tool,
     },
     logs::entry::About,
     namespace::NamesKeeper,
-    store::{self, Journal, ListedTool, Record, ShownName},
+    store::{self, Journal, ListedItem, ListedTool, Record, ShownName},
     upstream::{
         Listener,
         status::{CatalogueChange, ErrorStatus, Output, Transition},
@@ -27,7 +31,7 @@ pub struct Witness {
     journal: Journal,
     /// Transitions as they happen. Who reads too slowly is told how many were missed.
     pub transitions: broadcast::Sender<Arc<Transition>>,
-    /// Changes of upstreams' tools as they happen, in the same way.
+    /// Changes of upstreams' lists as they happen, in the same way.
     pub catalogues: broadcast::Sender<Arc<CatalogueChange>>,
     pub logbook: Arc<Logbook>,
     conductor: OnceLock<Weak<Conductor>>,
@@ -45,6 +49,12 @@ impl Witness {
     pub fn meet(&self, conductor: &Arc<Conductor>) {
         if self.conductor.set(Arc::downgrade(conductor)).is_err() {
             tracing::error!("a witness has met two conductors");
+        }
+    }
+
+    fn tell_namespaces(&self, server: Uuid) {
+        if let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) {
+            conductor.upstream_changed(server);
         }
     }
 }
@@ -76,16 +86,28 @@ impl Listener for Witness {
         drop(self.transitions.send(Arc::new(transition.clone())));
     }
 
-    fn listed(&self, server: Uuid, tools: &Arc<Vec<Tool>>) {
-        let listed = tools.iter().map(listed_tool).collect();
-        self.journal.record(Record::Tools { server, listed, at: OffsetDateTime::now_utc() });
-        if let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) {
-            conductor.upstream_changed(server);
-        }
+    fn listed(&self, server: Uuid, kind: Kind, items: &Arc<Vec<Item>>) {
+        let at = OffsetDateTime::now_utc();
+        self.journal.record(match kind {
+            Kind::Tool => {
+                Record::Tools { server, listed: items.iter().map(listed_tool).collect(), at }
+            }
+            Kind::Prompt | Kind::Resource | Kind::Template => {
+                let listed = items.iter().map(listed_item).collect();
+                Record::Items { server, kind: stored_kind(kind), listed, at }
+            }
+        });
+        self.tell_namespaces(server);
     }
 
-    fn not_listed(&self, server: Uuid, name: &str, why: &str) {
-        self.logbook.not_listed(About { uuid: server, name }, why);
+    fn instructed(&self, server: Uuid, instructions: Option<&str>) {
+        let text = instructions.map(str::to_owned);
+        self.journal.record(Record::Instructions { server, text });
+        self.tell_namespaces(server);
+    }
+
+    fn not_listed(&self, server: Uuid, name: &str, kind: Kind, why: &str) {
+        self.logbook.not_listed(About { uuid: server, name }, kind.noun(), why);
     }
 
     fn changed(&self, change: &CatalogueChange) {
@@ -100,20 +122,29 @@ impl Listener for Witness {
 }
 
 impl NamesKeeper for Witness {
-    fn named(&self, namespace: Uuid, naming: Naming, names: &KnownNames) {
+    fn named(&self, namespace: Uuid, kind: Kind, naming: Naming, names: &KnownNames) {
+        let kind = stored_kind(kind);
         let names = names.iter().map(|(server, tool, shown)| ShownName {
             server,
+            kind,
             tool_name: tool.to_owned(),
             shown_name: shown.to_owned(),
             naming: stored_naming(naming),
         });
-        self.journal.record(Record::ShownNames { namespace, names: names.collect() });
+        self.journal.record(Record::ShownNames { namespace, kind, names: names.collect() });
     }
 }
 
-fn listed_tool(tool: &Tool) -> ListedTool {
+fn listed_item(item: &Item) -> ListedItem {
+    ListedItem {
+        key: item.key.to_string(),
+        definition: String::from_utf8_lossy(&item.definition).into_owned(),
+    }
+}
+
+fn listed_tool(tool: &Item) -> ListedTool {
     ListedTool {
-        name: tool.name.to_string(),
+        name: tool.key.to_string(),
         title: tool.title(),
         description: tool.description(),
         input_schema_json: tool.input_schema().unwrap_or("{}").to_owned(),

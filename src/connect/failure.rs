@@ -99,7 +99,7 @@ impl Failure {
             Self::Busy { .. } => true,
             failure => failure.is_passing(),
         };
-        Fault::internal(self.to_string(), Data { reason, fault, server: None, retry })
+        Fault::internal(self.to_string(), Data { reason, fault, server: None, retry, uri: None })
     }
 }
 

@@ -10,7 +10,10 @@ use actix_web::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
-use crate::wire::{Bad, Fault};
+use crate::{
+    session::Session,
+    wire::{Bad, Fault, ListCounts, message},
+};
 
 /// A request that is answered by an error, and by nothing else.
 pub struct Refusal {
@@ -132,6 +135,15 @@ pub fn events() -> HttpResponseBuilder {
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"));
     response
+}
+
+/// Tells a session of the lists that have changed since it last saw them. From then on it has been
+/// told.
+pub fn announce(session: &Session, counts: &ListCounts) {
+    for topic in session.unseen(counts) {
+        session.saw_list(topic, counts);
+        session.push(message::notification(topic.changed_method(), b""));
+    }
 }
 
 /// Makes a stream of what `next` gives until it gives nothing.

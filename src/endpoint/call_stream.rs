@@ -167,7 +167,13 @@ async fn tell(session: &Session, stream: u64, message: Bytes) {
 /// What stands in the place of an answer that was too much to be kept for a client that has gone.
 fn not_kept(answer: Bytes) -> Bytes {
     let frame = Frame::parse(answer, usize::MAX).ok();
-    let data = Data { reason: "answer_not_kept", fault: Blame::Client, server: None, retry: false };
+    let data = Data {
+        reason: "answer_not_kept",
+        fault: Blame::Client,
+        server: None,
+        retry: false,
+        uri: None,
+    };
     let fault = Fault::internal(
         "the call was carried out while its client was away, and its answer was too large to be kept (`sessions.replay.bytes_max`)",
         data,

@@ -5,16 +5,20 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::EndpointState;
+use super::{
+    EndpointState,
+    routing::{self, Asked, Found, settled},
+};
 use crate::{
-    catalogue::routes::Route,
+    catalogue::kind::Kind,
     conductor::{Conductor, EndpointEntry},
-    namespace::{AwaitFirst, Resolve, published::Published},
+    namespace::published::Published,
     session::{Agreed, ClientInfo, InFlight, Session},
     upstream::{
         CallError,
@@ -24,7 +28,7 @@ use crate::{
         port::{Conversation, Step},
     },
     wire::{
-        Bad, Fault, Frame, Kind,
+        Bad, Fault, Frame, Kind as FrameKind, Span, Topic,
         capabilities::ClientCapabilities,
         era,
         fault::{Blame, Data},
@@ -51,6 +55,9 @@ pub struct Underway {
     id: Bytes,
     ending: CancellationToken,
     called: Called,
+    asked: Asked,
+    /// Where it is kept which resources the upstream has spoken of.
+    published: Arc<ArcSwap<Published>>,
 }
 
 /// What a call is of, for those who look into its failure.
@@ -58,7 +65,7 @@ struct Called {
     conductor: Arc<Conductor>,
     endpoint: Uuid,
     board: Arc<Board>,
-    /// By its server's own name.
+    /// The tool, prompt or resource, as its server knows it.
     tool: Box<str>,
 }
 
@@ -84,7 +91,13 @@ impl Underway {
         };
         match step {
             Step::Event(event) => Heard::Event(event),
-            Step::End(Ok(answer)) => Heard::Answer(answer),
+            Step::End(Ok(answer)) => {
+                for uri in self.asked.links_in(&answer) {
+                    self.published.load().learn(&uri, self.called.board.id);
+                }
+                let instead = self.asked.instead(&answer, &self.id);
+                Heard::Answer(instead.unwrap_or(answer))
+            }
             Step::End(Err(CallError::Cancelled)) if self.in_flight.is_orphaned() => {
                 Heard::Answer(session_ended().to_bytes(Some(&self.id)))
             }
@@ -105,7 +118,9 @@ pub fn note(
     frame: &Frame,
 ) -> Result<Option<InFlight>, Fault> {
     session.touch();
-    let Some(id) = frame.id().filter(|_| frame.kind() == Kind::Request) else { return Ok(None) };
+    let Some(id) = frame.id().filter(|_| frame.kind() == FrameKind::Request) else {
+        return Ok(None);
+    };
     let max = state.conductor.sessions.options.in_flight_max;
     let noted = session.begin(id).ok_or_else(|| {
         Fault::invalid_request(format!(
@@ -165,7 +180,7 @@ pub async fn hear(
     noted: Option<InFlight>,
 ) -> Turn {
     let method = frame.method();
-    if frame.kind() == Kind::Request && state.draining.is_cancelled() {
+    if frame.kind() == FrameKind::Request && state.draining.is_cancelled() {
         return Turn::Answer(stopping().to_bytes(frame.id()));
     }
     match (noted, method.as_deref()) {
@@ -173,26 +188,24 @@ pub async fn hear(
             let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
             match method {
                 "ping" => Turn::Answer(message::reply(&id, b"{}")),
-                "tools/list" => Turn::Answer(match refuse_cursor(&frame) {
-                    Ok(()) => list(entry, session, &id).await,
-                    Err(fault) => fault.to_bytes(Some(&id)),
-                }),
-                // What is not offered is empty: many clients ask without looking whether it is.
-                "prompts/list" => Turn::Answer(message::reply(&id, br#"{"prompts":[]}"#)),
-                "resources/list" => Turn::Answer(message::reply(&id, br#"{"resources":[]}"#)),
-                "resources/templates/list" => {
-                    Turn::Answer(message::reply(&id, br#"{"resourceTemplates":[]}"#))
-                }
                 nesting::METHOD => {
                     let behind = nesting::answer(&entry.namespace.published.load().active);
                     Turn::Answer(message::reply(&id, &behind))
                 }
-                "tools/call" => call(state, entry, session, frame, in_flight).await,
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
                         .to_bytes(Some(&id)),
                 ),
-                other => Turn::Answer(Fault::method_not_found(other).to_bytes(Some(&id))),
+                other => match (Asked::by(other), Kind::listed_by(other)) {
+                    (Some(asked), _) => call(state, entry, session, asked, frame, in_flight).await,
+                    (None, Some(kind)) => Turn::Answer(match refuse_cursor(&frame) {
+                        Ok(()) => list(entry, session, kind, &id).await,
+                        Err(fault) => fault.to_bytes(Some(&id)),
+                    }),
+                    (None, None) => {
+                        Turn::Answer(Fault::method_not_found(other).to_bytes(Some(&id)))
+                    }
+                },
             }
         }
         (None, Some("notifications/cancelled")) => {
@@ -224,15 +237,24 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed
         Fault::invalid_params(format!("`initialize` needs a `protocolVersion`: {error}"))
     })?;
     let version = era::negotiate(&request.params.protocol_version);
-    let result = serde_json::json!({
+    // What the upstreams that are up just now can do is of no account: clients would never ask again.
+    let mut result = serde_json::json!({
         "protocolVersion": version,
-        "capabilities": { "tools": { "listChanged": true } },
+        "capabilities": {
+            "tools": { "listChanged": true },
+            "prompts": { "listChanged": true },
+            "resources": { "listChanged": true },
+            "completions": {},
+        },
         "serverInfo": {
             "name": nesting::GATEWAY,
             "title": entry.name,
             "version": env!("CARGO_PKG_VERSION"),
         },
     });
+    if let Some(instructions) = &entry.namespace.published.load().instructions {
+        result["instructions"] = (&**instructions).into();
+    }
     let id = frame.id().unwrap_or(b"null");
     let capabilities = ClientCapabilities::of(&request.params.capabilities);
     let answer = message::reply(id, result.to_string().as_bytes());
@@ -292,63 +314,55 @@ fn refuse_cursor(frame: &Frame) -> Result<(), Fault> {
 }
 
 /// Decision 9: the last good lists, whatever is dead; only what was never listed is waited for.
-async fn list(entry: &EndpointEntry, session: &Session, id: &[u8]) -> Bytes {
+async fn list(entry: &EndpointEntry, session: &Session, kind: Kind, id: &[u8]) -> Bytes {
     // Read first: a change that comes between is then announced rather than missed.
-    let count = *entry.namespace.changes.borrow();
-    let published = settled(entry).await;
-    session.saw_list(count);
-    message::reply_of(id, &[br#"{"tools":"#, published.routes.list(), b"}"])
-}
-
-/// The snapshot, once every upstream that may still come has had its time.
-async fn settled(entry: &EndpointEntry) -> Arc<Published> {
-    let published = entry.namespace.published.load_full();
-    if published.is_settled {
-        return published;
+    let counts = *entry.namespace.changes.borrow();
+    let published = settled(entry, kind).await;
+    // Resources and their templates are announced as one, and this is half of it.
+    if kind.topic() != Topic::Resources {
+        session.saw_list(kind.topic(), &counts);
     }
-    // An actor that panicked is made anew; until then the snapshot is as good as it gets.
-    entry.namespace.actor.send(AwaitFirst).await.unwrap_or(published)
+    let field = kind.list_field().as_bytes();
+    message::reply_of(id, &[b"{\"", field, b"\":", published.list(kind), b"}"])
 }
 
 async fn call(
     state: &EndpointState,
     entry: &EndpointEntry,
     session: &Arc<Session>,
+    asked: Asked,
     frame: Frame,
     in_flight: InFlight,
 ) -> Turn {
     let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
-    let Some(name) = frame.name_span().and_then(|span| frame.text(span)) else {
-        return fail(Fault::invalid_params("`tools/call` needs the tool's `name` as a string"));
-    };
-    let found = match entry.namespace.published.load().find(&name) {
-        Some(found) => Some(found),
-        None => match settled(entry).await.find(&name) {
-            Some(found) => Some(found),
-            None => {
-                let resolve = Resolve { name: name.to_string() };
-                entry.namespace.actor.send(resolve).await.ok().flatten()
+    let Found { board, key, edit } = match routing::find(entry, asked, &frame).await {
+        Ok(found) => found,
+        Err(fault) => {
+            if let Some(name) = frame.name_span().filter(|_| asked == Asked::Tool) {
+                let name = frame.text(name).unwrap_or_default();
+                state.conductor.witness.logbook.unknown_tool(&name, &entry.name);
             }
-        },
+            return fail(fault);
+        }
     };
-    let Some((board, route)) = found else {
-        state.conductor.witness.logbook.unknown_tool(&name, &entry.name);
-        return fail(Fault::unknown_tool(&name));
-    };
-    drop(name);
-    let Route { tool, tool_json, .. } = route;
-    let called = Called { conductor: state.conductor.clone(), endpoint: entry.id, board, tool };
+    let edits: Option<(Span, &[u8])> = edit.as_ref().map(|(span, bytes)| (*span, &**bytes));
+    let (conductor, endpoint) = (state.conductor.clone(), entry.id);
+    let called = Called { conductor, endpoint, board, tool: key };
     let caller = Caller { session: &session.id, principal: &session.principal };
+    let cancel = in_flight.cancel.clone();
     let begun = tokio::select! {
         biased;
-        begun = called.board.port.call(frame, &tool_json, &caller, in_flight.cancel.clone()) => begun,
+        begun = called.board.port.call(frame, edits.as_slice(), &caller, cancel) => begun,
         () = state.ending.cancelled() => return fail(stopping()),
     };
     match begun {
         Ok(conversation) => {
             let ending = state.ending.clone();
-            Turn::Call(Box::new(Underway { conversation, in_flight, id, ending, called }))
+            let published = entry.namespace.published.clone();
+            let underway =
+                Underway { conversation, in_flight, id, ending, called, asked, published };
+            Turn::Call(Box::new(underway))
         }
         Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),
         Err(CallError::Cancelled) => Turn::Cancelled,
@@ -361,13 +375,20 @@ async fn call(
 
 /// The answer to what can no longer be done.
 fn stopping() -> Fault {
-    let data = Data { reason: "stopping", fault: Blame::Gateway, server: None, retry: true };
+    let data =
+        Data { reason: "stopping", fault: Blame::Gateway, server: None, retry: true, uri: None };
     Fault::internal("the gateway is stopping; try again when it is back", data)
 }
 
 /// The answer to what its client did not take back, but can no longer be heard of.
 fn session_ended() -> Fault {
-    let data = Data { reason: "session_ended", fault: Blame::Gateway, server: None, retry: false };
+    let data = Data {
+        reason: "session_ended",
+        fault: Blame::Gateway,
+        server: None,
+        retry: false,
+        uri: None,
+    };
     Fault::internal(
         "the session ended before the call did; send `initialize` to begin a new one",
         data,

@@ -8,6 +8,7 @@ mod call_stream;
 mod conversation;
 pub mod edge;
 mod guard;
+mod routing;
 mod sse;
 mod standing;
 mod streamable;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     conductor::{Conductor, EndpointEntry},
     session::{InFlight, Session, Via},
-    wire::{Fault, Frame, Kind, batch, message, sse},
+    wire::{Fault, Frame, Kind, ListCounts, batch, sse},
 };
 
 /// How long the stream of a session that was ended waits for the outcomes of its calls.
@@ -58,7 +58,7 @@ pub async fn get(
         Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     };
     session.open_stream();
-    session.saw_list(*entry.namespace.changes.borrow());
+    session.saw_lists(&entry.namespace.changes.borrow());
     let mut url =
         format!("{}/metamcp/{}/message?sessionId={}", state.path_prefix, entry.name, session.id);
     if let Some(key) = admitted.query_key {
@@ -229,7 +229,7 @@ async fn answer(
 struct Stream {
     first: Option<Bytes>,
     outbox: mpsc::Receiver<Bytes>,
-    changes: watch::Receiver<u64>,
+    changes: watch::Receiver<ListCounts>,
     heartbeat: Duration,
     debounce: Duration,
     /// When the changes that the client has not been told of are to be announced.
@@ -245,8 +245,8 @@ impl Stream {
         }
         let until = Instant::now() + self.heartbeat;
         loop {
-            let count = *self.changes.borrow_and_update();
-            let is_behind = count > self.session.announced();
+            let counts = *self.changes.borrow_and_update();
+            let is_behind = self.session.unseen(&counts).next().is_some();
             // Counted from the first change, whatever is said meanwhile.
             self.announce_at = is_behind
                 .then(|| self.announce_at.unwrap_or_else(|| Instant::now() + self.debounce));
@@ -258,9 +258,7 @@ impl Stream {
                 () = self.session.ended.cancelled() => return self.last_word().await,
                 () = tokio::time::sleep_until(announce_at), if is_behind => {
                     self.announce_at = None;
-                    self.session.saw_list(*self.changes.borrow_and_update());
-                    let changed = message::notification("notifications/tools/list_changed", b"");
-                    return Some(sse::message(&changed));
+                    answers::announce(&self.session, &self.changes.borrow_and_update());
                 }
                 changed = self.changes.changed(), if !is_behind => changed.ok()?,
                 () = tokio::time::sleep_until(until) => return Some(sse::HEARTBEAT),

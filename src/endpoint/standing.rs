@@ -10,12 +10,12 @@ use tokio::{sync::watch, time::Instant};
 use super::answers::{self, stream_of};
 use crate::{
     session::Reader,
-    wire::{message, sse},
+    wire::{ListCounts, sse},
 };
 
 pub struct Standing {
     reader: Reader,
-    changes: watch::Receiver<u64>,
+    changes: watch::Receiver<ListCounts>,
     heartbeat: Duration,
     debounce: Duration,
     /// When the changes that the client has not been told of are to be announced.
@@ -24,10 +24,10 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// `changes` counts the changes of the list; `debounce` is how long they are gathered.
+    /// `changes` counts the changes of the lists; `debounce` is how long they are gathered.
     pub fn new(
         reader: Reader,
-        changes: watch::Receiver<u64>,
+        changes: watch::Receiver<ListCounts>,
         heartbeat: Duration,
         debounce: Duration,
     ) -> Self {
@@ -46,8 +46,8 @@ impl Standing {
         let session = self.reader.session().clone();
         let until = Instant::now() + self.heartbeat;
         loop {
-            let count = *self.changes.borrow_and_update();
-            let is_behind = count > session.announced();
+            let counts = *self.changes.borrow_and_update();
+            let is_behind = session.unseen(&counts).next().is_some();
             // Counted from the first change, whatever is said meanwhile.
             self.announce_at = is_behind
                 .then(|| self.announce_at.unwrap_or_else(|| Instant::now() + self.debounce));
@@ -59,8 +59,7 @@ impl Standing {
                 () = session.ended.cancelled() => return None,
                 () = tokio::time::sleep_until(announce_at), if is_behind => {
                     self.announce_at = None;
-                    session.saw_list(*self.changes.borrow_and_update());
-                    session.push(message::notification("notifications/tools/list_changed", b""));
+                    answers::announce(&session, &self.changes.borrow_and_update());
                 }
                 changed = self.changes.changed(), if !is_behind => {
                     // The namespace is gone, and with it the endpoint.

@@ -139,7 +139,7 @@ fn begin(
     if let Some(client) = conversation::client_info(frame) {
         session.introduce(client);
     }
-    session.saw_list(*admitted.entry.namespace.changes.borrow());
+    session.saw_lists(&admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {
         response.headers_mut().insert(HeaderName::from_static(SESSION_ID), id);

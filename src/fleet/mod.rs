@@ -17,14 +17,11 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::{
-    catalogue::tool::Tool,
-    upstream::{
-        Listener, UpstreamSpec,
-        actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
-        board::Board,
-        port::CallOptions,
-    },
+use crate::upstream::{
+    Listener, UpstreamSpec,
+    actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
+    board::{Board, Remembered},
+    port::CallOptions,
 };
 use plan::{Step, plan};
 
@@ -46,13 +43,13 @@ pub struct Fleet {
 
 // === Messages ===
 
-/// Makes what runs into what is wanted. `catalogues` are the last good lists of those that have one;
+/// Makes what runs into what is wanted. `remembered` are the last good lists of those that have any;
 /// for `tried_before` no first list waits, though they have none.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Reconcile {
     pub wanted: Vec<UpstreamSpec>,
-    pub catalogues: HashMap<Uuid, Arc<Vec<Tool>>>,
+    pub remembered: HashMap<Uuid, Remembered>,
     pub tried_before: HashSet<Uuid>,
 }
 
@@ -86,7 +83,7 @@ impl Handler<Reconcile> for Fleet {
 
     fn handle(
         &mut self,
-        Reconcile { wanted, mut catalogues, tried_before }: Reconcile,
+        Reconcile { wanted, mut remembered, tried_before }: Reconcile,
         _: &mut Self::Context,
     ) -> Self::Result {
         if self.is_draining {
@@ -98,11 +95,11 @@ impl Handler<Reconcile> for Fleet {
         for step in plan(wanted, &running) {
             match step {
                 Step::Launch(spec) => {
-                    let catalogue = catalogues.remove(&spec.id);
-                    let board =
-                        Board::new(spec, catalogue, self.calls.clone(), self.listener.clone());
+                    let remembered = remembered.remove(&spec.id).unwrap_or_default();
+                    let (calls, listener) = (self.calls.clone(), self.listener.clone());
+                    let board = Board::new(spec, remembered, calls, listener);
                     if tried_before.contains(&board.id) {
-                        board.settle();
+                        board.settle_all();
                     }
                     self.launch(Arc::new(board));
                 }

@@ -40,7 +40,8 @@ fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
         counter.set(counter.get() + 1);
         async move {
             let (pipe, _) = pipe(1);
-            (post.tell)(News::Ready { link: Link::Pipe(pipe), version: "2025-11-25" });
+            let link = Link::Pipe(pipe);
+            (post.tell)(News::Ready { link, version: "2025-11-25", instructions: None });
             post.stop.cancelled().await;
             Exit::of(Reason::Asked)
         }
@@ -54,7 +55,7 @@ fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
 
 fn wanting(ids: &[u128]) -> Reconcile {
     let wanted = ids.iter().map(|id| spec(*id)).collect();
-    Reconcile { wanted, catalogues: HashMap::new(), tried_before: HashSet::new() }
+    Reconcile { wanted, remembered: HashMap::new(), tried_before: HashSet::new() }
 }
 
 #[actix::test]

@@ -304,6 +304,8 @@ fn rooms(
             first_wait: settings.lists.first_wait,
             debounce: settings.lists.debounce,
             unknown_rest: settings.lists.unknown_rest,
+            instructions_max: settings.lists.instructions_max,
+            links_max: settings.lists.links_max,
         },
     });
     witness.meet(&conductor);

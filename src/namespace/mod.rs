@@ -1,10 +1,12 @@
-//! A group of upstreams as one offer: the actor that merges their tools and publishes the routes,
+//! A group of upstreams as one offer: the actor that merges what they list and publishes the routes,
 //! and routes what the published routes cannot.
 //!
 //! Calls read the published snapshot and never wait for this actor; only a first list that has to
 //! wait, and a name that is not listed, come here. How tools are named and merged is decided in
 //! `catalogue`.
 
+pub mod links;
+mod present;
 pub mod published;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -21,13 +23,17 @@ use uuid::Uuid;
 use crate::{
     catalogue::{
         curation::Curation,
+        kind::{Kind, PerKind},
         naming::{Assignment, KnownNames, MemberTools, Naming, assign},
+        resources::Resources,
         routes::{Member, Route, Routes, forwardable},
-        tool::Tool,
     },
     fleet::Roster,
-    upstream::{UpstreamSpec, board::Board},
+    upstream::board::Board,
+    wire::{ListCounts, Topic},
 };
+use links::Links;
+use present::{Present, merged};
 use published::Published;
 
 /// A namespace as the operator wants it.
@@ -35,12 +41,12 @@ use published::Published;
 pub struct NamespaceSpec {
     pub id: Uuid,
     pub naming: Naming,
-    /// In the order in which their tools are listed.
+    /// In the order in which their lists are put together.
     pub members: Vec<MemberSpec>,
     /// Names that were given before, under this naming.
-    pub known: KnownNames,
-    /// What was decided about the tools of the members.
-    pub curation: Curation,
+    pub known: PerKind<KnownNames>,
+    /// What was decided about the offers of the members.
+    pub curations: PerKind<Curation>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,11 +66,15 @@ pub struct NamespaceOptions {
     pub debounce: Duration,
     /// How often calls of unknown tools may have upstreams listed anew (`lists.unknown_rest`).
     pub unknown_rest: Duration,
+    /// Bytes of the merged instructions (`lists.instructions_max`).
+    pub instructions_max: usize,
+    /// Linked resources that are remembered (`lists.links_max`).
+    pub links_max: usize,
 }
 
 /// Who remembers the names that were given, those of vanished tools among them. Never waits.
 pub trait NamesKeeper: Send + Sync {
-    fn named(&self, namespace: Uuid, naming: Naming, names: &KnownNames);
+    fn named(&self, namespace: Uuid, kind: Kind, naming: Naming, names: &KnownNames);
 }
 
 pub struct Namespace {
@@ -73,14 +83,15 @@ pub struct Namespace {
     roster: Roster,
     keeper: Arc<dyn NamesKeeper>,
     published: Arc<ArcSwap<Published>>,
+    links: Arc<Links>,
     /// Counts the lists that differed from the one before.
-    announce: watch::Sender<u64>,
+    announce: watch::Sender<ListCounts>,
     /// What the published snapshot was made of, so that one like it is not made again.
     made_of: Vec<Present>,
     /// Whether the rows have changed since.
     is_outdated: bool,
     /// Whether its names were given for good.
-    names_hold: bool,
+    names_hold: PerKind<bool>,
     /// Whether a new one is about to be made.
     is_due: bool,
     last_took: Duration,
@@ -95,7 +106,7 @@ pub struct NamespaceHandle {
     /// As it was told last.
     pub naming: Naming,
     pub published: Arc<ArcSwap<Published>>,
-    pub changes: watch::Receiver<u64>,
+    pub changes: watch::Receiver<ListCounts>,
     pub actor: Addr<Namespace>,
 }
 
@@ -106,15 +117,16 @@ pub struct NamespaceHandle {
 #[rtype(result = "()")]
 pub struct Reconfigure(pub NamespaceSpec);
 
-/// Something about one upstream has changed: its tools, its name, or that it exists.
+/// Something about one upstream has changed: its lists, its name, or that it exists.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct UpstreamChanged(pub Uuid);
 
-/// Waits until every upstream that no list is known of is ready, has failed, or has had its time.
+/// Waits until every upstream that no list of this kind is known of has listed it, has failed, or has
+/// had its time.
 #[derive(Message)]
 #[rtype(result = "Arc<Published>")]
-pub struct AwaitFirst;
+pub struct AwaitFirst(pub Kind);
 
 /// Asks where a name that is not listed may go: by a newer snapshot, or past the list.
 #[derive(Message)]
@@ -140,7 +152,7 @@ impl Handler<Reconfigure> for Namespace {
         // The names given since the rows were read are known here first.
         let given = std::mem::take(&mut self.spec.known);
         let read = std::mem::take(&mut spec.known);
-        self.is_outdated |= self.spec != spec || !read.is_empty();
+        self.is_outdated |= self.spec != spec || read.iter().any(|(_, names)| !names.is_empty());
         let keeps = self.spec.naming == spec.naming;
         self.spec = spec;
         self.spec.known = read;
@@ -148,7 +160,9 @@ impl Handler<Reconfigure> for Namespace {
             let members: HashSet<Uuid> =
                 self.spec.members.iter().map(|member| member.server).collect();
             // A server that has left gives its names back.
-            self.spec.known.take_over(given, |server| members.contains(&server));
+            for (kind, given) in given {
+                self.spec.known[kind].take_over(given, |server| members.contains(&server));
+            }
         }
         self.publish();
     }
@@ -167,15 +181,15 @@ impl Handler<UpstreamChanged> for Namespace {
 impl Handler<AwaitFirst> for Namespace {
     type Result = ResponseActFuture<Self, Arc<Published>>;
 
-    fn handle(&mut self, _: AwaitFirst, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, AwaitFirst(kind): AwaitFirst, _: &mut Self::Context) -> Self::Result {
         let first_wait = self.options.first_wait;
-        let unsettled = self.active_boards().into_iter().filter(|board| !board.is_settled());
+        let unsettled = self.active_boards().into_iter().filter(|board| !board.is_settled(kind));
         let waits = join_all(unsettled.map(|board| async move {
             // Whether it came or not, the list is made of what there is then.
-            drop(timeout_at(board.born + first_wait, board.settled()).await);
+            drop(timeout_at(board.born + first_wait, board.settled(kind)).await);
         }));
-        Box::pin(waits.into_actor(self).map(|_, namespace, _| {
-            namespace.publish_for_good();
+        Box::pin(waits.into_actor(self).map(move |_, namespace, _| {
+            namespace.publish_for_good(kind);
             namespace.published.load_full()
         }))
     }
@@ -185,7 +199,7 @@ impl Handler<Resolve> for Namespace {
     type Result = MessageResult<Resolve>;
 
     fn handle(&mut self, Resolve { name }: Resolve, _: &mut Self::Context) -> Self::Result {
-        self.publish_for_good();
+        self.publish_for_good(Kind::Tool);
         let found = self.resolve(&name);
         if found.is_none() {
             self.look_again();
@@ -197,16 +211,17 @@ impl Handler<Resolve> for Namespace {
 // === What the handlers share ===
 
 impl Namespace {
-    /// `count` is where the count of changes goes on, after an actor that panicked.
+    /// `counts` is where the counts of changes go on, after an actor that panicked.
     pub fn start(
         spec: NamespaceSpec,
         options: NamespaceOptions,
         roster: Roster,
         keeper: Arc<dyn NamesKeeper>,
-        count: u64,
+        counts: ListCounts,
     ) -> NamespaceHandle {
-        let published = Arc::new(ArcSwap::from_pointee(Published::empty()));
-        let (announce, changes) = watch::channel(count);
+        let links = Arc::new(Links::new(options.links_max));
+        let published = Arc::new(ArcSwap::from_pointee(Published::empty(links.clone())));
+        let (announce, changes) = watch::channel(counts);
         let id = spec.id;
         let naming = spec.naming;
         let actor = Self {
@@ -215,10 +230,11 @@ impl Namespace {
             roster,
             keeper,
             published: published.clone(),
+            links,
             announce,
             made_of: Vec::new(),
             is_outdated: true,
-            names_hold: false,
+            names_hold: PerKind::default(),
             is_due: false,
             last_took: Duration::ZERO,
             looked: None,
@@ -251,68 +267,121 @@ impl Namespace {
     /// Makes a new snapshot. Names are given for good once every member has come or failed: which
     /// of two is the earlier is decided by their order, and not by which of them starts faster.
     fn publish(&mut self) {
-        let settled = self.active_boards().iter().all(|board| board.is_settled());
-        self.publish_and(settled);
+        self.publish_and(self.settled());
     }
 
-    /// Makes a new snapshot that a client is about to go by, so its names hold whoever still comes.
-    fn publish_for_good(&mut self) {
-        self.publish_and(true);
+    /// Makes a new snapshot whose list of this kind a client is about to go by, so its names hold
+    /// whoever still comes.
+    fn publish_for_good(&mut self, kind: Kind) {
+        let mut hold = self.settled();
+        hold[kind] = true;
+        self.publish_and(hold);
+    }
+
+    fn settled(&self) -> PerKind<bool> {
+        let boards = self.active_boards();
+        PerKind::of(|kind| boards.iter().all(|board| board.is_settled(kind)))
     }
 
     /// Makes a new snapshot if anything it is made of has changed, and announces it if what clients
     /// see has.
-    fn publish_and(&mut self, names_hold: bool) {
+    fn publish_and(&mut self, hold: PerKind<bool>) {
         let present = self.present();
         let is_same = self.made_of.len() == present.len()
             && self.made_of.iter().zip(&present).all(|(before, now)| before.is_same(now));
-        if is_same && !self.is_outdated && (self.names_hold || !names_hold) {
+        let holds = |kind: Kind| self.names_hold[kind] || !hold[kind];
+        if is_same && !self.is_outdated && Kind::NAMED.into_iter().all(holds) {
             return;
         }
         let began = Instant::now();
-        let tools: Vec<Vec<&str>> = present.iter().map(Present::tool_names).collect();
-        let named: Vec<MemberTools<'_>> = present
-            .iter()
-            .zip(&tools)
-            .filter(|(one, _)| one.active)
-            .map(|(one, tools)| MemberTools {
-                server: one.board.id,
-                server_name: &one.spec.name,
-                tools,
-            })
-            .collect();
-        let NamespaceSpec { naming, known, curation, .. } = &self.spec;
-        let assignment =
-            assign(*naming, self.options.names_max, &named, known, &curation.renamings());
+        let (tools, tool_names) = self.name_and_route(&present, Kind::Tool, hold[Kind::Tool]);
+        let (prompts, prompt_names) =
+            self.name_and_route(&present, Kind::Prompt, hold[Kind::Prompt]);
+        let members =
+            |kind| -> Vec<Member<'_>> { present.iter().map(|one| one.member(kind)).collect() };
+        let (resources, mut hidden) = Resources::build(
+            &members(Kind::Resource),
+            &members(Kind::Template),
+            &self.spec.curations,
+        );
+        let Assignment { hidden: hidden_tools, refused, holders, .. } = tool_names;
+        hidden[Kind::Tool] = hidden_tools;
+        hidden[Kind::Prompt] = prompt_names.hidden;
 
-        let members: Vec<Member<'_>> = present.iter().map(Present::member).collect();
-        let routes = Routes::build(&members, &assignment, curation);
-        let is_settled = present.iter().filter(|one| one.active).all(|one| one.is_settled);
-
-        let is_new = assignment.shown.iter().any(|shown| {
-            self.spec.known.get(shown.server, &shown.tool) != Some(&*shown.shown_name)
-        });
-        if is_new && names_hold {
-            for shown in &assignment.shown {
-                self.spec.known.insert(shown.server, &shown.tool, &shown.shown_name);
-            }
-            self.keeper.named(self.spec.id, self.spec.naming, &self.spec.known);
-        }
-        let has_changed = self.published.load().routes.digest() != routes.digest();
-        let boards = present.iter().map(|one| one.board.clone()).collect();
-        let active = present.iter().filter(|one| one.active).map(|one| one.board.clone()).collect();
-        let Assignment { hidden, refused, holders, .. } = assignment;
-        let published = Published { routes, boards, active, hidden, refused, holders, is_settled };
-        self.published.store(Arc::new(published));
-        if has_changed {
-            self.announce.send_modify(|count| *count += 1);
-        }
-        drop(named);
-        drop(members);
+        let active = || present.iter().filter(|one| one.active);
+        let published = Published {
+            routes: tools,
+            prompts,
+            resources,
+            boards: present.iter().map(|one| one.board.clone()).collect(),
+            is_active: present.iter().map(|one| one.active).collect(),
+            active: active().map(|one| one.board.clone()).collect(),
+            hidden,
+            refused,
+            holders,
+            instructions: merged(active(), self.options.instructions_max),
+            links: self.links.clone(),
+            is_settled: PerKind::of(|kind| active().all(|one| one.is_settled[kind])),
+        };
+        let before = self.published.swap(Arc::new(published));
+        self.announce_changes(&before);
         self.made_of = present;
         self.is_outdated = false;
-        self.names_hold = names_hold || !is_new;
         self.last_took = began.elapsed();
+    }
+
+    /// Gives what is known by names its names, and remembers those that are to hold.
+    fn name_and_route(
+        &mut self,
+        present: &[Present],
+        kind: Kind,
+        names_hold: bool,
+    ) -> (Routes, Assignment) {
+        let names: Vec<Vec<&str>> = present.iter().map(|one| one.keys(kind)).collect();
+        let named: Vec<MemberTools<'_>> = present
+            .iter()
+            .zip(&names)
+            .filter(|(one, _)| one.active)
+            .map(|(one, names)| MemberTools {
+                server: one.board.id,
+                server_name: &one.spec.name,
+                tools: names,
+            })
+            .collect();
+        let NamespaceSpec { id, naming, known, curations, .. } = &mut self.spec;
+        let (known, curation) = (&mut known[kind], &curations[kind]);
+        let assignment =
+            assign(*naming, self.options.names_max, &named, known, &curation.renamings());
+        let members: Vec<Member<'_>> = present.iter().map(|one| one.member(kind)).collect();
+        let routes = Routes::build(&members, &assignment, curation);
+
+        let is_new = assignment
+            .shown
+            .iter()
+            .any(|shown| known.get(shown.server, &shown.tool) != Some(&*shown.shown_name));
+        if is_new && names_hold {
+            for shown in &assignment.shown {
+                known.insert(shown.server, &shown.tool, &shown.shown_name);
+            }
+            self.keeper.named(*id, kind, *naming, known);
+        }
+        self.names_hold[kind] = names_hold || !is_new;
+        (routes, assignment)
+    }
+
+    fn announce_changes(&self, before: &Published) {
+        let now = self.published.load();
+        let has_changed = |topic: &Topic| match topic {
+            Topic::Tools => before.routes.digest() != now.routes.digest(),
+            Topic::Prompts => before.prompts.digest() != now.prompts.digest(),
+            Topic::Resources => before.resources.digest() != now.resources.digest(),
+        };
+        let changed: Vec<Topic> = Topic::ALL.into_iter().filter(has_changed).collect();
+        if !changed.is_empty() {
+            self.announce.send_modify(|counts| {
+                changed.into_iter().for_each(|topic| counts.count(topic));
+            });
+        }
     }
 
     /// The members whose upstreams exist just now.
@@ -334,7 +403,7 @@ impl Namespace {
         }
         self.looked = Some(Instant::now());
         for board in self.active_boards().iter().filter(|board| board.is_ready()) {
-            board.refresh.ask();
+            board.refresh[Kind::Tool].ask();
         }
     }
 
@@ -345,60 +414,13 @@ impl Namespace {
             return Some(found);
         }
         let present = self.present();
-        let members: Vec<Member<'_>> = present.iter().map(Present::member).collect();
-        let index = forwardable(self.spec.naming, name, &members, &self.spec.curation)?;
+        let members: Vec<Member<'_>> = present.iter().map(|one| one.member(Kind::Tool)).collect();
+        let curation = &self.spec.curations[Kind::Tool];
+        let index = forwardable(self.spec.naming, name, &members, curation)?;
         let board = present[index].board.clone();
-        let tool_json = serde_json::Value::from(name).to_string().into();
-        let route = Route { member: index, server: board.id, tool: name.into(), tool_json };
+        let key_json = serde_json::Value::from(name).to_string().into();
+        let route = Route { member: index, server: board.id, key: name.into(), key_json };
         Some((board, route))
-    }
-}
-
-/// A member whose upstream exists just now, as a snapshot is made of it.
-struct Present {
-    board: Arc<Board>,
-    spec: Arc<UpstreamSpec>,
-    active: bool,
-    tools: Option<Arc<Vec<Tool>>>,
-    is_settled: bool,
-}
-
-impl Present {
-    fn new(member: &MemberSpec, board: &Arc<Board>) -> Self {
-        let spec = board.spec();
-        Self {
-            board: board.clone(),
-            // What is switched off offers nothing.
-            active: member.active && spec.enabled,
-            tools: board.catalogue(),
-            is_settled: board.is_settled(),
-            spec,
-        }
-    }
-
-    /// Whether a snapshot made of the one is that made of the other. Each change of a list or a row
-    /// brings a new value, so that it is enough to ask whether these are the very same.
-    fn is_same(&self, other: &Self) -> bool {
-        let same_tools = match (&self.tools, &other.tools) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        same_tools
-            && Arc::ptr_eq(&self.board, &other.board)
-            && Arc::ptr_eq(&self.spec, &other.spec)
-            && (self.active, self.is_settled) == (other.active, other.is_settled)
-    }
-
-    fn tools(&self) -> &[Tool] {
-        self.tools.as_ref().map_or(&[], |tools| tools)
-    }
-
-    fn tool_names(&self) -> Vec<&str> {
-        self.tools().iter().map(|tool| &*tool.name).collect()
-    }
-
-    fn member(&self) -> Member<'_> {
-        Member { server: self.board.id, active: self.active, tools: self.tools() }
     }
 }
 

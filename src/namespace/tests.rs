@@ -8,8 +8,10 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::catalogue::{curation::Decision, overrides::Overrides};
+use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides};
 use crate::upstream::{
+    UpstreamSpec,
+    board::Remembered,
     status::{Runtime, StateWord},
     testing,
 };
@@ -23,7 +25,10 @@ struct Memory {
 }
 
 impl NamesKeeper for Memory {
-    fn named(&self, _: Uuid, _: Naming, names: &KnownNames) {
+    fn named(&self, _: Uuid, kind: Kind, _: Naming, names: &KnownNames) {
+        if kind != Kind::Tool {
+            return;
+        }
         let mut shown: Vec<String> = names.iter().map(|(_, _, shown)| shown.to_owned()).collect();
         shown.sort();
         *self.names.lock().unwrap() = shown;
@@ -37,11 +42,13 @@ struct Scene {
 }
 
 fn board(id: u128) -> Arc<Board> {
-    Arc::new(Board::new(testing::spec(id), None, testing::calls(), Arc::new(testing::Deaf)))
+    let (spec, calls) = (testing::spec(id), testing::calls());
+    Arc::new(Board::new(spec, Remembered::default(), calls, Arc::new(testing::Deaf)))
 }
 
-fn tools(names: &[&str]) -> Arc<Vec<Tool>> {
-    let tool = |name: &&str| Tool::parse(format!(r#"{{"name":"{name}"}}"#).into()).unwrap();
+fn tools(names: &[&str]) -> Arc<Vec<Item>> {
+    let tool =
+        |name: &&str| Item::parse(Kind::Tool, format!(r#"{{"name":"{name}"}}"#).into()).unwrap();
     Arc::new(names.iter().map(tool).collect())
 }
 
@@ -56,9 +63,16 @@ fn scene(naming: Naming) -> Scene {
         first_wait: 2 * SECOND,
         debounce: DEBOUNCE,
         unknown_rest: 30 * SECOND,
+        instructions_max: 100,
+        links_max: 8,
     };
-    let handle =
-        Namespace::start(spec(naming, &[1, 2]), options, roster.clone(), memory.clone(), 0);
+    let handle = Namespace::start(
+        spec(naming, &[1, 2]),
+        options,
+        roster.clone(),
+        memory.clone(),
+        ListCounts::default(),
+    );
     Scene { roster, memory, handle }
 }
 
@@ -68,8 +82,8 @@ fn spec(naming: Naming, members: &[u128]) -> NamespaceSpec {
         id: Uuid::from_u128(9),
         naming,
         members: members.iter().map(member).collect(),
-        known: KnownNames::default(),
-        curation: Curation::default(),
+        known: PerKind::default(),
+        curations: PerKind::default(),
     }
 }
 
@@ -85,7 +99,7 @@ impl Scene {
     }
 
     async fn lists_just_now(&self, id: u128, names: &[&str]) {
-        self.board(id).set_catalogue(tools(names));
+        self.board(id).set_list(Kind::Tool, tools(names));
         self.handle.actor.send(UpstreamChanged(Uuid::from_u128(id))).await.unwrap();
     }
 
@@ -108,15 +122,15 @@ fn took(began: Instant, duration: Duration) {
 #[actix::test]
 async fn a_first_list_waits_for_what_may_still_come_and_no_longer_than_its_time() {
     let scene = scene(Naming::Always);
-    assert!(!scene.handle.published.load().is_settled);
+    assert!(!scene.handle.published.load().is_settled[Kind::Tool]);
     let began = Instant::now();
     scene.lists(1, &["a"]).await;
-    let published = scene.handle.actor.send(AwaitFirst).await.unwrap();
+    let published = scene.handle.actor.send(AwaitFirst(Kind::Tool)).await.unwrap();
     took(began, 2 * SECOND);
     assert!(published.find("u1__a").is_some());
 
     // The wait is counted from the upstream's start, so a later list does not wait again.
-    scene.handle.actor.send(AwaitFirst).await.unwrap();
+    scene.handle.actor.send(AwaitFirst(Kind::Tool)).await.unwrap();
     took(began, 2 * SECOND);
 }
 
@@ -124,25 +138,25 @@ async fn a_first_list_waits_for_what_may_still_come_and_no_longer_than_its_time(
 async fn a_first_list_ends_its_wait_when_the_last_has_failed_or_come() {
     let scene = scene(Naming::Always);
     let began = Instant::now();
-    let (published, ()) = tokio::join!(scene.handle.actor.send(AwaitFirst), async {
+    let (published, ()) = tokio::join!(scene.handle.actor.send(AwaitFirst(Kind::Tool)), async {
         tokio::time::sleep(SECOND / 2).await;
         scene.lists(1, &["a"]).await;
-        scene.board(2).settle();
+        scene.board(2).settle(Kind::Tool);
     });
     took(began, SECOND / 2);
     let published = published.unwrap();
-    assert!(published.is_settled && published.find("u1__a").is_some());
+    assert!(published.is_settled[Kind::Tool] && published.find("u1__a").is_some());
 }
 
 #[actix::test]
 async fn only_a_list_that_differs_is_announced() {
     let scene = scene(Naming::Always);
     scene.lists(1, &["a"]).await;
-    let count = *scene.handle.changes.borrow();
+    let count = scene.handle.changes.borrow().of(Topic::Tools);
     scene.lists(1, &["a"]).await;
-    assert_eq!(*scene.handle.changes.borrow(), count);
+    assert_eq!(scene.handle.changes.borrow().of(Topic::Tools), count);
     scene.lists(1, &["a", "b"]).await;
-    assert_eq!(*scene.handle.changes.borrow(), count + 1);
+    assert_eq!(scene.handle.changes.borrow().of(Topic::Tools), count + 1);
 }
 
 #[actix::test]
@@ -172,7 +186,7 @@ async fn a_name_that_is_not_listed_goes_on_only_where_it_can_mean_nothing_else()
     assert!(resolve("hidden").await.is_none(), "two servers could have it");
     scene.handle.actor.send(Reconfigure(spec(Naming::Never, &[1]))).await.unwrap();
     let (board, route) = resolve("hid\"den").await.unwrap();
-    assert_eq!((board.id, &route.tool_json[..]), (Uuid::from_u128(1), &br#""hid\"den""#[..]));
+    assert_eq!((board.id, &route.key_json[..]), (Uuid::from_u128(1), &br#""hid\"den""#[..]));
     scene.handle.actor.send(Reconfigure(spec(Naming::Always, &[1]))).await.unwrap();
     assert!(resolve("hidden").await.is_none());
 }
@@ -181,20 +195,24 @@ async fn a_name_that_is_not_listed_goes_on_only_where_it_can_mean_nothing_else()
 async fn changes_that_come_close_together_make_one_list() {
     let scene = scene(Naming::Always);
     scene.lists_just_now(1, &["a"]).await;
-    let (before, count) = (scene.snapshot(), *scene.handle.changes.borrow());
+    let (before, count) = (scene.snapshot(), scene.handle.changes.borrow().of(Topic::Tools));
     scene.lists_just_now(2, &["b"]).await;
     assert!(Arc::ptr_eq(&scene.snapshot(), &before), "nothing is made yet");
     tokio::time::sleep(2 * DEBOUNCE).await;
     assert!(scene.shows("u1__a") && scene.shows("u2__b"));
-    assert_eq!(*scene.handle.changes.borrow(), count + 1, "one announcement for both");
+    assert_eq!(
+        scene.handle.changes.borrow().of(Topic::Tools),
+        count + 1,
+        "one announcement for both"
+    );
 }
 
 #[actix::test]
 async fn whoever_waits_for_a_list_has_what_has_come_at_once() {
     let scene = scene(Naming::Always);
     scene.lists_just_now(1, &["a"]).await;
-    scene.board(2).settle();
-    let published = scene.handle.actor.send(AwaitFirst).await.unwrap();
+    scene.board(2).settle(Kind::Tool);
+    let published = scene.handle.actor.send(AwaitFirst(Kind::Tool)).await.unwrap();
     assert!(published.find("u1__a").is_some());
 }
 
@@ -205,7 +223,7 @@ async fn a_row_that_changes_takes_effect_before_whoever_changed_it_is_answered()
     scene.lists_just_now(1, &["a", "b"]).await;
     let mut without = spec(Naming::Always, &[1, 2]);
     let off = Decision { is_active: false, name: None, overrides: Overrides::default() };
-    without.curation.decide(Uuid::from_u128(1), "a", off);
+    without.curations[Kind::Tool].decide(Uuid::from_u128(1), "a", off);
     scene.handle.actor.send(Reconfigure(without)).await.unwrap();
     assert!(!scene.shows("u1__a") && scene.shows("u1__b"));
 }
@@ -219,7 +237,7 @@ async fn a_snapshot_of_the_same_is_not_made_again() {
     scene.handle.actor.send(UpstreamChanged(Uuid::from_u128(1))).await.unwrap();
     tokio::time::sleep(2 * DEBOUNCE).await;
     scene.handle.actor.send(Reconfigure(spec(Naming::Always, &[1, 2]))).await.unwrap();
-    scene.handle.actor.send(AwaitFirst).await.unwrap();
+    scene.handle.actor.send(AwaitFirst(Kind::Tool)).await.unwrap();
     scene.handle.actor.send(Resolve { name: "none".into() }).await.unwrap();
     assert!(Arc::ptr_eq(&scene.snapshot(), &before));
 
@@ -240,7 +258,7 @@ async fn calls_of_unknown_tools_have_upstreams_listed_anew_once_in_a_while() {
         let resolve = Resolve { name: "u1__new".into() };
         assert!(scene.handle.actor.send(resolve).await.unwrap().is_none());
     };
-    let asked = |id| scene.board(id).refresh.wanted().now_or_never().is_some();
+    let asked = |id| scene.board(id).refresh[Kind::Tool].wanted().now_or_never().is_some();
     call().await;
     assert!(asked(1) && !asked(2), "what is not up cannot be asked");
     call().await;

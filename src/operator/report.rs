@@ -58,15 +58,15 @@ pub async fn of(conductor: &Conductor, url: &str) -> DaemonReport {
         .values()
         .map(|board| {
             let runtime = board.runtime();
-            let shortened = |error: String| -> String { error.chars().take(ERROR_MAX).collect() };
+            let shortened = |error: &str| -> String { error.chars().take(ERROR_MAX).collect() };
             UpstreamReport {
                 name: board.spec().name.clone(),
                 state: runtime.state.as_str().to_owned(),
                 error_status: runtime.error_status.as_str().to_owned(),
                 reason: runtime.reason.as_str().to_owned(),
-                last_error: runtime.last_error.map(shortened),
-                list_error: runtime.list_error.map(shortened),
-                tools: runtime.tools,
+                last_error: runtime.last_error.as_deref().map(shortened),
+                list_error: runtime.list_error().map(shortened),
+                tools: runtime.tools(),
             }
         })
         .collect();

@@ -35,7 +35,10 @@ pub use tombstones::Mark;
 
 use replay::{Held, Replay};
 
-use crate::{access::Principal, wire::capabilities::ClientCapabilities};
+use crate::{
+    access::Principal,
+    wire::{ListCounts, Topic, capabilities::ClientCapabilities},
+};
 
 /// The limits of `sessions` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -125,8 +128,8 @@ pub struct Session {
     stirred: watch::Sender<()>,
     /// How many streams are open to the client, besides those of its calls.
     streams: AtomicU64,
-    /// The list that the client has seen or has been told of, by its namespace's count.
-    announced: AtomicU64,
+    /// The lists that the client has seen or has been told of, by its namespace's counts.
+    announced: [AtomicU64; 3],
     /// The way to the client, of a session over SSE.
     outbox: Option<mpsc::Sender<Bytes>>,
 }
@@ -179,7 +182,7 @@ impl Session {
             held,
             stirred: watch::channel(()).0,
             streams: AtomicU64::new(0),
-            announced: AtomicU64::new(0),
+            announced: Default::default(),
             outbox: start.outbox,
         }
     }
@@ -274,13 +277,20 @@ impl Session {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// The client has seen the list of this count.
-    pub fn saw_list(&self, count: u64) {
-        self.announced.fetch_max(count, Ordering::Relaxed);
+    /// The client has seen the list of this count, or has been told of it.
+    pub fn saw_list(&self, topic: Topic, counts: &ListCounts) {
+        self.announced[topic as usize].fetch_max(counts.of(topic), Ordering::Relaxed);
     }
 
-    pub fn announced(&self) -> u64 {
-        self.announced.load(Ordering::Relaxed)
+    /// It begins with these lists.
+    pub fn saw_lists(&self, counts: &ListCounts) {
+        Topic::ALL.into_iter().for_each(|topic| self.saw_list(topic, counts));
+    }
+
+    /// The lists that have become others since the client last saw them or was told of it.
+    pub fn unseen(&self, counts: &ListCounts) -> impl Iterator<Item = Topic> {
+        let announced = |topic: Topic| self.announced[topic as usize].load(Ordering::Relaxed);
+        Topic::ALL.into_iter().filter(move |topic| counts.of(*topic) > announced(*topic))
     }
 
     /// Enough of the id to tell sessions apart in a log, and too little to use one.

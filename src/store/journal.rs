@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::store::testing::{failure, on_both, on_both_databases, open, process, run};
-    use crate::store::{DatabaseOptions, Naming, PageRequest, ShownName};
+    use crate::store::{DatabaseOptions, ItemKind, Naming, PageRequest, ShownName};
 
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(300);
@@ -383,12 +383,14 @@ mod tests {
             let journal = Journal::start(store.clone(), JournalOptions::default());
             let twice = |tool: &str| ShownName {
                 server,
+                kind: ItemKind::Tool,
                 tool_name: tool.to_owned(),
                 shown_name: "same".to_owned(),
                 naming: Naming::Always,
             };
             journal.record(failure(server, 1));
-            journal.record(Record::ShownNames { namespace, names: vec![twice("a"), twice("b")] });
+            let names = vec![twice("a"), twice("b")];
+            journal.record(Record::ShownNames { namespace, kind: ItemKind::Tool, names });
             journal.record(failure(server, 2));
             assert!(journal.flush(LONG).await);
 

@@ -79,6 +79,8 @@ fn gone_by(record: &Record) -> &[i64] {
         Record::Transition { .. }
         | Record::Tools { .. }
         | Record::ShownNames { .. }
+        | Record::Items { .. }
+        | Record::Instructions { .. }
         | Record::SessionEnded(_) => &[],
     }
 }

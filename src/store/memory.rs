@@ -16,11 +16,12 @@ use uuid::Uuid;
 
 use super::ended_sessions::{self, EndedSession};
 use super::error::StoreError;
+use super::items::{self, ListedItem};
 use super::logs;
 use super::rules::keepable;
 use super::shown_names::{self, ShownName};
 use super::tools::{self, ListedTool};
-use super::words::ErrorStatus;
+use super::words::{ErrorStatus, ItemKind};
 use super::{Store, kept};
 use crate::logs::entry::LogEntry;
 
@@ -42,8 +43,12 @@ pub enum Record {
     },
     /// A server has listed all its tools, in this order.
     Tools { server: Uuid, listed: Vec<ListedTool>, at: OffsetDateTime },
-    /// These are all the names a namespace has given.
-    ShownNames { namespace: Uuid, names: Vec<ShownName> },
+    /// A server has listed all it offers of another kind, in this order.
+    Items { server: Uuid, kind: ItemKind, listed: Vec<ListedItem>, at: OffsetDateTime },
+    /// A server says this of its use.
+    Instructions { server: Uuid, text: Option<String> },
+    /// These are all the names of a kind that a namespace has given.
+    ShownNames { namespace: Uuid, kind: ItemKind, names: Vec<ShownName> },
     /// An entry of the log, and the ids of those that made room for it.
     Log { entry: Arc<LogEntry>, gone: Vec<i64> },
     /// These entries of the log are not to be kept any more.
@@ -75,9 +80,19 @@ impl Store {
                 tools::upsert(&transaction, server, listed, at).await?;
             }
         }
-        for (namespace, names) in last_names(records) {
+        for ((server, kind), (listed, at)) in last_items(records) {
+            if servers.contains_key(&server) {
+                items::upsert(&transaction, server, kind, listed, at).await?;
+            }
+        }
+        for (server, text) in last_instructions(records) {
+            if servers.contains_key(&server) {
+                items::instruct(&transaction, server, text).await?;
+            }
+        }
+        for ((namespace, kind), names) in last_names(records) {
             if namespace::Entity::find_by_id(namespace).one(&transaction).await?.is_some() {
-                shown_names::put(&transaction, namespace, names).await?;
+                shown_names::put(&transaction, namespace, kind, names).await?;
             }
         }
         logs::put(&transaction, records).await?;
@@ -93,7 +108,10 @@ async fn health_of(
     records: &[Record],
 ) -> Result<HashMap<Uuid, ErrorStatus>, StoreError> {
     let servers = records.iter().filter_map(|record| match record {
-        Record::Transition { server, .. } | Record::Tools { server, .. } => Some(*server),
+        Record::Transition { server, .. }
+        | Record::Tools { server, .. }
+        | Record::Items { server, .. }
+        | Record::Instructions { server, .. } => Some(*server),
         Record::ShownNames { .. }
         | Record::Log { .. }
         | Record::LogsGone { .. }
@@ -244,14 +262,34 @@ fn last_listings(
     last.into_iter().map(|(server, (listed, at))| (server, listed, at))
 }
 
-fn last_names(records: &[Record]) -> impl Iterator<Item = (Uuid, &[ShownName])> {
+fn last_items(records: &[Record]) -> HashMap<(Uuid, ItemKind), (&[ListedItem], OffsetDateTime)> {
     let mut last = HashMap::new();
     for record in records {
-        if let Record::ShownNames { namespace, names } = record {
-            last.insert(*namespace, names.as_slice());
+        if let Record::Items { server, kind, listed, at } = record {
+            last.insert((*server, *kind), (listed.as_slice(), *at));
         }
     }
-    last.into_iter()
+    last
+}
+
+fn last_instructions(records: &[Record]) -> HashMap<Uuid, Option<&str>> {
+    let mut last = HashMap::new();
+    for record in records {
+        if let Record::Instructions { server, text } = record {
+            last.insert(*server, text.as_deref());
+        }
+    }
+    last
+}
+
+fn last_names(records: &[Record]) -> HashMap<(Uuid, ItemKind), &[ShownName]> {
+    let mut last = HashMap::new();
+    for record in records {
+        if let Record::ShownNames { namespace, kind, names } = record {
+            last.insert((*namespace, *kind), names.as_slice());
+        }
+    }
+    last
 }
 
 #[cfg(test)]
@@ -259,7 +297,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::store::testing::{failure, group, listed, no_one, on_both, process};
+    use crate::store::testing::{failure, group, listed, listed_item, no_one, on_both, process};
     use crate::store::{Naming, PageRequest, Running, now};
 
     const MANY: u64 = 1_000;
@@ -353,9 +391,11 @@ mod tests {
         on_both(async |store| {
             let server = store.create_server(process("files")).await.unwrap().uuid;
             let namespace = store.create_namespace(group("all", &[])).await.unwrap().uuid;
+            let kind = ItemKind::Tool;
             let shown = |shown: &str| {
                 vec![ShownName {
                     server,
+                    kind,
                     tool_name: "a".to_owned(),
                     shown_name: shown.to_owned(),
                     naming: Naming::Always,
@@ -365,12 +405,22 @@ mod tests {
             let records = [
                 failure(no_one(), 1),
                 Record::Tools { server: no_one(), listed: vec![listed("x")], at },
-                Record::ShownNames { namespace: no_one(), names: shown("x") },
+                Record::ShownNames { namespace: no_one(), kind, names: shown("x") },
                 failure(server, 2),
                 Record::Tools { server, listed: vec![listed("old")], at },
                 Record::Tools { server, listed: vec![listed("a")], at },
-                Record::ShownNames { namespace, names: shown("old") },
-                Record::ShownNames { namespace, names: shown("files__a") },
+                Record::ShownNames { namespace, kind, names: shown("old") },
+                Record::ShownNames { namespace, kind, names: shown("files__a") },
+                Record::Items {
+                    server,
+                    kind: ItemKind::Prompt,
+                    listed: vec![listed_item("p")],
+                    at,
+                },
+                Record::Items { server, kind: ItemKind::Resource, listed: Vec::new(), at },
+                Record::Items { server: no_one(), kind: ItemKind::Prompt, listed: Vec::new(), at },
+                Record::Instructions { server, text: Some("Do.\0".to_owned()) },
+                Record::Instructions { server: no_one(), text: None },
             ];
 
             store.remember(&records, MANY).await.unwrap();
@@ -379,6 +429,11 @@ mod tests {
             assert_eq!(wanted.catalogues.len(), 1);
             assert_eq!(wanted.catalogues[&server][0].name, "a");
             assert_eq!(wanted.shown_names[&namespace], shown("files__a"));
+            let lists = &wanted.lists[&server];
+            assert_eq!(lists[&ItemKind::Prompt], [listed_item("p").definition]);
+            assert!(lists[&ItemKind::Resource].is_empty());
+            assert!(!lists.contains_key(&ItemKind::ResourceTemplate), "it was never listed");
+            assert_eq!(wanted.servers[0].instructions.as_deref(), Some("Do.\u{fffd}"));
             let history = store.history(server, &PageRequest::default()).await.unwrap();
             assert_eq!(history.items.len(), 1);
         })

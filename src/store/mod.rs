@@ -17,6 +17,8 @@ mod ended_sessions;
 mod endpoints;
 mod history;
 mod inspect;
+mod item_policies;
+mod items;
 mod journal;
 mod logs;
 mod members;
@@ -61,6 +63,8 @@ pub use endpoints::{Endpoint, EndpointFilter, EndpointPatch, NewEndpoint, Rates}
 pub use error::StoreError;
 pub use history::{HistoryFilter, Transition};
 pub use inspect::Schema;
+pub use item_policies::ItemPolicy;
+pub use items::{Item, ListedItem};
 pub use journal::{Journal, JournalOptions};
 pub use members::{Member, Membership};
 pub use memory::Record;
@@ -73,7 +77,7 @@ pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
 pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
 pub use wanted::{Running, Wanted};
-pub use words::{ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind, Status};
+pub use words::{ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Protocol, ServerKind, Status};
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as
 /// there is on SQLite, and what was read in it stays true until it ends.

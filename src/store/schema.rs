@@ -26,9 +26,12 @@ async fn every_entity_has_exactly_the_columns_of_its_table() {
         compare::<entity::config::Entity>(database).await;
         compare::<entity::ended_session::Entity>(database).await;
         compare::<entity::endpoint::Entity>(database).await;
+        compare::<entity::item::Entity>(database).await;
+        compare::<entity::item_listing::Entity>(database).await;
         compare::<entity::log_entry::Entity>(database).await;
         compare::<entity::mcp_server::Entity>(database).await;
         compare::<entity::namespace::Entity>(database).await;
+        compare::<entity::namespace_item_mapping::Entity>(database).await;
         compare::<entity::namespace_server_mapping::Entity>(database).await;
         compare::<entity::namespace_tool_mapping::Entity>(database).await;
         compare::<entity::oauth_access_token::Entity>(database).await;
@@ -127,7 +130,7 @@ async fn a_database_of_a_newer_version_is_refused() {
         let refused = Store::open(&options, data_dir, Vault::open(data_dir).unwrap()).await;
 
         let Err(StoreError::NewerSchema { found, known }) = refused else { panic!("not refused") };
-        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0008_ended_sessions"));
+        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0009_items"));
     })
     .await;
 }

@@ -52,6 +52,8 @@ pub struct Server {
     pub stderr_tail: Option<String>,
     /// When its tools were last listed; None when they never were.
     pub tools_listed_at: Option<OffsetDateTime>,
+    /// What it says of its use.
+    pub instructions: Option<String>,
     pub created_at: OffsetDateTime,
     /// When its configuration was last changed. Reports do not count.
     pub updated_at: OffsetDateTime,
@@ -251,6 +253,7 @@ pub(super) fn server_of(row: Model, vault: &Vault) -> Result<Server, StoreError>
         last_exit_signal: row.last_exit_signal,
         stderr_tail: row.stderr_tail,
         tools_listed_at: row.tools_listed_at,
+        instructions: row.instructions,
         created_at: row.created_at,
         updated_at: row.updated_at,
     })

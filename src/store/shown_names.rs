@@ -1,6 +1,7 @@
-//! The names under which a namespace shows its tools, kept so that they stay the same for ever.
+//! The names under which a namespace shows its tools and its prompts, kept so that they stay the same
+//! for ever.
 //!
-//! Which name a tool gets is decided by the catalogue; here it is only remembered.
+//! Which name one gets is decided by the catalogue; here it is only remembered.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,25 +14,30 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::now;
 use super::rules::keepable;
-use super::words::Naming;
+use super::words::{ItemKind, Naming};
 
-/// That a tool is shown by a name, and under which naming it was given.
+/// That a tool or a prompt is shown by a name, and under which naming it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShownName {
     pub server: Uuid,
+    pub kind: ItemKind,
+    /// The server's own name for it.
     pub tool_name: String,
     pub shown_name: String,
     pub naming: Naming,
 }
 
-/// The namespace has to exist; names of servers that do not are left out.
+/// Makes the names of one kind exactly these. The namespace has to exist; names of servers that do
+/// not are left out.
 pub(super) async fn put(
     connection: &impl ConnectionTrait,
     namespace: Uuid,
+    kind: ItemKind,
     names: &[ShownName],
 ) -> Result<(), StoreError> {
     let present = shown_name::Entity::find()
         .filter(shown_name::Column::NamespaceUuid.eq(namespace))
+        .filter(shown_name::Column::Kind.eq(kind.as_str()))
         .all(connection)
         .await?;
     let servers: HashSet<Uuid> = names.iter().map(|name| name.server).collect();
@@ -76,6 +82,7 @@ pub(super) async fn put(
             uuid: Uuid::now_v7(),
             namespace_uuid: namespace,
             mcp_server_uuid: server,
+            kind: kind.as_str().to_owned(),
             tool_name,
             shown_name: keepable(&name.shown_name),
             naming: name.naming.as_str().to_owned(),
@@ -95,6 +102,7 @@ const ROWS_AT_ONCE: usize = 500;
 pub(super) fn shown_name_of(row: shown_name::Model) -> Result<ShownName, StoreError> {
     Ok(ShownName {
         server: row.mcp_server_uuid,
+        kind: ItemKind::stored("shown_names.kind", &row.kind)?,
         tool_name: row.tool_name,
         shown_name: row.shown_name,
         naming: Naming::stored("shown_names.naming", &row.naming)?,
@@ -134,7 +142,7 @@ mod tests {
             if namespace::Entity::find_by_id(namespace).one(&transaction).await?.is_none() {
                 return Err(StoreError::not_found("namespace", namespace));
             }
-            put(&transaction, namespace, names).await?;
+            put(&transaction, namespace, ItemKind::Tool, names).await?;
             transaction.commit().await?;
             Ok(())
         }
@@ -143,6 +151,7 @@ mod tests {
     fn name(server: Uuid, tool: &str, shown: &str) -> ShownName {
         ShownName {
             server,
+            kind: ItemKind::Tool,
             tool_name: tool.to_owned(),
             shown_name: shown.to_owned(),
             naming: Naming::OnConflict,

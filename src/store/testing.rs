@@ -8,8 +8,8 @@ use sea_orm::{ActiveModelTrait, ConnectionTrait};
 use uuid::Uuid;
 
 use super::{
-    DatabaseOptions, ErrorStatus, ListedTool, Membership, Naming, NewNamespace, NewServer, Problem,
-    Record, Server, ServerKind, Status, Store, StoreError, now, postgres,
+    DatabaseOptions, ErrorStatus, ListedItem, ListedTool, Membership, Naming, NewNamespace,
+    NewServer, Problem, Record, Server, ServerKind, Status, Store, StoreError, now, postgres,
 };
 use crate::identity::secret::Secret;
 use crate::identity::vault::Vault;
@@ -109,6 +109,11 @@ pub fn listed(name: &str) -> ListedTool {
         // The order of keys and the blanks have to survive.
         definition: format!(r#"{{"name":"{name}", "inputSchema":{{"type":"object"}},"a":1}}"#),
     }
+}
+
+pub fn listed_item(key: &str) -> ListedItem {
+    // The order of keys and the blanks have to survive.
+    ListedItem { key: key.to_owned(), definition: format!(r#"{{"z":1.0, "key":"{key}"}}"#) }
 }
 
 /// A failure of a server, told apart by its number.

@@ -4,8 +4,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use entity::{endpoint, mcp_server, namespace, namespace_tool_mapping as policy, shown_name, tool};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use entity::{
+    endpoint, item, item_listing, mcp_server, namespace, namespace_tool_mapping as policy,
+    shown_name, tool,
+};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use super::Store;
@@ -13,12 +16,13 @@ use super::api_keys::{self, KeyRecord};
 use super::config::{self, ConfigValue};
 use super::endpoints::{Endpoint, endpoint_of};
 use super::error::StoreError;
+use super::item_policies::{self, ItemPolicy};
 use super::namespaces::{self, Namespace};
 use super::policies::{self, ToolPolicy};
 use super::server::{Server, server_of};
 use super::shown_names::{ShownName, shown_name_of};
 use super::tools::StoredTool;
-use super::words::Naming;
+use super::words::{ItemKind, Naming};
 
 /// All that is configured, and the last good catalogues.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +36,10 @@ pub struct Wanted {
     /// By server, in its own order, without what vanished. A server that was never listed is
     /// missing, which is something else than one that offers nothing; so is one that runs.
     pub catalogues: HashMap<Uuid, Vec<StoredTool>>,
+    /// The other lists that are known of those servers, by kind: definitions, in the same way.
+    pub lists: HashMap<Uuid, HashMap<ItemKind, Vec<String>>>,
+    /// By namespace.
+    pub item_policies: HashMap<Uuid, Vec<ItemPolicy>>,
     /// By namespace, the earlier first.
     pub policies: HashMap<Uuid, Vec<ToolPolicy>>,
     /// By namespace. Those that run under the same naming are missing.
@@ -100,6 +108,14 @@ impl Store {
             }
         }
 
+        let unknown: Vec<Uuid> = servers
+            .iter()
+            .map(|server| server.uuid)
+            .filter(|server| !running.servers.contains(server))
+            .collect();
+        let lists = other_lists(&snapshot, &unknown).await?;
+        let item_policies = item_policies::all(&snapshot, None).await?;
+
         let policies =
             policy::Entity::find().order_by_asc(policy::Column::Uuid).all(&snapshot).await?;
         let policies = policies::of_rows(&snapshot, policies).await?;
@@ -126,10 +142,45 @@ impl Store {
             keys,
             config,
             catalogues,
+            lists,
+            item_policies,
             policies,
             shown_names,
         })
     }
+}
+
+/// By server and kind, in the order of the server, without what vanished.
+async fn other_lists(
+    connection: &impl ConnectionTrait,
+    servers: &[Uuid],
+) -> Result<HashMap<Uuid, HashMap<ItemKind, Vec<String>>>, StoreError> {
+    let mut lists: HashMap<Uuid, HashMap<ItemKind, Vec<String>>> = HashMap::new();
+    for servers in servers.chunks(SERVERS_AT_ONCE) {
+        let listings = item_listing::Entity::find()
+            .filter(item_listing::Column::McpServerUuid.is_in(servers.iter().copied()))
+            .all(connection)
+            .await?;
+        for listing in listings {
+            let kind = ItemKind::stored("item_listings.kind", &listing.kind)?;
+            lists.entry(listing.mcp_server_uuid).or_default().entry(kind).or_default();
+        }
+        let items: Vec<(Uuid, String, String)> = item::Entity::find()
+            .select_only()
+            .columns([item::Column::McpServerUuid, item::Column::Kind, item::Column::Definition])
+            .filter(item::Column::McpServerUuid.is_in(servers.iter().copied()))
+            .filter(item::Column::VanishedAt.is_null())
+            .order_by_asc(item::Column::Position)
+            .order_by_asc(item::Column::Uuid)
+            .into_tuple()
+            .all(connection)
+            .await?;
+        for (server, kind, definition) in items {
+            let kind = ItemKind::stored("items.kind", &kind)?;
+            lists.entry(server).or_default().entry(kind).or_default().push(definition);
+        }
+    }
+    Ok(lists)
 }
 
 /// Keeps a statement well below the number of parameters either database takes.
@@ -141,7 +192,7 @@ mod tests {
 
     use crate::store::testing::{group, listed, on_both, process};
     use crate::store::{
-        KeyKind, Naming, NewApiKey, NewEndpoint, Running, ShownName, Status, StoredTool,
+        ItemKind, KeyKind, Naming, NewApiKey, NewEndpoint, Running, ShownName, Status, StoredTool,
         ToolPolicyPatch, now,
     };
 
@@ -174,6 +225,7 @@ mod tests {
             let policy = store.patch_policy(namespace.uuid, tool, patch).await.unwrap();
             let shown = ShownName {
                 server: listed_one.uuid,
+                kind: ItemKind::Tool,
                 tool_name: "b".to_owned(),
                 shown_name: "files__b".to_owned(),
                 naming: Naming::Always,

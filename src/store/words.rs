@@ -92,6 +92,16 @@ words! {
 }
 
 words! {
+    /// What a server may offer.
+    ItemKind {
+        Tool = "TOOL",
+        Prompt = "PROMPT",
+        Resource = "RESOURCE",
+        ResourceTemplate = "RESOURCE_TEMPLATE",
+    }
+}
+
+words! {
     /// Whether a server or a tool is used in a namespace.
     Status {
         Active = "ACTIVE",

@@ -20,10 +20,14 @@ use super::{
     board::Board,
     lifecycle::{Action, After, Event, Lifecycle, Patience, State},
     port::{Absence, Outlook},
-    status::{CatalogueChange, Transition},
+    status::{CatalogueChange, ListingReport, Transition},
     worker::News,
 };
-use crate::catalogue::{changes::Changes, tool::Tool};
+use crate::catalogue::{
+    changes::Changes,
+    item::{BadItem, Item},
+    kind::Kind,
+};
 
 /// Makes a fresh worker for each start, so that a restart never inherits a broken state.
 pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
@@ -311,7 +315,7 @@ impl Upstream {
             runtime.restarts = self.generation;
         }
         if !matches!(state, State::Starting { .. } | State::Ready { .. } | State::Ending { .. }) {
-            self.board.settle();
+            self.board.settle_all();
         }
         let transition = Transition {
             mcp_server_uuid: self.board.id,
@@ -340,16 +344,21 @@ impl Upstream {
                 runtime.pid = Some(pid);
                 self.board.set_runtime(runtime);
             }
-            News::Listed(tools) => self.take_list(&tools),
-            News::NotListed(why) => {
+            News::Listed { kind, items, dropped } => self.take_list(kind, &items, &dropped),
+            News::NotListed { kind, why } => {
                 let why: Arc<str> = self.board.stderr.hidden(&why).into();
-                self.listener.not_listed(self.board.id, &self.board.spec().name, &why);
+                self.listener.not_listed(self.board.id, &self.board.spec().name, kind, &why);
                 let mut runtime = self.board.runtime();
-                runtime.list_error = Some(why.to_string());
+                runtime.listings[kind].error = Some(match kind {
+                    Kind::Tool => why.to_string(),
+                    other => format!("{}s: {why}", other.noun()),
+                });
                 self.board.set_runtime(runtime);
-                self.board.refresh.end(Err(why));
+                self.board.settle(kind);
+                self.board.refresh[kind].end(Err(why));
             }
-            News::Ready { link, version } => {
+            News::Ready { link, version, instructions } => {
+                self.take_instructions(instructions);
                 self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);
                 if matches!(self.lifecycle.state, State::Ready { .. }) {
                     let mut runtime = self.board.runtime();
@@ -361,38 +370,48 @@ impl Upstream {
         }
     }
 
-    fn take_list(&mut self, tools: &Arc<Vec<Tool>>) {
+    fn take_instructions(&mut self, instructions: Option<String>) {
+        if self.board.instructions().as_deref() != instructions.as_ref() {
+            self.board.set_instructions(instructions.clone().map(Arc::new));
+            self.listener.instructed(self.board.id, instructions.as_deref());
+        }
+    }
+
+    fn take_list(&mut self, kind: Kind, items: &Arc<Vec<Item>>, dropped: &[BadItem]) {
         let at = OffsetDateTime::now_utc();
         let mut runtime = self.board.runtime();
-        runtime.tools = tools.len();
-        runtime.listed_at = Some(at);
-        runtime.list_error = None;
+        runtime.listings[kind] = ListingReport::new(kind, items.len(), dropped);
+        if kind == Kind::Tool {
+            runtime.listed_at = Some(at);
+        }
         self.board.set_runtime(runtime);
 
-        let known = self.board.catalogue();
+        let known = self.board.list(kind);
         let before = known.as_deref().map_or(&[][..], Vec::as_slice);
-        let Changes { added, removed, changed } = Changes::between(before, tools);
+        let Changes { added, removed, changed } = Changes::between(before, items);
         let change = Arc::new(CatalogueChange {
             mcp_server_uuid: self.board.id,
             name: self.board.spec().name.clone(),
             at,
-            tools: tools.len(),
+            kind: kind.noun(),
+            count: items.len(),
+            tools: self.board.runtime().tools(),
             added: added.as_slice().into(),
             removed: removed.as_slice().into(),
             changed: changed.as_slice().into(),
         });
-        if known.is_none_or(|known| known != *tools) {
-            self.board.set_catalogue(tools.clone());
-            self.listener.listed(self.board.id, tools);
+        if known.is_none_or(|known| known != *items) {
+            self.board.set_list(kind, items.clone());
+            self.listener.listed(self.board.id, kind, items);
         }
         if !change.is_empty() {
             tracing::info!(
                 server = %change.name, added = change.added.count, removed = change.removed.count,
-                changed = change.changed.count, "the tools of `{}` have changed", change.name,
+                changed = change.changed.count, "the {}s of `{}` have changed", change.kind, change.name,
             );
             self.listener.changed(&change);
         }
-        self.board.refresh.end(Ok(change));
+        self.board.refresh[kind].end(Ok(change));
     }
 
     fn start_worker(&mut self, ctx: &mut Context<Self>) {

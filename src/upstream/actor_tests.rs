@@ -11,9 +11,9 @@ use futures_util::FutureExt;
 use tokio::{sync::mpsc, time::sleep};
 use uuid::Uuid;
 
-use super::*;
+use super::{super::board::Remembered, *};
 use crate::{
-    catalogue::tool::Tool,
+    catalogue::{item::Item, kind::Kind},
     upstream::{
         link::Link,
         spec::Transport,
@@ -49,9 +49,10 @@ impl Listener for Witness {
         self.seen.lock().unwrap().push(seen);
     }
 
-    fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
+    fn listed(&self, _: Uuid, _: Kind, _: &Arc<Vec<Item>>) {}
+    fn instructed(&self, _: Uuid, _: Option<&str>) {}
 
-    fn not_listed(&self, _: Uuid, _: &str, _: &str) {}
+    fn not_listed(&self, _: Uuid, _: &str, _: Kind, _: &str) {}
 
     fn changed(&self, _: &CatalogueChange) {}
 
@@ -71,7 +72,7 @@ struct Stage {
 fn stage(fates: &'static [Reason]) -> Stage {
     tokio::time::pause();
     let witness = Arc::new(Witness::default());
-    let board = Arc::new(Board::new(spec(1), None, calls(), witness.clone()));
+    let board = Arc::new(Board::new(spec(1), Remembered::default(), calls(), witness.clone()));
     let launches = Rc::new(Cell::new(0));
     let ends = Rc::new(RefCell::new(None));
     let (counter, handle) = (launches.clone(), ends.clone());
@@ -87,8 +88,12 @@ fn stage(fates: &'static [Reason]) -> Stage {
                 None => {}
             }
             let link = Link::Pipe(pipe(1).0);
-            (post.tell)(News::Listed(Arc::default()));
-            (post.tell)(News::Ready { link, version: "2025-11-25" });
+            (post.tell)(News::Listed {
+                kind: Kind::Tool,
+                items: Arc::default(),
+                dropped: Vec::new(),
+            });
+            (post.tell)(News::Ready { link, version: "2025-11-25", instructions: None });
             tokio::select! {
                 () = post.stop.cancelled() => Exit::of(Reason::Asked),
                 Some(exit) = end.recv() => exit,
@@ -132,7 +137,7 @@ async fn an_upstream_that_keeps_failing_is_crashed_and_heals_by_its_probe() {
     stage.upstream.send(Start).await.unwrap();
     sleep(20 * SECOND).await;
     assert_eq!(stage.state(), StateWord::Crashed);
-    assert!(stage.board.is_settled());
+    assert!(stage.board.is_settled(Kind::Tool));
     sleep(80 * SECOND).await;
     assert_eq!((stage.state(), stage.launches.get()), (StateWord::Ready, 5));
     assert_eq!(stage.board.runtime().last_error.as_deref(), Some("exited"));

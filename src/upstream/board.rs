@@ -20,9 +20,15 @@ use super::{
     nesting::Nested,
     port::{CallOptions, Facts, Port},
     refresh::Refresh,
-    status::{ErrorStatus, Output, Runtime, StateWord},
+    status::{ErrorStatus, ListingReport, Output, Runtime, StateWord},
 };
-use crate::{catalogue::tool::Tool, logs::hiding::Secrets};
+use crate::{
+    catalogue::{
+        item::Item,
+        kind::{Kind, PerKind},
+    },
+    logs::hiding::Secrets,
+};
 
 /// The shared face of one upstream.
 pub struct Board {
@@ -32,27 +38,38 @@ pub struct Board {
     runtime: ArcSwap<Runtime>,
     /// Whether a worker has it, from its start to its very end.
     working: watch::Sender<bool>,
-    catalogue: ArcSwapOption<Vec<Tool>>,
-    /// Whether a first list need wait for it no more: its tools are known, or it has failed.
-    settled: watch::Sender<bool>,
+    lists: PerKind<ArcSwapOption<Vec<Item>>>,
+    /// What it said of its use.
+    instructions: ArcSwapOption<String>,
+    /// Whether a first list need wait for it no more: its own is known, or it has failed.
+    settled: PerKind<watch::Sender<bool>>,
     /// When its first start began; a first list's wait is counted from then.
     pub born: Instant,
     pub stderr: StderrTail,
     listener: Arc<dyn Listener>,
-    pub refresh: Refresh,
+    pub refresh: PerKind<Refresh>,
     pub nested: Nested,
     /// Held by whoever has a process of this upstream; the next one starts when it is given back.
     pub lease: Arc<Semaphore>,
 }
 
+/// What is remembered of an upstream from earlier runs.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// The last good list of each kind that was ever listed.
+    pub lists: PerKind<Option<Arc<Vec<Item>>>>,
+    /// What it said of its use.
+    pub instructions: Option<String>,
+}
+
 impl Board {
-    /// `catalogue` is the last good list, if one is remembered.
     pub fn new(
         spec: UpstreamSpec,
-        catalogue: Option<Arc<Vec<Tool>>>,
+        remembered: Remembered,
         calls: CallOptions,
         listener: Arc<dyn Listener>,
     ) -> Self {
+        let Remembered { mut lists, instructions } = remembered;
         let facts = Facts::from(&spec);
         let runtime = Runtime {
             state: if spec.enabled { StateWord::Stopped } else { StateWord::Disabled },
@@ -64,24 +81,24 @@ impl Board {
             next_attempt_at: None,
             pid: None,
             protocol_version: None,
-            tools: catalogue.as_ref().map_or(0, |tools| tools.len()),
+            listings: PerKind::of(|kind| ListingReport::of(lists[kind].as_deref())),
             listed_at: None,
-            list_error: None,
             stderr_tail: Vec::new(),
             error_status: ErrorStatus::None,
         };
-        let (settled, _) = watch::channel(catalogue.is_some() || !spec.enabled);
+        let settled = PerKind::of(|kind| watch::channel(lists[kind].is_some() || !spec.enabled).0);
         Self {
             id: spec.id,
             port: Port::new(spec.id, facts, calls),
             stderr: StderrTail::new(&spec),
             listener,
-            refresh: Refresh::default(),
+            refresh: PerKind::default(),
             nested: Nested::default(),
             spec: ArcSwap::from_pointee(spec),
             runtime: ArcSwap::from_pointee(runtime),
             working: watch::channel(false).0,
-            catalogue: ArcSwapOption::new(catalogue),
+            lists: PerKind::of(|kind| ArcSwapOption::new(lists[kind].take())),
+            instructions: ArcSwapOption::new(instructions.map(Arc::new)),
             settled,
             born: Instant::now(),
             lease: Arc::new(Semaphore::new(1)),
@@ -127,14 +144,30 @@ impl Board {
         self.listener.wrote(self.id, &self.spec.load().name, output, line);
     }
 
-    /// The last good list of its tools.
-    pub fn catalogue(&self) -> Option<Arc<Vec<Tool>>> {
-        self.catalogue.load_full()
+    /// The last good list of one kind.
+    pub fn list(&self, kind: Kind) -> Option<Arc<Vec<Item>>> {
+        self.lists[kind].load_full()
     }
 
-    pub fn set_catalogue(&self, tools: Arc<Vec<Tool>>) {
-        self.catalogue.store(Some(tools));
-        self.settle();
+    pub fn set_list(&self, kind: Kind, items: Arc<Vec<Item>>) {
+        self.lists[kind].store(Some(items));
+        self.settle(kind);
+    }
+
+    /// What it said of its use, when it was last spoken to.
+    pub fn instructions(&self) -> Option<Arc<String>> {
+        self.instructions.load_full()
+    }
+
+    pub fn set_instructions(&self, instructions: Option<Arc<String>>) {
+        self.instructions.store(instructions);
+    }
+
+    /// Whether it has resources, as far as is known: it says so, or was seen to list some.
+    pub fn has_resources(&self) -> bool {
+        let lists_some = |kind| self.list(kind).is_some_and(|items| !items.is_empty());
+        let says_so = || self.is_ready() && self.refresh[Kind::Resource].is_offered();
+        lists_some(Kind::Resource) || lists_some(Kind::Template) || says_so()
     }
 
     pub fn set_working(&self, working: bool) {
@@ -147,17 +180,23 @@ impl Board {
         drop(working.wait_for(|working| !working).await);
     }
 
-    pub fn settle(&self) {
-        self.settled.send_replace(true);
+    /// No first list of this kind waits for it any more.
+    pub fn settle(&self, kind: Kind) {
+        self.settled[kind].send_replace(true);
     }
 
-    pub fn is_settled(&self) -> bool {
-        *self.settled.borrow()
+    /// No first list waits for it any more, whatever it is of.
+    pub fn settle_all(&self) {
+        Kind::ALL.into_iter().for_each(|kind| self.settle(kind));
     }
 
-    /// Waits until a first list need wait no more.
-    pub async fn settled(&self) {
-        let mut settled = self.settled.subscribe();
+    pub fn is_settled(&self, kind: Kind) -> bool {
+        *self.settled[kind].borrow()
+    }
+
+    /// Waits until a first list of this kind need wait no more.
+    pub async fn settled(&self, kind: Kind) {
+        let mut settled = self.settled[kind].subscribe();
         // The sender lives in this very board, so the wait ends only by being settled.
         drop(settled.wait_for(|settled| *settled).await);
     }

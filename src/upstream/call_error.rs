@@ -58,7 +58,7 @@ impl CallError {
             Self::NotSent { .. } => ("upstream_unavailable", Blame::Upstream, true),
         };
         let server = self.server().map(String::from);
-        Fault::internal(self.to_string(), Data { reason, fault, server, retry })
+        Fault::internal(self.to_string(), Data { reason, fault, server, retry, uri: None })
     }
 
     /// The same of an upstream that is called `name` now. A connection keeps the name that its

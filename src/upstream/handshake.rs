@@ -4,17 +4,28 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{Exit, nesting::GATEWAY, reason::Reason};
-use crate::wire::{Frame, era};
+use crate::{
+    catalogue::kind::PerKind,
+    wire::{Frame, Topic, era},
+};
 
 /// What a server said of itself.
 #[derive(Clone, Debug)]
 pub struct Introduction {
     pub version: &'static str,
-    pub has_tools: bool,
-    /// Whether it says that it announces changes of its tools.
-    pub announces: bool,
+    pub offers: PerKind<Offer>,
+    /// What it says of its use.
+    pub instructions: Option<String>,
     /// Whether it is a gateway of our kind.
     pub is_gateway: bool,
+}
+
+/// What a server said of one kind of things that it may offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    pub is_declared: bool,
+    /// Whether it says that it announces changes.
+    pub announces: bool,
 }
 
 /// The parameters of our `initialize`. No capability is offered that could not be served: what
@@ -37,6 +48,8 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         #[serde(default)]
         capabilities: Capabilities,
         #[serde(default)]
+        instructions: serde_json::Value,
+        #[serde(default)]
         server_info: ServerInfo,
     }
     #[derive(Default, Deserialize)]
@@ -47,6 +60,8 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     #[derive(Default, Deserialize)]
     struct Capabilities {
         tools: Option<serde_json::Value>,
+        prompts: Option<serde_json::Value>,
+        resources: Option<serde_json::Value>,
     }
 
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
@@ -61,10 +76,19 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         let ours = era::LEGACY.join(", ");
         Exit::new(Reason::Incompatible, format!("it speaks MCP {theirs}; we speak {ours}"))
     })?;
-    let tools = result.capabilities.tools;
-    let announces = tools.as_ref().is_some_and(|tools| tools["listChanged"] == true);
+    let Capabilities { tools, prompts, resources } = result.capabilities;
+    let offers = PerKind::of(|kind| {
+        let declared = match kind.topic() {
+            Topic::Tools => &tools,
+            Topic::Prompts => &prompts,
+            Topic::Resources => &resources,
+        };
+        let announces = declared.as_ref().is_some_and(|topic| topic["listChanged"] == true);
+        Offer { is_declared: declared.is_some(), announces }
+    });
+    let instructions = result.instructions.as_str().map(str::to_owned);
     let is_gateway = result.server_info.name == GATEWAY;
-    Ok(Introduction { version, has_tools: tools.is_some(), announces, is_gateway })
+    Ok(Introduction { version, offers, instructions, is_gateway })
 }
 
 /// As much of a foreign text as belongs into a message.
@@ -80,6 +104,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::catalogue::kind::Kind;
 
     fn introduce(result: &str) -> Result<Introduction, Exit> {
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,{result}}}"#);
@@ -93,9 +118,13 @@ mod tests {
                 r#""result":{{"protocolVersion":"{version}","capabilities":{{"tools":{{}}}},"x":1}}"#
             ));
             let said = said.unwrap();
-            assert_eq!((said.version, said.has_tools), (version, true));
+            assert_eq!((said.version, said.offers[Kind::Tool].is_declared), (version, true));
+            assert!(!said.offers[Kind::Prompt].is_declared && said.instructions.is_none());
         }
-        assert!(!introduce(r#""result":{"protocolVersion":"2025-06-18"}"#).unwrap().has_tools);
+        let said = introduce(r#""result":{"protocolVersion":"2025-06-18","instructions":"Do."}"#);
+        let said = said.unwrap();
+        assert!(said.offers.iter().all(|(_, offer)| !offer.is_declared));
+        assert_eq!(said.instructions.as_deref(), Some("Do."));
     }
 
     #[test]
@@ -108,9 +137,14 @@ mod tests {
             ("true", false),
         ] {
             let said = introduce(&format!(
-                r#""result":{{"protocolVersion":"2025-06-18","capabilities":{{"tools":{tools}}}}}"#
+                r#""result":{{"protocolVersion":"2025-06-18","capabilities":{{"resources":{tools}}}}}"#
             ));
-            assert_eq!(said.unwrap().announces, announces, "{tools}");
+            let said = said.unwrap();
+            for (kind, offer) in said.offers.iter() {
+                let is_of_it = kind.topic() == Topic::Resources;
+                assert_eq!(offer.is_declared, is_of_it, "{tools}");
+                assert_eq!(offer.announces, is_of_it && announces, "{tools}");
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     access::Principal,
+    catalogue::kind::Kind,
     wire::{Frame, message},
 };
 
@@ -138,12 +139,12 @@ impl Link {
         }
     }
 
-    /// Whether a change of its tools would be heard of. A process can always say so; of a remote
+    /// Whether a change of what it offers of a kind would be heard of. A process can always say so; of a remote
     /// upstream it is known by what it promised, and by whether it lets us listen.
-    pub fn announces(&self) -> bool {
+    pub fn announces(&self, kind: Kind) -> bool {
         match self {
             Self::Pipe(_) => true,
-            Self::Remote(remote) => remote.signals.announces.load(Ordering::Relaxed),
+            Self::Remote(remote) => remote.signals.announces[kind].load(Ordering::Relaxed),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod handshake;
 pub mod lifecycle;
 pub mod link;
+pub mod lists;
 pub mod nesting;
 mod pipe;
 pub mod port;
@@ -20,7 +21,6 @@ pub mod spec;
 pub mod status;
 #[cfg(test)]
 pub mod testing;
-pub mod tool_list;
 pub mod variables;
 pub mod worker;
 
@@ -32,7 +32,7 @@ pub use call_error::CallError;
 pub use reason::Reason;
 pub use spec::{Isolation, UpstreamSpec};
 
-use crate::catalogue::tool::Tool;
+use crate::catalogue::{item::Item, kind::Kind};
 use board::StderrTail;
 use status::{CatalogueChange, ExitCode, Output, Transition};
 
@@ -75,10 +75,12 @@ impl Exit {
 /// Who is told what happens to upstreams. Never waits.
 pub trait Listener: Send + Sync {
     fn moved(&self, transition: &Transition);
-    fn listed(&self, server: Uuid, tools: &Arc<Vec<Tool>>);
-    /// The tools could not be listed; what was known of them still holds.
-    fn not_listed(&self, server: Uuid, name: &str, why: &str);
-    /// The tools differ from those that were known.
+    fn listed(&self, server: Uuid, kind: Kind, items: &Arc<Vec<Item>>);
+    /// What it says of its use differs from what was known.
+    fn instructed(&self, server: Uuid, instructions: Option<&str>);
+    /// What it offers of a kind could not be listed; what was known of it still holds.
+    fn not_listed(&self, server: Uuid, name: &str, kind: Kind, why: &str);
+    /// What it offers differs from what was known.
     fn changed(&self, change: &CatalogueChange);
     /// Its process has written a line, in which secrets are hidden already. However many there are,
     /// they come from the one task that reads them.

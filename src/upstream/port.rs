@@ -132,14 +132,15 @@ impl Port {
         }
     }
 
-    /// Sends `frame`, a `tools/call`, with `tool` (a JSON string) as the name of the tool.
+    /// Sends `frame`, a request, with other bytes in the place of some spans: what the upstream calls
+    /// what the client calls by our names.
     ///
     /// Until the upstream may have received it, it is tried again on a new connection; after that
     /// never, since a tool may not be called twice for one request.
     pub async fn call(
         &self,
         frame: Frame,
-        tool: &[u8],
+        edits: &[(Span, &[u8])],
         caller: &Caller<'_>,
         cancel: CancellationToken,
     ) -> Result<Conversation, CallError> {
@@ -154,7 +155,7 @@ impl Port {
                     queue_wait: self.options.queue_wait,
                     lifetime: facts.limits.total,
                 };
-                link.begin(|id| outgoing(&frame, id, tool), sending).await
+                link.begin(|id| outgoing(&frame, id, edits), sending).await
             };
             let begun = tokio::select! {
                 // A request that was taken back while it waited for its turn is never sent.
@@ -223,16 +224,13 @@ impl Port {
     }
 }
 
-/// The client's request with our id, the upstream's own name of the tool, and our token.
-fn outgoing(frame: &Frame, id: u64, tool: &[u8]) -> Bytes {
+/// The client's request with our id, the upstream's own names, and our token.
+fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
     let id = id.to_string();
-    let mut edits: [Option<(Span, &[u8])>; 3] = [
-        frame.id_span().map(|span| (span, id.as_bytes())),
-        frame.name_span().map(|span| (span, tool)),
-        // Our id is unique on the connection, so it serves as the token too.
-        frame.meta_token_span().map(|span| (span, id.as_bytes())),
-    ];
-    let mut edits: Vec<_> = edits.iter_mut().filter_map(Option::take).collect();
+    // Our id is unique on the connection, so it serves as the token too.
+    let ours = [frame.id_span(), frame.meta_token_span()].into_iter().flatten();
+    let ours = ours.map(|span| (span, id.as_bytes()));
+    let mut edits: Vec<_> = ours.chain(edits.iter().copied()).collect();
     frame.splice(&mut edits)
 }
 

@@ -56,7 +56,8 @@ fn request() -> Frame {
 async fn call(port: &Port, cancel: &CancellationToken) -> Result<Conversation, CallError> {
     let session = "s".into();
     let caller = Caller { session: &session, principal: &Principal::Anonymous };
-    port.call(request(), br#""t""#, &caller, cancel.clone()).await
+    port.call(request(), &[(request().name_span().unwrap(), br#""t""#)], &caller, cancel.clone())
+        .await
 }
 
 impl Scene {

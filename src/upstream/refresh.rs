@@ -1,4 +1,5 @@
-//! When an upstream's tools are listed again, and what came of it, for those who ask for it.
+//! When what an upstream offers of one kind is listed again, and what came of it, for those who ask
+//! for it.
 //!
 //! However many ask, one listing at a time is under way: who asks during one waits for the next,
 //! since the one before may have been answered already.
@@ -15,15 +16,15 @@ use super::status::CatalogueChange;
 /// What came of a listing: what differs from the one before, or why there is none.
 pub type Outcome = Result<Arc<CatalogueChange>, Arc<str>>;
 
-/// The listings of one upstream.
+/// The listings of one kind of one upstream.
 pub struct Refresh {
     wanted: Notify,
     /// Counts listings as they begin.
     begun: AtomicU64,
     /// The number of the last listing that has ended, and what came of it.
     ended: watch::Sender<(u64, Option<Outcome>)>,
-    /// Whether the server says that it has tools at all.
-    has_tools: AtomicBool,
+    /// Whether the server says that it offers this kind at all.
+    is_offered: AtomicBool,
     /// Whether the last one failed.
     has_failed: AtomicBool,
 }
@@ -38,14 +39,14 @@ impl Default for Refresh {
             wanted: Notify::new(),
             begun: AtomicU64::new(0),
             ended: watch::channel((0, None)).0,
-            has_tools: AtomicBool::new(true),
+            is_offered: AtomicBool::new(true),
             has_failed: AtomicBool::new(false),
         }
     }
 }
 
 impl Refresh {
-    /// Has the worker list the tools as soon as it can. Never waits.
+    /// Has the worker list it as soon as it can. Never waits.
     pub fn ask(&self) -> Ticket {
         let ticket = Ticket(self.begun.load(Ordering::SeqCst) + 1);
         self.wanted.notify_one();
@@ -60,7 +61,7 @@ impl Refresh {
         match found.as_deref() {
             Ok((_, Some(outcome))) => outcome.clone(),
             // The sender lives in this very value, so the wait ends only by an outcome.
-            Ok((_, None)) | Err(_) => Err(Arc::from("nobody is left to list the tools")),
+            Ok((_, None)) | Err(_) => Err(Arc::from("nobody is left to list it")),
         }
     }
 
@@ -87,12 +88,12 @@ impl Refresh {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    pub fn set_has_tools(&self, has_tools: bool) {
-        self.has_tools.store(has_tools, Ordering::Relaxed);
+    pub fn set_is_offered(&self, is_offered: bool) {
+        self.is_offered.store(is_offered, Ordering::Relaxed);
     }
 
-    pub fn has_tools(&self) -> bool {
-        self.has_tools.load(Ordering::Relaxed)
+    pub fn is_offered(&self) -> bool {
+        self.is_offered.load(Ordering::Relaxed)
     }
 }
 

@@ -1,9 +1,14 @@
 //! What operators see of an upstream: the contract's words for its state, and its transitions.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::catalogue::{
+    item::{BadItem, Item},
+    kind::{Kind, PerKind},
+};
 
 use super::{
     lifecycle::{After, State},
@@ -113,18 +118,85 @@ pub struct Runtime {
     /// The server's own process, never a helper's.
     pub pid: Option<u32>,
     pub protocol_version: Option<&'static str>,
-    /// How many tools it was last seen to offer.
-    pub tools: usize,
+    /// How it was last listed; shown as counts, `list_error` and `malformed`.
+    #[serde(flatten)]
+    #[schema(inline, value_type = Listings)]
+    pub listings: PerKind<ListingReport>,
     /// When its tools were last listed since the daemon began.
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub listed_at: Option<OffsetDateTime>,
-    /// Why they could not be listed again since then; what was known of them still holds.
-    pub list_error: Option<String>,
     /// Its last lines on stderr, with configured secrets hidden.
     pub stderr_tail: Vec<String>,
     #[serde(skip)]
     pub error_status: ErrorStatus,
+}
+
+impl Runtime {
+    /// How many tools it was last seen to offer.
+    pub fn tools(&self) -> usize {
+        self.listings[Kind::Tool].count
+    }
+
+    /// Why one of its lists could not be made again, the first of them.
+    pub fn list_error(&self) -> Option<&str> {
+        self.listings.iter().find_map(|(_, report)| report.error.as_deref())
+    }
+}
+
+/// How the last listing of one kind went.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ListingReport {
+    /// How many were listed.
+    pub count: usize,
+    /// Why they could not be listed again since then; what was known of them still holds.
+    pub error: Option<String>,
+    /// What was left out of the list, and why: the first of them.
+    pub malformed: Vec<String>,
+}
+
+/// What operators are shown of the listings of all kinds.
+#[derive(Serialize, ToSchema)]
+pub struct Listings {
+    /// How many tools it was last seen to offer.
+    tools: usize,
+    prompts: usize,
+    resources: usize,
+    resource_templates: usize,
+    /// Why they could not be listed again since then; what was known of them still holds.
+    list_error: Option<String>,
+    /// What it lists that is left out since it cannot be used, and why.
+    malformed: Vec<String>,
+}
+
+impl ListingReport {
+    /// What is left out of one list is told up to here.
+    const MALFORMED_MAX: usize = 20;
+
+    /// Of a list that is remembered.
+    pub fn of(list: Option<&Vec<Item>>) -> Self {
+        Self { count: list.map_or(0, Vec::len), ..Self::default() }
+    }
+
+    pub fn new(kind: Kind, count: usize, dropped: &[BadItem]) -> Self {
+        let shown = dropped.iter().take(Self::MALFORMED_MAX);
+        let malformed = shown.map(|why| format!("{}: {why}", kind.noun())).collect();
+        Self { count, error: None, malformed }
+    }
+}
+
+impl Serialize for PerKind<ListingReport> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let listings = Listings {
+            tools: self[Kind::Tool].count,
+            prompts: self[Kind::Prompt].count,
+            resources: self[Kind::Resource].count,
+            resource_templates: self[Kind::Template].count,
+            list_error: self.iter().find_map(|(_, report)| report.error.clone()),
+            malformed: self.iter().flat_map(|(_, report)| report.malformed.clone()).collect(),
+        };
+        listings.serialize(serializer)
+    }
 }
 
 /// One change of state, as it is kept in the history and sent on the event stream.
@@ -154,7 +226,8 @@ pub enum Output {
     Stdout,
 }
 
-/// A change of an upstream's tools, as it is sent on the event stream and answered to a refresh.
+/// A change of what an upstream offers of one kind, as it is sent on the event stream and answered to
+/// a refresh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CatalogueChangeEvent)]
 pub struct CatalogueChange {
@@ -164,6 +237,10 @@ pub struct CatalogueChange {
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub at: OffsetDateTime,
+    /// `tool`, `prompt`, `resource` or `resource template`.
+    pub kind: &'static str,
+    /// How many of them it offers now.
+    pub count: usize,
     /// How many tools it offers now.
     pub tools: usize,
     pub added: NameList,
@@ -172,7 +249,7 @@ pub struct CatalogueChange {
     pub changed: NameList,
 }
 
-/// Names of tools, as many as are worth reading.
+/// Names or URIs, as many as are worth reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct NameList {
     /// All of them.
@@ -195,6 +272,6 @@ impl From<&[Box<str>]> for NameList {
 }
 
 impl NameList {
-    /// An event is to be read by a person; who needs every name asks for the tools.
+    /// An event is to be read by a person; who needs every name asks for the list.
     pub const SHOWN_MAX: usize = 50;
 }

@@ -13,7 +13,7 @@ use super::{
     spec::{CallLimits, Transport},
     status::{CatalogueChange, Output, Transition},
 };
-use crate::catalogue::tool::Tool;
+use crate::catalogue::{item::Item, kind::Kind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,8 +22,9 @@ pub struct Deaf;
 
 impl Listener for Deaf {
     fn moved(&self, _: &Transition) {}
-    fn listed(&self, _: Uuid, _: &Arc<Vec<Tool>>) {}
-    fn not_listed(&self, _: Uuid, _: &str, _: &str) {}
+    fn listed(&self, _: Uuid, _: Kind, _: &Arc<Vec<Item>>) {}
+    fn instructed(&self, _: Uuid, _: Option<&str>) {}
+    fn not_listed(&self, _: Uuid, _: &str, _: Kind, _: &str) {}
     fn changed(&self, _: &CatalogueChange) {}
     fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
 }

@@ -10,5 +10,7 @@ pub const METHOD_NOT_FOUND: i32 = -32601;
 pub const INVALID_PARAMS: i32 = -32602;
 /// Something behind the method failed: an upstream that is down, a time-out, a bad answer.
 pub const INTERNAL_ERROR: i32 = -32603;
+/// There is no such resource (server features, "Resources", until 2025-11-25).
+pub const RESOURCE_NOT_FOUND: i32 = -32002;
 /// An unknown or ended session, as the official SDKs number it.
 pub const SESSION_NOT_FOUND: i32 = -32001;

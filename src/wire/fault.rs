@@ -27,6 +27,9 @@ pub struct Data {
     pub server: Option<String>,
     /// Whether the same request may succeed later without a change.
     pub retry: bool,
+    /// The resource that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
 }
 
 /// Whose fault it was.
@@ -47,6 +50,30 @@ impl Fault {
     pub fn unknown_tool(name: &str) -> Self {
         let message = format!("unknown tool `{name}`; `tools/list` has the names that are served");
         Self { code: codes::INVALID_PARAMS, message, data: None }
+    }
+
+    pub fn unknown_prompt(name: &str) -> Self {
+        let message =
+            format!("unknown prompt `{name}`; `prompts/list` has the names that are served");
+        Self { code: codes::INVALID_PARAMS, message, data: None }
+    }
+
+    /// What is to be completed belongs to no upstream.
+    pub fn unknown_reference(uri: &str) -> Self {
+        let message = format!("no upstream has the resource or the template `{uri}`");
+        Self { code: codes::INVALID_PARAMS, message, data: None }
+    }
+
+    pub fn resource_not_found(uri: &str) -> Self {
+        let message = format!("no upstream has the resource `{uri}`");
+        let data = Data {
+            reason: "resource_not_found",
+            fault: Blame::Client,
+            server: None,
+            retry: false,
+            uri: Some(uri.to_owned()),
+        };
+        Self { code: codes::RESOURCE_NOT_FOUND, message, data: Some(data) }
     }
 
     pub fn invalid_params(message: impl Into<String>) -> Self {
@@ -106,11 +133,16 @@ mod tests {
             fault: Blame::Upstream,
             server: Some("a".into()),
             retry: true,
+            uri: None,
         };
         let fault = Fault::internal("the upstream `a` ended", data);
         assert_eq!(
             fault.to_bytes(Some(b"\"x\"")),
             r#"{"jsonrpc":"2.0","id":"x","error":{"code":-32603,"message":"the upstream `a` ended","data":{"reason":"exited","fault":"upstream","server":"a","retry":true}}}"#
+        );
+        assert_eq!(
+            Fault::resource_not_found("u://a").to_bytes(Some(b"1")),
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32002,"message":"no upstream has the resource `u://a`","data":{"reason":"resource_not_found","fault":"client","retry":false,"uri":"u://a"}}}"#
         );
         assert_eq!(
             Fault::unknown_tool("t").to_bytes(None),

@@ -21,8 +21,8 @@ pub enum Kind {
 /// A range of bytes within the frame that it was taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    start: u32,
-    end: u32,
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
 /// A valid JSON-RPC message.
@@ -41,6 +41,8 @@ struct Spans {
     result: Option<Span>,
     error: Option<Span>,
     name: Option<Span>,
+    uri: Option<Span>,
+    reference: Option<Span>,
     meta_token: Option<Span>,
     token: Option<Span>,
     progress: Option<Span>,
@@ -114,6 +116,16 @@ impl Frame {
     /// `params.name`: of a tool or a prompt.
     pub fn name_span(&self) -> Option<Span> {
         self.spans.name
+    }
+
+    /// `params.uri`: of a resource.
+    pub fn uri_span(&self) -> Option<Span> {
+        self.spans.uri
+    }
+
+    /// `params.ref`: of what is to be completed. [`Frame::reference`] has its parts.
+    pub(super) fn reference_span(&self) -> Option<Span> {
+        self.spans.reference
     }
 
     /// `params._meta.progressToken` of a request.
@@ -240,6 +252,8 @@ struct Envelope<'a> {
 #[derive(Default)]
 struct Params<'a> {
     name: Option<&'a str>,
+    uri: Option<&'a str>,
+    reference: Option<&'a str>,
     meta_token: Option<&'a str>,
     token: Option<&'a str>,
     progress: Option<&'a str>,
@@ -291,6 +305,8 @@ impl Envelope<'_> {
             result: self.result.map(span),
             error: self.error.map(span),
             name: self.params.name.map(span),
+            uri: self.params.uri.map(span),
+            reference: self.params.reference.map(span),
             meta_token: self.params.meta_token.filter(|token| is_id(token)).map(span),
             token: self.params.token.map(span),
             progress: self.params.progress.map(span),
@@ -359,6 +375,8 @@ impl<'de> Visitor<'de> for ParamsSeed {
             seen.admit(&key)?;
             match &*key {
                 "name" => params.name = Some(raw(&mut map)?),
+                "uri" => params.uri = Some(raw(&mut map)?),
+                "ref" => params.reference = Some(raw(&mut map)?),
                 "_meta" => params.meta_token = map.next_value_seed(MetaSeed)?,
                 "progressToken" => params.token = Some(raw(&mut map)?),
                 "progress" => params.progress = Some(raw(&mut map)?),

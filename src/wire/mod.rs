@@ -12,8 +12,12 @@ pub mod fault;
 pub mod frame;
 pub mod lines;
 pub mod message;
+pub mod reference;
 pub mod sse;
+pub mod topic;
 pub mod torn;
 
 pub use fault::Fault;
 pub use frame::{Bad, Frame, Kind, Span};
+pub use reference::Reference;
+pub use topic::{ListCounts, Topic};

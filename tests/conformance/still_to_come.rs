@@ -7,20 +7,10 @@ use crate::suite::{BOTH, Version};
 
 /// Lost in front of every upstream that can be attached, in both versions of the suite.
 const IN_FRONT_OF_ALL: &[&str] = &[
-    "completion-complete",
     "elicitation-sep1034-defaults",
     "elicitation-sep1330-enums",
     "logging-set-level",
-    "prompts-get-embedded-resource",
-    "prompts-get-simple",
-    "prompts-get-with-args",
-    "prompts-get-with-image",
-    "prompts-list",
-    "resources-list",
-    "resources-read-binary",
-    "resources-read-text",
     "resources-subscribe",
-    "resources-templates-read",
     "resources-unsubscribe",
     "tools-call-elicitation",
     "tools-call-sampling",

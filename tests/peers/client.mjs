@@ -1,6 +1,7 @@
 // The official TypeScript SDK as a client of whatever URL it is given.
 // Usage: node client.mjs URL streamable|sse|stdio KEY PLAN; by stdio it starts `$METAMCPD connect URL`.
-// PLAN is JSON: {"calls":[{"name","arguments"}],"progress":{"name","arguments"},"cancel":{"name","arguments","after_ms"}}.
+// PLAN is JSON: {"calls":[{"name","arguments"}],"progress":{"name","arguments"},"cancel":{"name","arguments","after_ms"},
+// "features":{"prompt":{"name","arguments"},"read":[uri],"complete":{"ref","argument"}}}.
 // Prints one line of JSON; what is right or wrong with it is decided by the test that reads it.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
@@ -74,6 +75,32 @@ async function cancelled(client, { name, arguments: given, after_ms: after }) {
   }
 }
 
+async function featured(client, { prompt, read, complete }) {
+  const prompts = (await client.listPrompts()).prompts.map((one) => one.name);
+  const resources = (await client.listResources()).resources.map((one) => one.uri);
+  const templates = (await client.listResourceTemplates()).resourceTemplates.map((one) => one.uriTemplate);
+  const got = await client.getPrompt(prompt);
+  const texts = [];
+  for (const uri of read) texts.push((await client.readResource({ uri })).contents[0].text ?? null);
+  let missing = null;
+  try {
+    await client.readResource({ uri: "nowhere://at/all" });
+  } catch (error) {
+    missing = error.code;
+  }
+  const completed = await client.complete(complete);
+  return {
+    prompts,
+    resources,
+    templates,
+    prompt: JSON.stringify(got.messages),
+    texts,
+    missing,
+    completed: completed.completion.values,
+    instructions: client.getInstructions() ?? null,
+  };
+}
+
 const client = new Client({ name: "typescript-peer", version: "1.0.0" });
 const transport = connection();
 await client.connect(transport);
@@ -88,6 +115,7 @@ await client.ping();
 for (const call of plan.calls ?? []) {
   seen.calls.push(await called(client, call));
 }
+if (plan.features) seen.features = await featured(client, plan.features);
 if (plan.progress) seen.progress = await progressed(client, plan.progress);
 if (plan.cancel) {
   seen.cancel = await cancelled(client, plan.cancel);

@@ -14,6 +14,8 @@ from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import PromptReference, ResourceTemplateReference
 
 
 def connection(url, kind, key, http_client, headers):
@@ -70,6 +72,31 @@ async def cancelled(client, call):
     return {"error": error, "took_ms": int((time.monotonic() - begun) * 1000)}
 
 
+async def featured(client, plan):
+    refs = {"ref/prompt": PromptReference, "ref/resource": ResourceTemplateReference}
+    got = await client.get_prompt(plan["prompt"]["name"], plan["prompt"]["arguments"])
+    texts = []
+    for uri in plan["read"]:
+        texts.append(getattr((await client.read_resource(uri)).contents[0], "text", None))
+    try:
+        await client.read_resource("nowhere://at/all")
+        missing = None
+    except MCPError as error:
+        missing = error.error.code
+    ref = plan["complete"]["ref"]
+    completed = await client.complete(refs[ref["type"]](**ref), plan["complete"]["argument"])
+    return {
+        "prompts": [one.name for one in (await client.list_prompts()).prompts],
+        "resources": [str(one.uri) for one in (await client.list_resources()).resources],
+        "templates": [one.uri_template for one in (await client.list_resource_templates()).resource_templates],
+        "prompt": got.model_dump_json(),
+        "texts": texts,
+        "missing": missing,
+        "completed": completed.completion.values,
+        "instructions": client.instructions,
+    }
+
+
 async def main(url, kind, key, plan):
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with create_mcp_http_client(headers=headers) as http_client:
@@ -82,6 +109,8 @@ async def main(url, kind, key, plan):
                 "tools": await listed(client),
                 "calls": [await called(client, call) for call in plan.get("calls", [])],
             }
+            if "features" in plan:
+                seen["features"] = await featured(client, plan["features"])
             if "progress" in plan:
                 seen["progress"] = await progressed(client, plan["progress"])
             if "cancel" in plan:

@@ -28,11 +28,11 @@ async fn all_operations(house: &House, id: &str) -> Vec<Operation> {
             Value::Null => None,
             schema if schema["type"] == "array" => Some('['),
             // It takes either.
-            _ if pattern.ends_with("/tools") => Some('['),
+            _ if pattern.ends_with("/tools") || pattern.ends_with("/{kinds}") => Some('['),
             _ => Some('{'),
         };
         let path = pattern.trim_start_matches("/api/v1/").replace("{id}", id);
-        let path = path.replace("{key}", id).replace("{uuid}", id);
+        let path = path.replace("{key}", id).replace("{uuid}", id).replace("{kinds}", "prompts");
         found.push(Operation { method, pattern, path, body });
     }
     assert!(found.len() > 35, "the operations are described");
@@ -62,7 +62,7 @@ async fn a_body_that_is_not_what_is_asked_for_is_refused_everywhere() {
         count += 1;
         let request = || operator(method.clone(), &path);
         let other = if opening == '{' { "[]" } else { "{}" };
-        let takes_both = path == "namespaces/x/tools";
+        let takes_both = ["namespaces/x/tools", "namespaces/x/prompts"].contains(&&*path);
         for (request, status, code) in [
             (request().set_payload("{}"), 415, "unsupported_media_type"),
             (

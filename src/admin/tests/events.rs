@@ -61,7 +61,10 @@ async fn what_becomes_of_a_servers_tools_is_told_too() {
     let catalogue = async |watching: &mut Watching| loop {
         let event = watching.next().await;
         if event.event == "catalogue" {
-            break serde_json::from_slice::<Value>(&event.data).unwrap();
+            let change = serde_json::from_slice::<Value>(&event.data).unwrap();
+            if change["kind"] == "tool" {
+                break change;
+            }
         }
     };
     let first = catalogue(&mut watching).await;

@@ -1,5 +1,6 @@
 //! The admin API as HTTP, over a real store and a real fleet whose workers only pretend: a server
-//! named `broken…` ends at once, every other is ready and offers the tools `a` and `b`.
+//! named `broken…` ends at once, every other is ready and offers the tools `a` and `b`; and one named
+//! `full…` prompts and resources too.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +11,7 @@ mod curation;
 mod entrances;
 mod errors;
 mod events;
+mod items;
 mod lists;
 mod logs;
 mod namespaces;
@@ -36,7 +38,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    catalogue::tool::Tool,
+    catalogue::{item::Item, kind::Kind},
     conductor::{Defaults, Logbook, Parts, Witness, runtime::Values},
     fleet::{Fleet, Roster},
     identity::{keys::KeyText, vault::Vault},
@@ -299,6 +301,8 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
             first_wait: SECOND,
             debounce: SECOND / 1000,
             unknown_rest: SECOND,
+            instructions_max: 1_000,
+            links_max: 8,
         },
     });
     witness.meet(&conductor);
@@ -312,24 +316,45 @@ async fn pretend(post: Post) -> Exit {
         return Exit { code, ..Exit::new(Reason::Exited, "it ended with the code 3") };
     }
     let (pipe, _outbox) = crate::upstream::testing::pipe(1);
-    let tool =
-        |name: &str| Tool::parse(format!(r#"{{"name":"{name}","inputSchema":{{}}}}"#).into());
-    let tools = vec![tool("a").unwrap(), tool("b").unwrap()];
+    let lists = |kind: Kind, keys: &[&str]| {
+        let field = kind.key_field();
+        let item = |key: &&str| {
+            let text = match kind {
+                Kind::Tool => format!(r#"{{"{field}":"{key}","inputSchema":{{}}}}"#),
+                _ => format!(r#"{{"{field}":"{key}","title":"T {key}"}}"#),
+            };
+            Item::parse(kind, text.into()).unwrap()
+        };
+        let items = Arc::new(keys.iter().map(item).collect());
+        (post.tell)(News::Listed { kind, items, dropped: Vec::new() });
+    };
     (post.tell)(News::Running { pid: 4242 });
-    (post.tell)(News::Listed(Arc::new(tools)));
-    (post.tell)(News::Ready { link: Link::Pipe(pipe), version: "2025-11-25" });
+    lists(Kind::Tool, &["a", "b"]);
+    let link = Link::Pipe(pipe);
+    (post.tell)(News::Ready { link, version: "2025-11-25", instructions: Some("Do.".into()) });
+    if post.board.spec().name.starts_with("full") {
+        lists(Kind::Prompt, &["p"]);
+        lists(Kind::Resource, &["u://a", "u://b"]);
+        lists(Kind::Template, &["u://{x}"]);
+    }
+    let refresh = &post.board.refresh;
     loop {
-        tokio::select! {
+        let wanted = Kind::ALL.map(|kind| {
+            Box::pin(async move {
+                refresh[kind].wanted().await;
+                kind
+            })
+        });
+        let kind = tokio::select! {
             () = post.stop.cancelled() => return Exit::of(Reason::Asked),
-            () = post.board.refresh.wanted() => {
-                post.board.refresh.begin();
-                let name = &post.board.spec().name;
-                match name.as_str() {
-                    "silent" => {}
-                    "failing" => (post.tell)(News::NotListed("it was refused".into())),
-                    _ => (post.tell)(News::Listed(Arc::new(vec![tool("b").unwrap(), tool("c").unwrap()]))),
-                }
-            }
+            (kind, ..) = futures_util::future::select_all(wanted) => kind,
+        };
+        refresh[kind].begin();
+        match (post.board.spec().name.as_str(), kind) {
+            ("silent", _) => {}
+            ("failing", _) => (post.tell)(News::NotListed { kind, why: "it was refused".into() }),
+            (_, Kind::Tool) => lists(kind, &["b", "c"]),
+            (_, Kind::Prompt | Kind::Resource | Kind::Template) => lists(kind, &[]),
         }
     }
 }

@@ -317,7 +317,7 @@ impl Reading {
             if let Some(answer) = answer_to(&unasked) {
                 pipe.say(answer);
             } else if unasked.method().as_deref() == Some(TOOLS_CHANGED) {
-                remote.signals.changed.notify_one();
+                remote.signals.changed.presume_all();
             }
         }
     }

@@ -1,37 +1,69 @@
-//! Keeps the list of an upstream's tools fresh for as long as its worker lives.
+//! Keeps the lists of an upstream fresh for as long as its worker lives.
+//!
+//! Each kind is listed on its own: the tools before the first call, and whatever else is offered
+//! behind it, so that a slow list holds up none of the others.
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::select_all};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{Assignment, News};
-use crate::upstream::{
-    Exit, Reason,
-    link::Link,
-    nesting::Nested,
-    tool_list::{self, ListOptions},
+use crate::{
+    catalogue::kind::{Kind, PerKind},
+    upstream::{
+        Exit, Reason,
+        handshake::Offer,
+        link::Link,
+        lists::{self, ListOptions, Listed},
+        nesting::Nested,
+    },
+    wire::Topic,
 };
 
-/// The list that comes before the first call.
+/// What an upstream has said of changes, until it is acted on.
+#[derive(Default)]
+pub struct Announcements(PerKind<Notify>);
+
+impl Announcements {
+    /// Takes note of a notification, if it is about a list.
+    pub fn hear(&self, method: &str) {
+        for kind in Topic::changed_by(method).into_iter().flat_map(Kind::of_topic) {
+            self.0[kind].notify_one();
+        }
+    }
+
+    /// Takes note that any list may have changed without our hearing of it.
+    pub fn presume_all(&self) {
+        self.0.iter().for_each(|(_, changed)| changed.notify_one());
+    }
+}
+
+/// The list that comes before the first call: that of the tools.
 ///
 /// Where an earlier list is known it is good enough to begin with: one that is slow to come is asked
 /// for again behind, and one that fails is told of and tried again.
-pub async fn first(assignment: &Assignment, link: &Link, has_tools: bool) -> Result<(), Exit> {
+pub async fn first(
+    assignment: &Assignment,
+    link: &Link,
+    offers: &PerKind<Offer>,
+) -> Result<(), Exit> {
     let board = &assignment.board;
-    board.refresh.set_has_tools(has_tools);
-    let listing = list(assignment, link);
-    match board.catalogue().is_some() {
+    for (kind, offer) in offers.iter() {
+        board.refresh[kind].set_is_offered(offer.is_declared);
+    }
+    let listing = list(assignment, link, Kind::Tool);
+    match board.list(Kind::Tool).is_some() {
         true => {
             match timeout(assignment.workshop.lists.first_wait, listing).await {
                 Ok(Err(NotListed::Unusable(exit))) => return Err(exit),
                 Ok(Ok(()) | Err(NotListed::Failed(_))) => {}
                 Err(_elapsed) => {
                     tracing::warn!(server = %board.spec().name, "the tools are slow to be listed; the last list serves meanwhile");
-                    board.refresh.ask();
+                    board.refresh[Kind::Tool].ask();
                 }
             }
             Ok(())
@@ -43,26 +75,44 @@ pub async fn first(assignment: &Assignment, link: &Link, has_tools: bool) -> Res
     }
 }
 
-/// Lists the tools again: at once where somebody asks for it, when the upstream says that they have
-/// changed, after a failure, and at a pace where it would not say so. Never more than one at a time.
-/// Returns when the upstream is found to be of no use.
-pub async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Notify) -> Exit {
+/// Lists everything but the tools, and everything again: at once where somebody asks for it, when
+/// the upstream says that it has changed, after a failure, and at a pace where it would not say so.
+/// Never more than one listing of a kind at a time. Returns when the upstream is found to be of no
+/// use.
+pub async fn keep_listed(assignment: &Assignment, link: &Link, changed: &Announcements) -> Exit {
+    let kinds =
+        Kind::ALL.map(|kind| Box::pin(keep_kind_listed(assignment, link, kind, &changed.0[kind])));
+    let (exit, ..) = select_all(kinds).await;
+    exit
+}
+
+async fn keep_kind_listed(
+    assignment: &Assignment,
+    link: &Link,
+    kind: Kind,
+    changed: &Notify,
+) -> Exit {
     let lists = &assignment.workshop.lists;
-    let refresh = &assignment.board.refresh;
+    let refresh = &assignment.board.refresh[kind];
     let mut began = Instant::now();
+    if kind != Kind::Tool
+        && let Err(NotListed::Unusable(exit)) = list(assignment, link, kind).await
+    {
+        return exit;
+    }
     loop {
         tokio::select! {
             biased;
             () = refresh.wanted() => {}
             () = announced(changed, lists, began) => {
-                // Whoever announces tools has some, whatever was said in the handshake.
-                refresh.set_has_tools(true);
+                // Whoever announces some has some, whatever was said in the handshake.
+                refresh.set_is_offered(true);
             }
-            () = due(link, lists, refresh.has_failed()) => {}
+            () = due(link, lists, kind, refresh.has_failed()) => {}
         }
         began = Instant::now();
         // A failure is told and kept there; the next round goes by it.
-        if let Err(NotListed::Unusable(exit)) = list(assignment, link).await {
+        if let Err(NotListed::Unusable(exit)) = list(assignment, link, kind).await {
             return exit;
         }
     }
@@ -78,7 +128,7 @@ async fn announced(changed: &Notify, lists: &ListOptions, last_began: Instant) {
 }
 
 /// Waits until it is time to look without having been told to.
-async fn due(link: &Link, lists: &ListOptions, has_failed: bool) {
+async fn due(link: &Link, lists: &ListOptions, kind: Kind, has_failed: bool) {
     if has_failed {
         return sleep(lists.retry_every).await;
     }
@@ -87,7 +137,7 @@ async fn due(link: &Link, lists: &ListOptions, has_failed: bool) {
     }
     loop {
         sleep(lists.refresh_every).await;
-        if !link.announces() {
+        if !link.announces(kind) {
             return;
         }
     }
@@ -101,32 +151,34 @@ enum NotListed {
 }
 
 /// One listing, told to the supervisor, whatever comes of it. The known list stays when it fails.
-async fn list(assignment: &Assignment, link: &Link) -> Result<(), NotListed> {
+async fn list(assignment: &Assignment, link: &Link, kind: Kind) -> Result<(), NotListed> {
     let Assignment { board, workshop, tell, .. } = assignment;
-    board.refresh.begin();
-    if !board.refresh.has_tools() {
-        board.refresh.set_has_failed(false);
-        tell(News::Listed(Arc::default()));
+    let refresh = &board.refresh[kind];
+    refresh.begin();
+    if !refresh.is_offered() {
+        refresh.set_has_failed(false);
+        tell(News::Listed { kind, items: Arc::default(), dropped: Vec::new() });
         return Ok(());
     }
     let spec = board.spec();
     let server: Arc<str> = Arc::from(&*spec.name);
     if let Err(exit) = Nested::look(board, link, spec.connect_timeout).await {
-        board.refresh.set_has_failed(true);
-        tell(News::NotListed(Arc::from(exit.detail.clone().unwrap_or_default())));
+        refresh.set_has_failed(true);
+        let why = Arc::from(exit.detail.clone().unwrap_or_default());
+        tell(News::NotListed { kind, why });
         return Err(NotListed::Unusable(exit));
     }
-    let listed = tool_list::list_tools(link, &server, &workshop.lists, spec.connect_timeout).await;
-    board.refresh.set_has_failed(listed.is_err());
+    let listed = lists::list(link, &server, kind, &workshop.lists, spec.connect_timeout).await;
+    refresh.set_has_failed(listed.is_err());
     match listed {
-        Ok(tools) => {
-            tell(News::Listed(Arc::new(tools)));
+        Ok(Listed { items, dropped }) => {
+            tell(News::Listed { kind, items: Arc::new(items), dropped });
             Ok(())
         }
         Err(error) => {
             let why: Arc<str> = Arc::from(error.to_string());
-            tracing::warn!(%server, %error, "the tools were not listed");
-            tell(News::NotListed(why.clone()));
+            tracing::warn!(%server, %error, "`{}` failed", kind.list_method());
+            tell(News::NotListed { kind, why: why.clone() });
             Err(NotListed::Failed(why))
         }
     }

@@ -23,10 +23,16 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CallError, Exit, Reason, board::Board, handshake, link::Link, spec::Transport,
-    tool_list::ListOptions,
+    CallError, Exit, Reason, board::Board, handshake, link::Link, lists::ListOptions,
+    spec::Transport,
 };
-use crate::{catalogue::tool::Tool, egress::Egress};
+use crate::{
+    catalogue::{
+        item::{BadItem, Item},
+        kind::Kind,
+    },
+    egress::Egress,
+};
 use lifeline::{Lifeline, StopGrace};
 use listing::keep_listed;
 use remote::Speech;
@@ -86,17 +92,23 @@ pub struct FrameLimits {
 /// What a worker tells its actor.
 pub enum News {
     /// The server's own process runs.
-    Running {
-        pid: u32,
-    },
+    Running { pid: u32 },
     /// Calls may be sent through the link.
     Ready {
         link: Link,
         version: &'static str,
+        /// What it says of its use.
+        instructions: Option<String>,
     },
-    Listed(Arc<Vec<Tool>>),
-    /// The tools could not be listed, and why. What was known of them holds.
-    NotListed(Arc<str>),
+    /// All that it offers of one kind.
+    Listed {
+        kind: Kind,
+        items: Arc<Vec<Item>>,
+        /// What it lists besides, and why it is left out.
+        dropped: Vec<BadItem>,
+    },
+    /// What it offers of one kind could not be listed, and why. What was known of it holds.
+    NotListed { kind: Kind, why: Arc<str> },
 }
 
 /// One life of an upstream.
@@ -142,8 +154,9 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
         },
     };
     assignment.board.nested.set_is_gateway(answer.is_gateway);
-    listing::first(assignment, link, answer.has_tools).await?;
-    (assignment.tell)(News::Ready { link: link.clone(), version: answer.version });
+    listing::first(assignment, link, &answer.offers).await?;
+    let handshake::Introduction { version, instructions, .. } = answer;
+    (assignment.tell)(News::Ready { link: link.clone(), version, instructions });
     Ok(())
 }
 

@@ -23,10 +23,12 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     FrameLimits,
+    listing::Announcements,
     remote_session::{Established, RemoteSession},
     remote_stream::ResumeOptions,
 };
 use crate::{
+    catalogue::kind::PerKind,
     egress::{Body, Door, Egress, EgressError},
     upstream::{
         CallError, Exit, Reason,
@@ -120,14 +122,14 @@ pub struct Remote {
 /// What calls notice on their way, for the worker to act on.
 #[derive(Default)]
 pub struct Signals {
-    /// The upstream says that its tools have changed.
-    pub changed: Notify,
+    /// The upstream says that a list of it has changed.
+    pub changed: Announcements,
     /// It could not be reached, or broke off.
     pub suspect: Notify,
     /// It refused our credential.
     pub unauthorized: Notify,
-    /// Whether it would say that its tools have changed, and we would hear it.
-    pub announces: AtomicBool,
+    /// Whether it would say that a list has changed, and we would hear it.
+    pub announces: PerKind<AtomicBool>,
 }
 
 thread_local! {
@@ -175,7 +177,9 @@ impl Remote {
             .session(&SessionKey::Shared)
             .map_err(|error| Exit::new(Reason::HandshakeFailed, error.to_string()))?;
         let introduction = session.open(self, None).await?.introduction.clone();
-        self.signals.announces.store(introduction.announces, Ordering::Relaxed);
+        for (kind, announces) in self.signals.announces.iter() {
+            announces.store(introduction.offers[kind].announces, Ordering::Relaxed);
+        }
         Ok(introduction)
     }
 
@@ -376,8 +380,8 @@ impl Remote {
                 remote.tell(established.as_deref(), answer).await;
                 drop(turn);
             }));
-        } else if frame.method().as_deref() == Some("notifications/tools/list_changed") {
-            self.signals.changed.notify_one();
+        } else if let Some(method) = frame.method() {
+            self.signals.changed.hear(&method);
         }
     }
 

@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStderr, ChildStdin},
-    sync::{Notify, OwnedSemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, mpsc},
     task::JoinHandle,
     time::{Instant, timeout},
 };
@@ -30,6 +30,7 @@ use super::{
     lifeline::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, child_environment,
     },
+    listing::Announcements,
 };
 use crate::{
     upstream::{
@@ -49,8 +50,6 @@ use crate::{
 
 /// How often it is looked whether stdout was closed, and which calls nobody waits for any more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 /// How long the report of a server's end may follow the end of its stdout.
 const REPORT_PATIENCE: Duration = Duration::from_millis(250);
@@ -77,7 +76,7 @@ pub async fn work(
     let (pipe, queue) =
         Pipe::new(name.clone(), assignment.workshop.queue_max, assignment.workshop.events_max);
     let closer = Closer { pipe: pipe.clone(), server: name };
-    let changed = Notify::new();
+    let changed = Announcements::default();
     let (Some(stdin), Some(stderr), Some(child)) =
         (server.streams.0.take(), server.streams.1.take(), server.child.as_mut())
     else {
@@ -318,7 +317,7 @@ async fn read_stdout(
     lines: &mut Lines,
     stdout_end: Option<&OwnedFd>,
     pipe: &Pipe,
-    changed: &Notify,
+    changed: &Announcements,
     frames: FrameLimits,
     board: &Board,
 ) {
@@ -352,7 +351,7 @@ fn is_closed(stdout: &OwnedFd) -> bool {
     ready.is_ok() && flags.contains(PollFlags::HUP) && !flags.contains(PollFlags::IN)
 }
 
-fn hear_line(line: Line, pipe: &Pipe, changed: &Notify, frames: FrameLimits, board: &Board) {
+fn hear_line(line: Line, pipe: &Pipe, changed: &Announcements, frames: FrameLimits, board: &Board) {
     let noise = |what: String| {
         metrics::counter!("metamcpd_upstream_noise_total").increment(1);
         board.wrote(Output::Stdout, &what);
@@ -377,8 +376,8 @@ fn hear_line(line: Line, pipe: &Pipe, changed: &Notify, frames: FrameLimits, boa
     let Some(unasked) = pipe.hear(frame) else { return };
     if let Some(answer) = answer_to(&unasked) {
         pipe.say(answer);
-    } else if unasked.method().as_deref() == Some(TOOLS_CHANGED) {
-        changed.notify_one();
+    } else if let Some(method) = unasked.method() {
+        changed.hear(&method);
     }
 }
 

@@ -27,7 +27,9 @@ pub async fn listen(remote: &Arc<Remote>) -> Infallible {
         let began = Instant::now();
         match hold_stream(remote).await {
             Stream::NotOffered => {
-                remote.signals.announces.store(false, Ordering::Relaxed);
+                for (_, announces) in remote.signals.announces.iter() {
+                    announces.store(false, Ordering::Relaxed);
+                }
                 return std::future::pending().await;
             }
             Stream::Ended => {}
@@ -37,8 +39,8 @@ pub async fn listen(remote: &Arc<Remote>) -> Infallible {
         }
         sleep(rest).await;
         rest = (rest * 2).min(STREAM_REST.1);
-        // What was announced in between is lost, so the list is looked at again.
-        remote.signals.changed.notify_one();
+        // What was announced in between is lost, so the lists are looked at again.
+        remote.signals.changed.presume_all();
     }
 }
 

@@ -1,13 +1,17 @@
-//! Lists an upstream's tools, over all pages and within limits.
+//! Lists what an upstream offers of one kind, over all pages and within limits.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
 use super::{CallError, handshake::excerpt, link::Link};
-use crate::catalogue::{
-    listing::{BadList, Listing},
-    tool::Tool,
+use crate::{
+    catalogue::{
+        item::{BadItem, Item},
+        kind::Kind,
+        listing::{BadList, Listing},
+    },
+    wire::codes,
 };
 
 /// The limits of `lists` in the settings.
@@ -21,6 +25,12 @@ pub struct ListOptions {
     pub pages_max: usize,
     /// Tools that are taken from one upstream.
     pub tools_max: usize,
+    /// Prompts, resources and templates, each, that are taken from one upstream.
+    pub items_max: usize,
+    /// Bytes of the instructions that clients of a namespace are given.
+    pub instructions_max: usize,
+    /// Linked resources that a namespace remembers the upstreams of.
+    pub links_max: usize,
     /// How long announcements of an upstream, changes of a namespace's lists, and our announcements
     /// to clients are each gathered into one.
     #[serde(with = "humantime_serde")]
@@ -43,51 +53,79 @@ pub struct ListOptions {
     pub unknown_rest: Duration,
 }
 
-/// Every tool of every page, all of them within `patience`. A malformed tool is left out alone; a cursor that comes back, or too
-/// many pages or tools, end the walk with what there is.
-pub async fn list_tools(
+/// What a listing brought, and what it left out.
+#[derive(Debug)]
+pub struct Listed {
+    pub items: Vec<Item>,
+    pub dropped: Vec<BadItem>,
+}
+
+/// Everything of one kind on every page, all of it within `patience`. What is malformed is left out
+/// alone; a cursor that comes back, or too many pages or items, end the walk with what there is; and
+/// a server that does not know the method has none.
+pub async fn list(
     link: &Link,
     server: &Arc<str>,
+    kind: Kind,
     options: &ListOptions,
     patience: Duration,
-) -> Result<Vec<Tool>, CallError> {
-    let pages = pages(link, server, options, patience);
+) -> Result<Listed, CallError> {
+    let pages = pages(link, server, kind, options, patience);
     let listing = tokio::time::timeout(patience, pages).await;
     let late = || CallError::Inactive { server: server.clone(), after: patience };
-    let (mut tools, dropped) = listing.map_err(|_elapsed| late())??.finish();
-    for why in dropped {
-        tracing::warn!(%server, %why, "a malformed tool is left out");
+    let (mut items, dropped) = listing.map_err(|_elapsed| late())??.finish();
+    let noun = kind.noun();
+    for why in &dropped {
+        tracing::warn!(%server, %why, "a malformed {noun} is left out");
     }
-    if tools.len() > options.tools_max {
-        let max = options.tools_max;
-        tracing::warn!(%server, max, "there are too many tools, the rest is left out");
-        tools.truncate(max);
+    let max = match kind {
+        Kind::Tool => options.tools_max,
+        Kind::Prompt | Kind::Resource | Kind::Template => options.items_max,
+    };
+    if items.len() > max {
+        tracing::warn!(%server, max, "it lists too many of a kind ({noun}), the rest is left out");
+        items.truncate(max);
     }
-    Ok(tools)
+    Ok(Listed { items, dropped })
 }
 
 async fn pages(
     link: &Link,
     server: &Arc<str>,
+    kind: Kind,
     options: &ListOptions,
     patience: Duration,
 ) -> Result<Listing, CallError> {
     let bad = |why: String| CallError::BadAnswer { server: server.clone(), why };
-    let mut listing = Listing::new(options.pages_max);
+    let method = kind.list_method();
+    let mut listing = Listing::new(kind, options.pages_max);
     let mut params = String::from("{}");
     loop {
-        let answer = link.ask(server, "tools/list", params.as_bytes(), patience).await?;
+        let answer = link.ask(server, method, params.as_bytes(), patience).await?;
         if let Some(error) = answer.error() {
-            return Err(bad(format!("`tools/list` was refused: {}", excerpt(&error))));
+            if is_unknown_method(&error) {
+                return Ok(listing);
+            }
+            return Err(bad(format!("`{method}` was refused: {}", excerpt(&error))));
         }
         match listing.add(&answer.result().unwrap_or_default()) {
             Ok(None) => return Ok(listing),
             Ok(Some(cursor)) => params = format!(r#"{{"cursor":{cursor}}}"#),
             Err(why @ (BadList::CursorLoop | BadList::TooManyPages { .. })) => {
-                tracing::warn!(%server, %why, "the list of tools is cut there");
+                tracing::warn!(%server, %why, "the answer to `{method}` is cut there");
                 return Ok(listing);
             }
             Err(why) => return Err(bad(why.to_string())),
         }
     }
+}
+
+/// Whether an error says that there is no such method. Some servers declare what they do not serve.
+fn is_unknown_method(error: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Code {
+        code: i64,
+    }
+    let code = serde_json::from_slice(error).map(|Code { code }| code);
+    code.is_ok_and(|code| code == i64::from(codes::METHOD_NOT_FOUND))
 }
