@@ -10,10 +10,10 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::EndpointState;
+use super::{EndpointState, asking::Askings, older};
 use crate::{
     catalogue::routes::Route,
-    conductor::{Conductor, EndpointEntry},
+    conductor::{Conductor, EndpointEntry, relay},
     namespace::{AwaitFirst, Resolve, published::Published},
     session::{ClientInfo, InFlight, Session},
     upstream::{
@@ -24,8 +24,11 @@ use crate::{
         port::{Conversation, Step},
     },
     wire::{
-        Fault, Frame, Kind, era,
+        Fault, Frame, Kind,
+        capabilities::ClientCapabilities,
+        era,
         fault::{Blame, Data},
+        level::Level,
         message,
     },
 };
@@ -48,6 +51,10 @@ pub struct Underway {
     in_flight: InFlight,
     id: Bytes,
     ending: CancellationToken,
+    session: Arc<Session>,
+    askings: Askings,
+    /// How it ended, while something is still to be said before that.
+    ended: Option<Result<Bytes, CallError>>,
     called: Called,
 }
 
@@ -62,7 +69,7 @@ struct Called {
 
 /// What comes of a call.
 pub enum Heard {
-    /// A notification that belongs to it; more will follow.
+    /// A notification that belongs to it, or a question; more will follow.
     Event(Bytes),
     /// Its answer.
     Answer(Bytes),
@@ -71,23 +78,67 @@ pub enum Heard {
 }
 
 impl Underway {
+    /// The client takes one answer and nothing else, so nothing can be asked of it.
+    pub fn hears_only_the_answer(&mut self) {
+        self.askings.refuse_all();
+    }
+
     /// What comes next. Not to be asked again after an answer. Safe to be dropped while it waits.
     pub async fn next(&mut self) -> Heard {
-        let step = tokio::select! {
-            biased;
-            step = self.conversation.next() => step,
-            () = self.ending.cancelled() => {
-                return Heard::Answer(stopping().to_bytes(Some(&self.id)));
+        loop {
+            if self.ended.is_some()
+                && let Some(heard) = self.last_words()
+            {
+                return heard;
             }
-        };
-        match step {
-            Step::Event(event) => Heard::Event(event),
-            Step::End(Ok(answer)) => Heard::Answer(answer),
-            Step::End(Err(CallError::Cancelled)) if self.in_flight.is_orphaned() => {
+            let step = tokio::select! {
+                biased;
+                step = self.conversation.next() => step,
+                taken_back = self.askings.next() => return Heard::Event(taken_back),
+                () = self.ending.cancelled() => {
+                    return Heard::Answer(stopping().to_bytes(Some(&self.id)));
+                }
+            };
+            match step {
+                Step::Event(event) => return Heard::Event(event),
+                Step::Asked(question) => {
+                    if let Some(request) = self.askings.begin(question) {
+                        return Heard::Event(request);
+                    }
+                }
+                Step::Said(note) if relay::is_wanted(&self.session, &note) => {
+                    return Heard::Event(note.bytes().clone());
+                }
+                Step::Said(_unwanted) => {}
+                Step::End(ended) => {
+                    if ended.is_err() {
+                        self.askings.abandon();
+                    }
+                    self.ended = Some(ended);
+                }
+            }
+        }
+    }
+
+    /// What the upstream took back comes before its answer. An answer does not end what is still
+    /// asked; a call that was given up does.
+    fn last_words(&mut self) -> Option<Heard> {
+        if let Some(taken_back) = self.askings.ready() {
+            return Some(Heard::Event(taken_back));
+        }
+        self.askings.outlive_the_call();
+        let ended = self.ended.take()?;
+        Some(self.outcome(ended))
+    }
+
+    fn outcome(&self, ended: Result<Bytes, CallError>) -> Heard {
+        match ended {
+            Ok(answer) => Heard::Answer(older::worded_for(self.session.version(), answer)),
+            Err(CallError::Cancelled) if self.in_flight.is_orphaned() => {
                 Heard::Answer(session_ended().to_bytes(Some(&self.id)))
             }
-            Step::End(Err(CallError::Cancelled)) => Heard::Cancelled,
-            Step::End(Err(error)) => {
+            Err(CallError::Cancelled) => Heard::Cancelled,
+            Err(error) => {
                 self.called.failed(&error);
                 Heard::Answer(error.fault().to_bytes(Some(&self.id)))
             }
@@ -145,6 +196,7 @@ pub async fn hear(
                     Turn::Answer(message::reply(&id, &behind))
                 }
                 "tools/call" => call(state, entry, session, frame, in_flight).await,
+                "logging/setLevel" => Turn::Answer(set_level(entry, session, &frame, &id)),
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
                         .to_bytes(Some(&id)),
@@ -158,13 +210,57 @@ pub async fn hear(
             }
             Turn::Nothing
         }
-        // Nothing is asked of clients in this version, so an answer is for nothing.
+        (None, Some("notifications/progress")) => {
+            session.questions.progress(frame);
+            Turn::Nothing
+        }
+        (None, Some("notifications/roots/list_changed")) => {
+            let caller = caller(session);
+            for board in &entry.namespace.published.load().boards {
+                board.port.roots_changed(&caller);
+            }
+            Turn::Nothing
+        }
+        (None, None) => {
+            session.questions.answer(frame);
+            Turn::Nothing
+        }
         (Some(_) | None, _) => Turn::Nothing,
     }
 }
 
+/// Who calls, as upstreams see it.
+fn caller(session: &Session) -> Caller<'_> {
+    Caller {
+        session: &session.id,
+        principal: &session.principal,
+        capabilities: session.capabilities(),
+        log_level: session.log_level(),
+    }
+}
+
+/// The level is the session's; each upstream is told as much as its clients want of it in all.
+fn set_level(entry: &EndpointEntry, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
+    let Some(level) = Level::of(frame) else {
+        let why = "`logging/setLevel` needs a `level` from `debug` to `emergency`";
+        return Fault::invalid_params(why).to_bytes(Some(id));
+    };
+    session.set_log_level(level);
+    for board in &entry.namespace.published.load().boards {
+        board.port.set_level(&caller(session), level);
+    }
+    message::reply(id, b"{}")
+}
+
+/// What `initialize` comes to.
+pub struct Introduction {
+    pub answer: Bytes,
+    pub version: &'static str,
+    pub capabilities: ClientCapabilities,
+}
+
 /// Answers `initialize`, without touching any upstream.
-pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'static str), Fault> {
+pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<Introduction, Fault> {
     #[derive(Deserialize)]
     struct Request {
         params: Params,
@@ -173,6 +269,8 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
     #[serde(rename_all = "camelCase")]
     struct Params {
         protocol_version: String,
+        #[serde(default)]
+        capabilities: serde_json::Value,
     }
 
     let request: Request = serde_json::from_slice(frame.bytes()).map_err(|error| {
@@ -181,7 +279,7 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
     let version = era::negotiate(&request.params.protocol_version);
     let result = serde_json::json!({
         "protocolVersion": version,
-        "capabilities": { "tools": { "listChanged": true } },
+        "capabilities": { "tools": { "listChanged": true }, "logging": {} },
         "serverInfo": {
             "name": nesting::GATEWAY,
             "title": entry.name,
@@ -189,7 +287,11 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, &'stat
         },
     });
     let id = frame.id().unwrap_or(b"null");
-    Ok((message::reply(id, result.to_string().as_bytes()), version))
+    Ok(Introduction {
+        answer: message::reply(id, result.to_string().as_bytes()),
+        version,
+        capabilities: ClientCapabilities::of(&request.params.capabilities),
+    })
 }
 
 /// What the client says of itself in `initialize`, if it says it with sense; of each word no more
@@ -292,7 +394,7 @@ async fn call(
     drop(name);
     let Route { tool, tool_json, .. } = route;
     let called = Called { conductor: state.conductor.clone(), endpoint: entry.id, board, tool };
-    let caller = Caller { session: &session.id, principal: &session.principal };
+    let caller = caller(session);
     let begun = tokio::select! {
         biased;
         begun = called.board.port.call(frame, &tool_json, &caller, in_flight.cancel.clone()) => begun,
@@ -301,7 +403,18 @@ async fn call(
     match begun {
         Ok(conversation) => {
             let ending = state.ending.clone();
-            Turn::Call(Box::new(Underway { conversation, in_flight, id, ending, called }))
+            let askings = Askings::new(session.clone(), state.conductor.clone());
+            let underway = Underway {
+                conversation,
+                in_flight,
+                id,
+                ending,
+                session: session.clone(),
+                askings,
+                ended: None,
+                called,
+            };
+            Turn::Call(Box::new(underway))
         }
         Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),
         Err(CallError::Cancelled) => Turn::Cancelled,

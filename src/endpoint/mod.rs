@@ -4,9 +4,11 @@
 //! database: who may come in and what is offered is read from snapshots.
 
 mod answers;
+mod asking;
 mod conversation;
 pub mod edge;
 mod guard;
+mod older;
 mod sse;
 mod streamable;
 

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     EndpointState,
     answers::{self, Accepts, Refusal, stream_of},
-    conversation::{self, Heard, Turn},
+    conversation::{self, Heard, Introduction, Turn},
     guard::admit_request,
 };
 use crate::{
@@ -140,15 +140,18 @@ async fn answer(
     frame: Frame,
     noted: Option<InFlight>,
 ) {
-    let say = |message: &[u8]| session.push(sse::message(message));
+    let say = |message: &[u8]| {
+        session.push(sse::message(message));
+    };
     let is_initialize = frame.method().as_deref() == Some("initialize");
     if is_initialize && session.version().is_none() {
         match conversation::initialize(&entry, &frame) {
-            Ok((answer, version)) => {
+            Ok(Introduction { answer, version, capabilities }) => {
                 session.agree_on(version);
                 if let Some(client) = conversation::client_info(&frame) {
                     session.introduce(client);
                 }
+                session.declare(capabilities);
                 say(&answer);
             }
             Err(fault) => say(&fault.to_bytes(frame.id())),

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     EndpointState,
     answers::{self, Accepts, Refusal, stream_of},
-    conversation::{self, Heard, Turn, Underway},
+    conversation::{self, Heard, Introduction, Turn, Underway},
     guard::{Admitted, admit_request},
 };
 use crate::{
@@ -94,8 +94,9 @@ fn begin(
     if state.draining.is_cancelled() {
         return Err(busy("the gateway is stopping".into()));
     }
-    let (answer, version) = conversation::initialize(&admitted.entry, frame)
-        .map_err(|fault| Refusal::new(StatusCode::OK, fault, frame.id()))?;
+    let Introduction { answer, version, capabilities } =
+        conversation::initialize(&admitted.entry, frame)
+            .map_err(|fault| Refusal::new(StatusCode::OK, fault, frame.id()))?;
     let sessions = &state.conductor.sessions;
     let session = sessions
         .begin(admitted.entry.id, admitted.principal.clone())
@@ -104,6 +105,7 @@ fn begin(
     if let Some(client) = conversation::client_info(frame) {
         session.introduce(client);
     }
+    session.declare(capabilities);
     session.saw_list(*admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {
@@ -206,6 +208,7 @@ fn reply(answer: Bytes, accepts: Accepts) -> HttpResponse {
 
 /// JSON for who can read nothing else; what comes before the answer is left out.
 async fn reply_whole(mut call: Box<Underway>) -> HttpResponse {
+    call.hears_only_the_answer();
     loop {
         match call.next().await {
             Heard::Event(_) => {}

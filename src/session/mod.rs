@@ -3,13 +3,14 @@
 //! A session is not authentication: whoever presents its id must also be the principal that began
 //! it, on the same endpoint, or is told that there is no such session.
 
+pub mod questions;
 mod registry;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,7 +27,11 @@ use uuid::Uuid;
 
 pub use registry::{SessionError, Sessions};
 
-use crate::access::Principal;
+use crate::{
+    access::Principal,
+    wire::{capabilities::ClientCapabilities, level::Level},
+};
+use questions::Questions;
 
 /// The limits of `sessions` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,6 +53,11 @@ pub struct SessionOptions {
     pub heartbeat: Duration,
     /// Messages that wait for a client to read its SSE stream before it is closed as too slow.
     pub stream_buffer: usize,
+    /// What one client may be asked at once: sampling, elicitation, roots.
+    pub questions_max: usize,
+    /// How long a client may take to answer.
+    #[serde(with = "humantime_serde")]
+    pub question_timeout: Duration,
 }
 
 /// Over which of the two served transports a session began.
@@ -79,6 +89,12 @@ pub struct Session {
     client: OnceLock<ClientInfo>,
     /// The revision that was agreed on, once `initialize` was answered.
     version: Mutex<Option<&'static str>>,
+    /// What the client declared in `initialize`, as bits.
+    capabilities: AtomicU16,
+    /// The level of log messages that it asked for.
+    log_level: Mutex<Option<Level>>,
+    /// What it is being asked.
+    pub questions: Arc<Questions>,
     used: Mutex<Instant>,
     /// Requests that have no outcome yet, by the client's own id. An id may be in use more than
     /// once: some clients give every request the same.
@@ -113,7 +129,7 @@ impl Session {
         endpoint: Uuid,
         principal: Principal,
         via: Via,
-        in_flight_max: usize,
+        options: &SessionOptions,
         outbox: Option<mpsc::Sender<Bytes>>,
     ) -> Self {
         let now = Instant::now();
@@ -128,8 +144,11 @@ impl Session {
             client: OnceLock::new(),
             version: Mutex::new(None),
             used: Mutex::new(now),
+            capabilities: AtomicU16::new(0),
+            log_level: Mutex::new(None),
+            questions: Questions::new(options.questions_max),
             in_flight: Mutex::default(),
-            in_flight_max,
+            in_flight_max: options.in_flight_max,
             next_request: AtomicU64::new(0),
             ended: CancellationToken::new(),
             newest_stream: watch::channel(0).0,
@@ -154,6 +173,23 @@ impl Session {
 
     pub fn client(&self) -> Option<&ClientInfo> {
         self.client.get()
+    }
+
+    /// What the client can be asked for.
+    pub fn capabilities(&self) -> ClientCapabilities {
+        ClientCapabilities::from_bits(self.capabilities.load(Ordering::Relaxed))
+    }
+
+    pub fn declare(&self, capabilities: ClientCapabilities) {
+        self.capabilities.store(capabilities.bits(), Ordering::Relaxed);
+    }
+
+    pub fn log_level(&self) -> Option<Level> {
+        *lock(&self.log_level)
+    }
+
+    pub fn set_log_level(&self, level: Level) {
+        *lock(&self.log_level) = Some(level);
     }
 
     pub fn touch(&self) {
@@ -230,15 +266,26 @@ impl Session {
         self.announced.load(Ordering::Relaxed)
     }
 
-    /// Puts a message on the SSE stream. A client that does not read loses its session, with the
-    /// cause counted, rather than a message.
-    pub fn push(&self, event: Bytes) {
-        let Some(outbox) = &self.outbox else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = outbox.try_send(event) {
-            metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
-            tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
-            self.ended.cancel();
+    /// Puts an event on the stream of the session, and says whether it was taken. A client that does
+    /// not read loses its session, with the cause counted, rather than a message.
+    pub fn push(&self, event: Bytes) -> bool {
+        let Some(outbox) = &self.outbox else { return false };
+        match outbox.try_send(event) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
+                tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
+                self.ended.cancel();
+                false
+            }
         }
+    }
+
+    /// The same of what may be missed: a client that is behind goes without it.
+    pub fn offer(&self, event: Bytes) -> bool {
+        let has_room = self.outbox.as_ref().is_some_and(|outbox| outbox.capacity() > 0);
+        has_room && self.push(event)
     }
 
     /// Enough of the id to tell sessions apart in a log, and too little to use one.

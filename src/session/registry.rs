@@ -78,14 +78,8 @@ impl Sessions {
         via: Via,
         outbox: Option<mpsc::Sender<Bytes>>,
     ) -> Result<Arc<Session>, SessionError> {
-        let session = Arc::new(Session::new(
-            new_id()?,
-            endpoint,
-            principal,
-            via,
-            self.options.in_flight_max,
-            outbox,
-        ));
+        let session =
+            Arc::new(Session::new(new_id()?, endpoint, principal, via, &self.options, outbox));
         let evicted = {
             let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
             let of_same = open.values().filter(|one| one.principal == session.principal);
@@ -132,6 +126,18 @@ impl Sessions {
         is_theirs.then(|| session.clone())
     }
 
+    /// The session with this id, for what concerns it on behalf of its own client.
+    pub fn get(&self, id: &str) -> Option<Arc<Session>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(id).filter(|session| !session.ended.is_cancelled()).cloned()
+    }
+
+    /// Every session that `wants` names.
+    pub fn all_where(&self, wants: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter(|session| wants(session)).cloned().collect()
+    }
+
     pub fn end(&self, session: &Session) {
         session.ended.cancel();
         let removed = {
@@ -156,11 +162,7 @@ impl Sessions {
 
     /// Ends every session that `is_over` names.
     pub fn end_where(&self, is_over: impl Fn(&Session) -> bool) {
-        let over: Vec<_> = {
-            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            open.values().filter(|session| is_over(session)).cloned().collect()
-        };
-        for session in over {
+        for session in self.all_where(is_over) {
             self.end(&session);
         }
     }
@@ -219,6 +221,8 @@ mod tests {
             in_flight_max: 3,
             heartbeat: Duration::from_secs(1),
             stream_buffer: 2,
+            questions_max: 2,
+            question_timeout: Duration::from_secs(60),
         };
         let ended: Arc<Mutex<Vec<_>>> = Arc::default();
         let witness = ended.clone();

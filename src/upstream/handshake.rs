@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{Exit, nesting::GATEWAY, reason::Reason};
-use crate::wire::{Frame, era};
+use crate::wire::{Frame, capabilities::ClientCapabilities, era};
 
 /// What a server said of itself.
 #[derive(Clone, Debug)]
@@ -15,14 +15,15 @@ pub struct Introduction {
     pub announces: bool,
     /// Whether it is a gateway of our kind.
     pub is_gateway: bool,
+    /// Whether it can be told which log messages are wanted.
+    pub has_logging: bool,
 }
 
-/// The parameters of our `initialize`. No capability is offered that could not be served: what
-/// servers may ask of clients is not relayed in this version.
-pub fn initialize_params() -> Bytes {
+/// The parameters of our `initialize`, where so much may be asked of those that we speak for.
+pub fn initialize_params(declared: ClientCapabilities) -> Bytes {
     let params = serde_json::json!({
         "protocolVersion": era::LATEST_LEGACY,
-        "capabilities": {},
+        "capabilities": declared.to_json(),
         "clientInfo": { "name": "metamcpd", "version": env!("CARGO_PKG_VERSION") },
     });
     params.to_string().into()
@@ -47,6 +48,7 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     #[derive(Default, Deserialize)]
     struct Capabilities {
         tools: Option<serde_json::Value>,
+        logging: Option<serde_json::Value>,
     }
 
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
@@ -61,10 +63,11 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         let ours = era::LEGACY.join(", ");
         Exit::new(Reason::Incompatible, format!("it speaks MCP {theirs}; we speak {ours}"))
     })?;
-    let tools = result.capabilities.tools;
+    let Capabilities { tools, logging } = result.capabilities;
     let announces = tools.as_ref().is_some_and(|tools| tools["listChanged"] == true);
+    let (has_tools, has_logging) = (tools.is_some(), logging.is_some());
     let is_gateway = result.server_info.name == GATEWAY;
-    Ok(Introduction { version, has_tools: tools.is_some(), announces, is_gateway })
+    Ok(Introduction { version, has_tools, announces, is_gateway, has_logging })
 }
 
 /// As much of a foreign text as belongs into a message.

@@ -9,6 +9,7 @@ pub mod fixtures;
 pub mod gateway;
 pub mod operator;
 pub mod outage;
+pub mod peers;
 pub mod postgres;
 pub mod processes;
 pub mod remote;

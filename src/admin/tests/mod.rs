@@ -239,6 +239,8 @@ fn conductor(store: Store) -> Arc<Conductor> {
         ready_wait: SECOND,
         events_max: 1,
         queue_max: 1,
+        doubt: Duration::from_secs(1),
+        elicitations_max: 1,
     };
     let roster = Roster::default();
     let launch: Launch = Rc::new(|post| pretend(post).boxed_local());
@@ -252,6 +254,8 @@ fn conductor(store: Store) -> Arc<Conductor> {
         in_flight_max: 8,
         heartbeat: SECOND,
         stream_buffer: 1,
+        questions_max: 1,
+        question_timeout: Duration::from_secs(1),
     };
     let conductor = Conductor::new(Parts {
         store,
