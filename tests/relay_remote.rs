@@ -12,8 +12,9 @@ use crate::support::{
 /// The reference server behind the endpoint `all`, with this isolation; the gateway and a key.
 async fn behind(everything: &Everything, isolation: &str) -> (TestGateway, String) {
     let gateway = TestGateway::start().await;
+    let kind = if everything.url.ends_with("/sse") { "SSE" } else { "STREAMABLE_HTTP" };
     let row = json!({
-        "name": "everything", "type": "STREAMABLE_HTTP", "url": everything.url, "isolation": isolation,
+        "name": "everything", "type": kind, "url": everything.url, "isolation": isolation,
     });
     gateway.create("mcp-servers", row).await;
     gateway.publish("all", &["everything"]).await;
@@ -52,7 +53,19 @@ async fn two_clients_with_sessions_of_their_own_are_each_asked_their_own_questio
     if peers::are_missing() {
         return;
     }
-    let everything = Everything::start().await;
+    each_is_asked_its_own("streamableHttp").await;
+}
+
+#[tokio::test]
+async fn and_so_they_are_by_a_server_of_the_older_transport() {
+    if peers::are_missing() {
+        return;
+    }
+    each_is_asked_its_own("sse").await;
+}
+
+async fn each_is_asked_its_own(transport: &str) {
+    let everything = Everything::over(transport).await;
     for isolation in ["SESSION", "USER"] {
         let (gateway, first_key) = behind(&everything, isolation).await;
         let second_key = gateway.key("other").await;
