@@ -11,7 +11,7 @@
 //! - [`fleet`] supervises all upstreams, [`namespace`] merges them, [`session`] is a client's
 //!   conversation. None of them knows HTTP as it is served.
 //! - [`connect`] is the other end: an endpoint's client, for those who speak stdio only.
-//! - [`conductor`] makes what the rows say into what runs.
+//! - [`conductor`] makes what the rows say into what runs, and takes to clients what upstreams ask.
 //! - [`operator`] is the operator's own door, [`admin`] serves operators by HTTP and imports as he
 //!   does, [`endpoint`] serves MCP and knows neither.
 //! - [`doctor`] examines an installation, running or not.

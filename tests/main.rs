@@ -30,6 +30,8 @@ mod orderly_stop;
 mod outcomes;
 mod processes;
 mod refresh;
+mod relay;
+mod relay_remote;
 mod remote_upstreams;
 mod restarts;
 mod resumption;

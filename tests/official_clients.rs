@@ -1,27 +1,20 @@
 //! The official TypeScript and Python SDKs, over both transports and by `metamcpd connect`, in front
 //! of four servers that nobody here wrote, behind one endpoint.
 
-use std::{path::PathBuf, process::Stdio};
-
 use serde_json::{Value, json};
 
 use crate::support::{
     SOON, TestGateway,
     client::request,
-    official::{peers, without_peers},
-    wait_until, within,
+    peers::{self, Everything, Sdk},
+    within,
 };
-
-#[derive(Clone, Copy, Debug)]
-enum Sdk {
-    TypeScript,
-    Python,
-}
 
 /// The four real servers behind the endpoint `real`; a gateway and a key.
 async fn real_servers() -> (TestGateway, String) {
     let gateway = TestGateway::start().await;
-    let node = |name: &str| peers().join("node_modules/.bin").join(name).display().to_string();
+    let node =
+        |name: &str| peers::directory().join("node_modules/.bin").join(name).display().to_string();
     let files = gateway.scratch().join("files");
     std::fs::create_dir(&files).expect("a directory");
     std::fs::write(files.join("note.txt"), "a note that a real server reads").expect("a file");
@@ -34,7 +27,7 @@ async fn real_servers() -> (TestGateway, String) {
         "env": {"MEMORY_FILE_PATH": gateway.scratch().join("memory.jsonl")},
     });
     gateway.create("mcp-servers", memory).await;
-    let time = peers().join(".venv/bin/mcp-server-time").display().to_string();
+    let time = peers::directory().join(".venv/bin/mcp-server-time").display().to_string();
     gateway.stdio("time", &[time, "--local-timezone".to_owned(), "UTC".to_owned()]).await;
 
     let names = ["everything", "filesystem", "memory", "time"];
@@ -81,25 +74,6 @@ fn plan(gateway: &TestGateway) -> Value {
             "name": "everything__trigger-long-running-operation", "arguments": long(60, 2), "after_ms": 300,
         },
     })
-}
-
-/// Runs the client and returns what it saw.
-async fn seen(sdk: Sdk, url: &str, transport: &str, key: &str, plan: &Value) -> Value {
-    let (program, script) = match sdk {
-        Sdk::TypeScript => (PathBuf::from("node"), "client.mjs"),
-        Sdk::Python => (peers().join(".venv/bin/python"), "client.py"),
-    };
-    let mut command = tokio::process::Command::new(program);
-    command.arg(peers().join(script)).args([url, transport, key, &plan.to_string()]);
-    command.env("NO_PROXY", "127.0.0.1").env("PYTHONDONTWRITEBYTECODE", "1");
-    command.env("METAMCPD", env!("CARGO_BIN_EXE_metamcpd"));
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = within("the client", SOON * 4, command.output()).await.expect("the client runs");
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{sdk:?} over {transport}: {said}\n{complained}");
-    let last = said.lines().last().unwrap_or_default();
-    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {said}\n{complained}"))
 }
 
 /// What an official client must have seen, whichever it is.
@@ -183,7 +157,7 @@ fn judge(seen: &Value) {
 }
 
 async fn proved(sdk: Sdk, transport: &str) {
-    if without_peers() {
+    if peers::are_missing() {
         return;
     }
     let (gateway, key) = real_servers().await;
@@ -192,7 +166,7 @@ async fn proved(sdk: Sdk, transport: &str) {
         "stdio to sse" => ("stdio", gateway.sse_url("real")),
         other => (other, gateway.endpoint_url("real")),
     };
-    judge(&seen(sdk, &url, client, &key, &plan(&gateway)).await);
+    judge(&peers::seen(sdk, &url, client, &key, &plan(&gateway)).await);
 }
 
 #[tokio::test]
@@ -237,39 +211,22 @@ async fn the_python_sdk_works_by_the_bridge_and_the_older_transport() {
 
 #[tokio::test]
 async fn a_real_server_that_is_remote_works_the_same() {
-    real_remote("streamableHttp", "STREAMABLE_HTTP", "mcp").await;
+    real_remote("streamableHttp", "STREAMABLE_HTTP").await;
 }
 
 #[tokio::test]
 async fn a_real_server_of_the_older_transport_works_the_same() {
-    real_remote("sse", "SSE", "sse").await;
+    real_remote("sse", "SSE").await;
 }
 
 /// The official server over one of its transports, behind the gateway as an upstream of this type.
-async fn real_remote(transport: &str, kind: &str, path: &str) {
-    if without_peers() {
+async fn real_remote(transport: &str, kind: &str) {
+    if peers::are_missing() {
         return;
     }
-    let port = {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        listener.local_addr().expect("its address").port()
-    };
-    let mut everything = tokio::process::Command::new("node");
-    // Not through the shell script in .bin: what is killed at the end must be the server itself.
-    everything
-        .arg(peers().join("node_modules/@modelcontextprotocol/server-everything/dist/index.js"));
-    everything.arg(transport).env("PORT", port.to_string());
-    everything.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let _server = everything.spawn().expect("node");
-    // Before it is tried for the first time: on a busy machine it starts slower than patience ends.
-    wait_until("node to listen", SOON * 3, async || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-    })
-    .await;
-
+    let everything = Everything::over(transport).await;
     let gateway = TestGateway::start().await;
-    let url = format!("http://127.0.0.1:{port}/{path}");
-    let body = json!({"name": "everything", "type": kind, "url": url});
+    let body = json!({"name": "everything", "type": kind, "url": everything.url});
     gateway.create("mcp-servers", body).await;
     let client = gateway.client_of(&["everything"]).await;
     assert_eq!(
@@ -295,4 +252,60 @@ async fn real_remote(transport: &str, kind: &str, path: &str) {
         client.text_of("everything__echo", json!({"message": "still"})).await,
         "Echo: still"
     );
+}
+
+/// One client with a person before it, in front of a server that is shared and of one where it has a
+/// session of its own.
+async fn is_asked(sdk: Sdk, transport: &str) {
+    if peers::are_missing() {
+        return;
+    }
+    let everything = Everything::start().await;
+    let gateway = TestGateway::start().await;
+    let program = peers::directory().join("node_modules/.bin/mcp-server-everything");
+    gateway.stdio("shared", &[program.display().to_string(), "stdio".to_owned()]).await;
+    gateway.remote("own", &everything.url).await;
+    gateway.publish("real", &["shared", "own"]).await;
+    gateway.ready("shared").await;
+    gateway.ready("own").await;
+    let key = gateway.key("suite").await;
+    let url = match transport {
+        "sse" => gateway.sse_url("real"),
+        _ => gateway.endpoint_url("real"),
+    };
+    let tools = [
+        "shared__trigger-elicitation-request",
+        "shared__trigger-sampling-request",
+        "own__trigger-elicitation-request",
+        "own__trigger-sampling-request",
+        "own__get-roots-list",
+    ];
+    let calls: Vec<Value> =
+        tools.iter().map(|name| json!({"name": name, "arguments": {"prompt": "who?"}})).collect();
+    let plan = json!({"person": "ann", "level": "error", "calls": calls});
+    let seen = peers::seen(sdk, &url, transport, &key, &plan).await;
+    for call in seen["calls"].as_array().expect("calls") {
+        assert!(call["text"].as_str().is_some_and(|text| text.contains("ann")), "{call}");
+        assert_eq!(call["is_error"], false, "{call}");
+    }
+    let asked = |method: &str| {
+        let asked = seen["asked"].as_array().expect("what it was asked");
+        asked.iter().filter(|one| *one == method).count()
+    };
+    assert_eq!((asked("elicitation/create"), asked("sampling/createMessage")), (2, 2), "{seen}");
+    assert!(asked("roots/list") >= 1, "{seen}");
+}
+
+#[tokio::test]
+async fn the_typescript_sdk_is_asked_over_both_transports_and_by_the_bridge() {
+    for transport in ["streamable", "sse", "stdio"] {
+        is_asked(Sdk::TypeScript, transport).await;
+    }
+}
+
+#[tokio::test]
+async fn the_python_sdk_is_asked_over_both_transports_and_by_the_bridge() {
+    for transport in ["streamable", "sse", "stdio"] {
+        is_asked(Sdk::Python, transport).await;
+    }
 }

@@ -26,7 +26,8 @@ async fn a_restart_keeps_everything() {
     });
     gateway.create("mcp-servers", body).await;
     gateway.create("mcp-servers", json!({"name": "off", "type": "STREAMABLE_HTTP", "url": "http://127.0.0.1:1/mcp", "enabled": false})).await;
-    gateway.ready("demo").await;
+    // What it says of its use is written down behind.
+    gateway.server_until("demo", "known", |server| server["instructions"].is_string()).await;
     gateway.create("namespaces", json!({"name": "team", "description": "n", "naming": "ON_CONFLICT", "servers": ["demo", "off"]})).await;
     gateway
         .create(

@@ -11,7 +11,7 @@ use crate::support::{
     client::{Exchange, request},
     events::{Arrival, Event},
     gateway::Start,
-    official, wait_until, within,
+    peers, wait_until, within,
 };
 
 async fn demo(settings: &str) -> (TestGateway, Client) {
@@ -204,13 +204,13 @@ async fn an_event_that_nobody_knows_is_refused_and_one_of_an_earlier_run_is_not_
 
 #[tokio::test]
 async fn the_typescript_sdk_resumes_by_itself() {
-    if official::without_peers() {
+    if peers::are_missing() {
         return;
     }
     let (gateway, _client) = demo("").await;
     let key = gateway.key("sdk").await;
     let mut command = tokio::process::Command::new("node");
-    command.arg(official::peers().join("resume.mjs"));
+    command.arg(peers::directory().join("resume.mjs"));
     command.args([&gateway.endpoint_url("all"), &key, "demo__long_task"]);
     command.arg(json!({"seconds": 1, "steps": 5}).to_string());
     command.env("NO_PROXY", "127.0.0.1").stdin(Stdio::null()).kill_on_drop(true);

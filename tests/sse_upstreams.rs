@@ -251,7 +251,8 @@ async fn pings_are_answered_and_changes_of_the_list_heard() {
     .await;
     let to = |id: Value| answers.iter().find(|answer| answer["id"] == id).expect("an answer");
     assert_eq!(to(json!("theirs"))["result"], json!({}));
-    assert_eq!(to(json!(77))["error"]["code"], -32601);
+    // No call is under way, so there is nobody whom it could be about.
+    assert_eq!(to(json!(77))["error"]["code"], -32603);
 
     let mut stream = client.listen().await;
     remote.turn(|knobs| knobs.tools.push("fresh".to_owned()));

@@ -5,6 +5,7 @@
 //! has changed. Nothing else carries configuration from the database into the running daemon.
 
 mod logbook;
+pub mod relay;
 pub mod runtime;
 pub mod snapshot;
 mod witness;
@@ -21,6 +22,7 @@ use std::{
 use actix::prelude::*;
 use arc_swap::ArcSwap;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use logbook::{Logbook, Watch};
@@ -36,7 +38,7 @@ use crate::{
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
     session::{Session, Sessions},
     store::{ConfigValue, Journal, Running, Server, Store, StoreError},
-    upstream::{actor::SharedPatience, board::Board},
+    upstream::{actor::SharedPatience, board::Board, question::Question},
 };
 
 /// How long until the rows are read again when that has failed.
@@ -220,6 +222,26 @@ impl Conductor {
 
     pub fn namespace(&self, id: Uuid) -> Option<NamespaceHandle> {
         self.lock_namespaces().get(&id).cloned()
+    }
+
+    /// The endpoints that an upstream is served by.
+    fn endpoints_of(&self, server: Uuid) -> HashSet<Uuid> {
+        let endpoints = self.endpoints.load();
+        let serves = |entry: &&Arc<EndpointEntry>| {
+            entry.namespace.published.load().boards.iter().any(|board| board.id == server)
+        };
+        endpoints.values().filter(serves).map(|entry| entry.id).collect()
+    }
+
+    /// Asks the client of a session what belongs to none of its calls.
+    fn put(&self, session: &Arc<Session>, question: Question) {
+        let patience = self.sessions.options.question_timeout;
+        let asking = relay::ask(session, question, patience, CancellationToken::new());
+        let Some(relay::Asking { request, outcome }) = asking else { return };
+        // Dropped where there is no way to the client, which gives the question up.
+        if session.push(request) {
+            relay::see_through_later(session.clone(), [outcome]);
+        }
     }
 
     fn handles(&self) -> Vec<NamespaceHandle> {

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::{
-    Conductor, Logbook,
+    Conductor, Logbook, relay,
     snapshot::{stored_kind, stored_naming},
 };
 use crate::{
@@ -19,11 +19,14 @@ use crate::{
     },
     logs::entry::About,
     namespace::NamesKeeper,
+    session::Session,
     store::{self, Journal, ListedItem, ListedTool, Record, ShownName},
     upstream::{
-        Listener,
+        Clients, Listener,
+        dialogue::Unasked,
         status::{CatalogueChange, ErrorStatus, Output, Transition},
     },
+    wire::Frame,
 };
 
 /// The one listener of every upstream.
@@ -118,6 +121,43 @@ impl Listener for Witness {
 
     fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str) {
         self.logbook.wrote(About { uuid: server, name }, output, line);
+    }
+}
+
+impl Clients for Witness {
+    fn say(&self, server: Uuid, session: &str, unasked: Unasked) {
+        // A question that is dropped is refused.
+        let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) else { return };
+        let session = conductor.sessions.get(session);
+        match (session, unasked) {
+            (Some(session), Unasked::Question(question)) => conductor.put(&session, question),
+            (Some(session), Unasked::Note(note)) => {
+                if relay::is_wanted(&session, &note) && !session.offer(note.bytes().clone()) {
+                    metrics::counter!("metamcpd_upstream_notes_dropped_total").increment(1);
+                }
+            }
+            (None, _) => tracing::debug!(%server, "its client has gone"),
+        }
+    }
+
+    fn say_to_all(&self, server: Uuid, note: &Frame) {
+        let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) else { return };
+        let endpoints = conductor.endpoints_of(server);
+        // Who has not asked for log messages hears only those of its own calls.
+        let wants = |session: &Session| {
+            session.log_level().is_some()
+                && endpoints.contains(&session.endpoint)
+                && relay::is_wanted(session, note)
+        };
+        for session in conductor.sessions.all_where(wants) {
+            session.offer(note.bytes().clone());
+        }
+    }
+
+    fn is_listening(&self, session: &str) -> bool {
+        let conductor = self.conductor.get().and_then(Weak::upgrade);
+        let session = conductor.and_then(|conductor| conductor.sessions.get(session));
+        session.is_some_and(|session| session.has_stream())
     }
 }
 

@@ -32,6 +32,7 @@ pub async fn reply(
     heartbeat: Duration,
 ) -> HttpResponse {
     if !accepts.events {
+        call.hears_only_the_answer();
         return whole(call).await;
     }
     let first = match timeout(heartbeat, call.next()).await {
@@ -51,6 +52,9 @@ pub async fn reply_to_batch(
     accepts: Accepts,
     heartbeat: Duration,
 ) -> HttpResponse {
+    if !accepts.events {
+        calls.iter_mut().for_each(Underway::hears_only_the_answer);
+    }
     let until = Instant::now() + heartbeat;
     loop {
         let heard = match accepts.events {

@@ -13,11 +13,13 @@ use uuid::Uuid;
 
 use super::{
     EndpointState,
+    asking::Askings,
+    older,
     routing::{self, Asked, Found, settled},
 };
 use crate::{
     catalogue::kind::Kind,
-    conductor::{Conductor, EndpointEntry},
+    conductor::{Conductor, EndpointEntry, relay},
     namespace::published::Published,
     session::{Agreed, ClientInfo, InFlight, Session},
     upstream::{
@@ -32,6 +34,7 @@ use crate::{
         capabilities::ClientCapabilities,
         era,
         fault::{Blame, Data},
+        level::Level,
         message,
     },
 };
@@ -54,6 +57,10 @@ pub struct Underway {
     in_flight: InFlight,
     id: Bytes,
     ending: CancellationToken,
+    session: Arc<Session>,
+    askings: Askings,
+    /// How it ended, while something is still to be said before that.
+    ended: Option<Result<Bytes, CallError>>,
     called: Called,
     asked: Asked,
     /// Where it is kept which resources the upstream has spoken of.
@@ -71,7 +78,7 @@ struct Called {
 
 /// What comes of a call.
 pub enum Heard {
-    /// A notification that belongs to it; more will follow.
+    /// A notification that belongs to it, or a question; more will follow.
     Event(Bytes),
     /// Its answer.
     Answer(Bytes),
@@ -80,29 +87,73 @@ pub enum Heard {
 }
 
 impl Underway {
+    /// The client takes one answer and nothing else, so nothing can be asked of it.
+    pub fn hears_only_the_answer(&mut self) {
+        self.askings.refuse_all();
+    }
+
     /// What comes next. Not to be asked again after an answer. Safe to be dropped while it waits.
     pub async fn next(&mut self) -> Heard {
-        let step = tokio::select! {
-            biased;
-            step = self.conversation.next() => step,
-            () = self.ending.cancelled() => {
-                return Heard::Answer(stopping().to_bytes(Some(&self.id)));
+        loop {
+            if self.ended.is_some()
+                && let Some(heard) = self.last_words()
+            {
+                return heard;
             }
-        };
-        match step {
-            Step::Event(event) => Heard::Event(event),
-            Step::End(Ok(answer)) => {
+            let step = tokio::select! {
+                biased;
+                step = self.conversation.next() => step,
+                taken_back = self.askings.next() => return Heard::Event(taken_back),
+                () = self.ending.cancelled() => {
+                    return Heard::Answer(stopping().to_bytes(Some(&self.id)));
+                }
+            };
+            match step {
+                Step::Event(event) => return Heard::Event(event),
+                Step::Asked(question) => {
+                    if let Some(request) = self.askings.begin(question) {
+                        return Heard::Event(request);
+                    }
+                }
+                Step::Said(note) if relay::is_wanted(&self.session, &note) => {
+                    return Heard::Event(note.bytes().clone());
+                }
+                Step::Said(_unwanted) => {}
+                Step::End(ended) => {
+                    if ended.is_err() {
+                        self.askings.abandon();
+                    }
+                    self.ended = Some(ended);
+                }
+            }
+        }
+    }
+
+    /// What the upstream took back comes before its answer. An answer does not end what is still
+    /// asked; a call that was given up does.
+    fn last_words(&mut self) -> Option<Heard> {
+        if let Some(taken_back) = self.askings.ready() {
+            return Some(Heard::Event(taken_back));
+        }
+        self.askings.outlive_the_call();
+        let ended = self.ended.take()?;
+        Some(self.outcome(ended))
+    }
+
+    fn outcome(&self, ended: Result<Bytes, CallError>) -> Heard {
+        match ended {
+            Ok(answer) => {
                 for uri in self.asked.links_in(&answer) {
                     self.published.load().learn(&uri, self.called.board.id);
                 }
-                let instead = self.asked.instead(&answer, &self.id);
-                Heard::Answer(instead.unwrap_or(answer))
+                let answer = self.asked.instead(&answer, &self.id).unwrap_or(answer);
+                Heard::Answer(older::worded_for(self.session.version(), answer))
             }
-            Step::End(Err(CallError::Cancelled)) if self.in_flight.is_orphaned() => {
+            Err(CallError::Cancelled) if self.in_flight.is_orphaned() => {
                 Heard::Answer(session_ended().to_bytes(Some(&self.id)))
             }
-            Step::End(Err(CallError::Cancelled)) => Heard::Cancelled,
-            Step::End(Err(error)) => {
+            Err(CallError::Cancelled) => Heard::Cancelled,
+            Err(error) => {
                 self.called.failed(&error);
                 Heard::Answer(error.fault().to_bytes(Some(&self.id)))
             }
@@ -192,6 +243,7 @@ pub async fn hear(
                     let behind = nesting::answer(&entry.namespace.published.load().active);
                     Turn::Answer(message::reply(&id, &behind))
                 }
+                "logging/setLevel" => Turn::Answer(set_level(entry, session, &frame, &id)),
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
                         .to_bytes(Some(&id)),
@@ -214,9 +266,46 @@ pub async fn hear(
             }
             Turn::Nothing
         }
-        // Nothing is asked of clients in this version, so an answer is for nothing.
+        (None, Some("notifications/progress")) => {
+            session.questions.progress(frame);
+            Turn::Nothing
+        }
+        (None, Some("notifications/roots/list_changed")) => {
+            let caller = caller(session);
+            for board in &entry.namespace.published.load().boards {
+                board.port.roots_changed(&caller);
+            }
+            Turn::Nothing
+        }
+        (None, None) => {
+            session.questions.answer(frame);
+            Turn::Nothing
+        }
         (Some(_) | None, _) => Turn::Nothing,
     }
+}
+
+/// Who calls, as upstreams see it.
+fn caller(session: &Session) -> Caller<'_> {
+    Caller {
+        session: &session.id,
+        principal: &session.principal,
+        capabilities: session.capabilities(),
+        log_level: session.log_level(),
+    }
+}
+
+/// The level is the session's; each upstream is told as much as its clients want of it in all.
+fn set_level(entry: &EndpointEntry, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
+    let Some(level) = Level::of(frame) else {
+        let why = "`logging/setLevel` needs a `level` from `debug` to `emergency`";
+        return Fault::invalid_params(why).to_bytes(Some(id));
+    };
+    session.set_log_level(level);
+    for board in &entry.namespace.published.load().boards {
+        board.port.set_level(&caller(session), level);
+    }
+    message::reply(id, b"{}")
 }
 
 /// Answers `initialize`, without touching any upstream.
@@ -245,6 +334,7 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed
             "prompts": { "listChanged": true },
             "resources": { "listChanged": true },
             "completions": {},
+            "logging": {},
         },
         "serverInfo": {
             "name": nesting::GATEWAY,
@@ -349,7 +439,7 @@ async fn call(
     let edits: Option<(Span, &[u8])> = edit.as_ref().map(|(span, bytes)| (*span, &**bytes));
     let (conductor, endpoint) = (state.conductor.clone(), entry.id);
     let called = Called { conductor, endpoint, board, tool: key };
-    let caller = Caller { session: &session.id, principal: &session.principal };
+    let caller = caller(session);
     let cancel = in_flight.cancel.clone();
     let begun = tokio::select! {
         biased;
@@ -360,8 +450,19 @@ async fn call(
         Ok(conversation) => {
             let ending = state.ending.clone();
             let published = entry.namespace.published.clone();
-            let underway =
-                Underway { conversation, in_flight, id, ending, called, asked, published };
+            let askings = Askings::new(session.clone(), state.conductor.clone());
+            let underway = Underway {
+                conversation,
+                in_flight,
+                id,
+                ending,
+                session: session.clone(),
+                askings,
+                ended: None,
+                called,
+                asked,
+                published,
+            };
             Turn::Call(Box::new(underway))
         }
         Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),

@@ -4,10 +4,12 @@
 //! database: who may come in and what is offered is read from snapshots.
 
 mod answers;
+mod asking;
 mod call_stream;
 mod conversation;
 pub mod edge;
 mod guard;
+mod older;
 mod routing;
 mod sse;
 mod standing;

@@ -1,11 +1,11 @@
 //! The end of a gateway: what was begun is finished or failed in bounded time, and nothing is left.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Gateway;
-use crate::fleet::Drain;
+use crate::{fleet::Drain, session::Session};
 
 /// How often it is looked whether calls are still under way.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -37,7 +37,10 @@ impl Gateway {
         }
         self.tokens.ending.cancel();
         drop(timeout(FAREWELL, self.calls_finish()).await);
+        let sessions = self.conductor.sessions.all_where(|_| true);
         self.conductor.sessions.close();
+        // Upstreams hear that nobody will answer them before they are told to end.
+        drop(timeout(FAREWELL, questions_end(&sessions)).await);
 
         let server = timeout(FAREWELL, self.server.stop(true));
         let upstreams = timeout(UPSTREAMS_END, self.fleet.send(Drain));
@@ -62,5 +65,11 @@ impl Gateway {
             sleep(LOOK_EVERY).await;
         }
         tracing::debug!(waited = ?began.elapsed(), "no call is under way");
+    }
+}
+
+async fn questions_end(sessions: &[Arc<Session>]) {
+    while sessions.iter().any(|session| session.questions.count() > 0) {
+        sleep(LOOK_EVERY).await;
     }
 }

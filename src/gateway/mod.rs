@@ -245,7 +245,8 @@ fn rooms(
         lists: settings.lists.clone(),
         frames: settings.wire,
         queue_max: settings.calls.queue_max,
-        events_max: settings.calls.events_max,
+        dialogue: settings.calls.dialogue(),
+        clients: witness.clone(),
         own_exe: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("metamcpd")),
     });
     let launch: Launch = Rc::new(move |post: Post| {

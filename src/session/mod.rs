@@ -3,6 +3,7 @@
 //! A session is not authentication: whoever presents its id must also be the principal that began
 //! it, on the same endpoint, or is told that there is no such session.
 
+pub mod questions;
 mod registry;
 mod replay;
 mod sealed;
@@ -33,11 +34,12 @@ pub use sealed::PURPOSE;
 pub use streams::{Reader, UnknownEvent};
 pub use tombstones::Mark;
 
+use questions::Questions;
 use replay::{Held, Replay};
 
 use crate::{
     access::Principal,
-    wire::{ListCounts, Topic, capabilities::ClientCapabilities},
+    wire::{ListCounts, Topic, capabilities::ClientCapabilities, level::Level},
 };
 
 /// The limits of `sessions` in the settings.
@@ -68,6 +70,11 @@ pub struct SessionOptions {
     pub batch_max: usize,
     /// What is kept for clients whose connection broke.
     pub replay: ReplayOptions,
+    /// What one client may be asked at once: sampling, elicitation, roots.
+    pub questions_max: usize,
+    /// How long a client may take to answer.
+    #[serde(with = "humantime_serde")]
+    pub question_timeout: Duration,
 }
 
 /// Over which of the two served transports a session began.
@@ -112,6 +119,10 @@ pub struct Session {
     client: OnceLock<ClientInfo>,
     /// Set once `initialize` was answered.
     agreed: OnceLock<Agreed>,
+    /// The level of log messages that it asked for.
+    log_level: Mutex<Option<Level>>,
+    /// What it is being asked.
+    pub questions: Arc<Questions>,
     used: Mutex<Instant>,
     /// Requests that have no outcome yet, by the client's own id. An id may be in use more than
     /// once: some clients give every request the same.
@@ -173,6 +184,8 @@ impl Session {
             client: OnceLock::new(),
             agreed: start.agreed.map(OnceLock::from).unwrap_or_default(),
             used: Mutex::new(now),
+            log_level: Mutex::new(None),
+            questions: Questions::new(options.questions_max),
             in_flight: Mutex::default(),
             in_flight_max: options.in_flight_max,
             next_request: AtomicU64::new(0),
@@ -214,6 +227,14 @@ impl Session {
 
     pub fn client(&self) -> Option<&ClientInfo> {
         self.client.get()
+    }
+
+    pub fn log_level(&self) -> Option<Level> {
+        *lock(&self.log_level)
+    }
+
+    pub fn set_log_level(&self, level: Level) {
+        *lock(&self.log_level) = Some(level);
     }
 
     pub fn touch(&self) {

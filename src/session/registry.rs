@@ -191,6 +191,18 @@ impl Sessions {
         }
     }
 
+    /// The session with this id, for what concerns it on behalf of its own client.
+    pub fn get(&self, id: &str) -> Option<Arc<Session>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(id).filter(|session| !session.ended.is_cancelled()).cloned()
+    }
+
+    /// Every session that `wants` names.
+    pub fn all_where(&self, wants: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter(|session| wants(session)).cloned().collect()
+    }
+
     /// Takes an id at its word, since nobody else could have made it.
     fn revive(
         &self,
@@ -272,11 +284,7 @@ impl Sessions {
 
     /// Ends every session that `is_over` names.
     pub fn end_where(&self, is_over: impl Fn(&Session) -> bool) {
-        let over: Vec<_> = {
-            let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-            open.values().filter(|session| is_over(session)).cloned().collect()
-        };
-        for session in over {
+        for session in self.all_where(is_over) {
             self.end(&session);
         }
     }

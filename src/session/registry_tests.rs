@@ -23,6 +23,8 @@ fn options() -> SessionOptions {
         in_flight_max: 3,
         heartbeat: Duration::from_secs(1),
         stream_buffer: 2,
+        questions_max: 2,
+        question_timeout: Duration::from_secs(60),
         revival: true,
         tombstones_max: 100,
         batch_max: 3,

@@ -65,6 +65,12 @@ impl Session {
         is_taken
     }
 
+    /// The same of what may be missed: a client over SSE that is behind goes without it.
+    pub fn offer(&self, message: Bytes) -> bool {
+        let has_room = self.outbox.as_ref().is_none_or(|outbox| outbox.capacity() > 0);
+        has_room && self.push(message)
+    }
+
     /// Begins the stream of a call.
     pub fn begin_call_stream(&self) -> u64 {
         self.replay(Replay::begin)

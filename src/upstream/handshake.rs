@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Exit, nesting::GATEWAY, reason::Reason};
 use crate::{
     catalogue::kind::PerKind,
-    wire::{Frame, Topic, era},
+    wire::{Frame, Topic, capabilities::ClientCapabilities, era},
 };
 
 /// What a server said of itself.
@@ -18,6 +18,8 @@ pub struct Introduction {
     pub instructions: Option<String>,
     /// Whether it is a gateway of our kind.
     pub is_gateway: bool,
+    /// Whether it can be told which log messages are wanted.
+    pub has_logging: bool,
 }
 
 /// What a server said of one kind of things that it may offer.
@@ -28,12 +30,11 @@ pub struct Offer {
     pub announces: bool,
 }
 
-/// The parameters of our `initialize`. No capability is offered that could not be served: what
-/// servers may ask of clients is not relayed in this version.
-pub fn initialize_params() -> Bytes {
+/// The parameters of our `initialize`, where so much may be asked of those that we speak for.
+pub fn initialize_params(declared: ClientCapabilities) -> Bytes {
     let params = serde_json::json!({
         "protocolVersion": era::LATEST_LEGACY,
-        "capabilities": {},
+        "capabilities": declared.to_json(),
         "clientInfo": { "name": "metamcpd", "version": env!("CARGO_PKG_VERSION") },
     });
     params.to_string().into()
@@ -62,6 +63,7 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         tools: Option<serde_json::Value>,
         prompts: Option<serde_json::Value>,
         resources: Option<serde_json::Value>,
+        logging: Option<serde_json::Value>,
     }
 
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
@@ -76,7 +78,7 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         let ours = era::LEGACY.join(", ");
         Exit::new(Reason::Incompatible, format!("it speaks MCP {theirs}; we speak {ours}"))
     })?;
-    let Capabilities { tools, prompts, resources } = result.capabilities;
+    let Capabilities { tools, prompts, resources, logging } = result.capabilities;
     let offers = PerKind::of(|kind| {
         let declared = match kind.topic() {
             Topic::Tools => &tools,
@@ -88,7 +90,8 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     });
     let instructions = result.instructions.as_str().map(str::to_owned);
     let is_gateway = result.server_info.name == GATEWAY;
-    Ok(Introduction { version, offers, instructions, is_gateway })
+    let has_logging = logging.is_some();
+    Ok(Introduction { version, offers, instructions, is_gateway, has_logging })
 }
 
 /// As much of a foreign text as belongs into a message.

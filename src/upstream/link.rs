@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     CallError, Isolation,
+    attribution::Client,
     exchange::{Heard, SessionKey},
     pipe::{Pipe, PipeLeg},
     worker::{remote::Remote, remote_call::RemoteLeg},
@@ -17,8 +18,16 @@ use super::{
 use crate::{
     access::Principal,
     catalogue::kind::Kind,
-    wire::{Frame, message},
+    wire::{
+        Frame,
+        capabilities::{Capability, ClientCapabilities},
+        level::Level,
+        message,
+    },
 };
+
+/// How long an upstream may take to notice what is told to it beside calls.
+const TELL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection that calls can be sent through.
 #[derive(Clone)]
@@ -33,15 +42,39 @@ pub struct Caller<'a> {
     /// The client session's id.
     pub session: &'a Arc<str>,
     pub principal: &'a Principal,
+    /// What the client can be asked for.
+    pub capabilities: ClientCapabilities,
+    /// The level of log messages that it asked for.
+    pub log_level: Option<Level>,
 }
 
 impl Caller<'_> {
     pub fn key(&self, isolation: Isolation) -> SessionKey {
         match isolation {
             Isolation::Shared => SessionKey::Shared,
-            Isolation::Session => SessionKey::Of(self.session.clone()),
-            Isolation::User => SessionKey::Of(user_of(self.principal)),
+            Isolation::Session => SessionKey::Client(self.session.clone()),
+            Isolation::User => SessionKey::User(user_of(self.principal)),
         }
+    }
+
+    /// What the upstream is told that can be asked for, in a session of this isolation.
+    pub fn declared(&self, isolation: Isolation) -> ClientCapabilities {
+        match isolation {
+            Isolation::Session => self.capabilities,
+            Isolation::Shared | Isolation::User => bridged(isolation),
+        }
+    }
+}
+
+/// What an upstream is told that can be asked for, in a session that is not one client's: all that can
+/// be relayed, since many servers leave out the tools that need more. Each client is still asked only
+/// what it declared itself. Roots are one client's, so what all share is never told of any (decision 8).
+pub fn bridged(isolation: Isolation) -> ClientCapabilities {
+    match isolation {
+        Isolation::Shared => {
+            ClientCapabilities::ALL.without(Capability::Roots).without(Capability::RootsListChanged)
+        }
+        Isolation::Session | Isolation::User => ClientCapabilities::ALL,
     }
 }
 
@@ -81,6 +114,10 @@ impl Leg {
 /// How a request is to be sent.
 pub struct Sending {
     pub key: SessionKey,
+    /// Whose call it is; nobody's where the gateway asks for itself.
+    pub client: Option<Client>,
+    /// What the upstream is told that can be asked for, if its session has to be opened.
+    pub declared: ClientCapabilities,
     pub permit: Option<OwnedSemaphorePermit>,
     /// How long it may wait for its turn.
     pub queue_wait: Duration,
@@ -95,13 +132,14 @@ impl Link {
         write: impl FnOnce(u64) -> Bytes,
         sending: Sending,
     ) -> Result<Leg, CallError> {
-        let Sending { key, permit, queue_wait, lifetime } = sending;
         match self {
             Self::Pipe(pipe) => {
-                pipe.begin(write, permit, queue_wait, lifetime).await.map(Leg::Pipe)
+                let Sending { client, permit, queue_wait, lifetime, .. } = sending;
+                pipe.begin(write, client, permit, queue_wait, lifetime).await.map(Leg::Pipe)
             }
             Self::Remote(remote) => {
-                RemoteLeg::begin(remote, write, key, permit).map(|leg| Leg::Remote(Box::new(leg)))
+                let leg = RemoteLeg::begin(remote, write, sending)?;
+                Ok(Leg::Remote(Box::new(leg)))
             }
         }
     }
@@ -116,6 +154,8 @@ impl Link {
     ) -> Result<Frame, CallError> {
         let sending = Sending {
             key: SessionKey::Shared,
+            client: None,
+            declared: ClientCapabilities::default(),
             permit: None,
             queue_wait: patience,
             lifetime: patience,
@@ -124,7 +164,8 @@ impl Link {
         let answer = async {
             loop {
                 match leg.next().await {
-                    Heard::Progress(_) => {}
+                    // A question that is dropped is refused.
+                    Heard::Progress(_) | Heard::Asked(_) | Heard::Said(_) => {}
                     Heard::Reply(frame) => return Ok(frame),
                     Heard::Failed(error) => return Err(error),
                 }
@@ -145,6 +186,41 @@ impl Link {
         match self {
             Self::Pipe(_) => true,
             Self::Remote(remote) => remote.signals.announces[kind].load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells a session of the upstream, where it is open and understands that, which log messages are
+    /// wanted of it.
+    pub fn set_level(&self, key: &SessionKey, level: Level) {
+        match self {
+            Self::Pipe(pipe) => {
+                if !pipe.has_logging() {
+                    return;
+                }
+                let pipe = pipe.clone();
+                actix::spawn(async move {
+                    let patience = TELL_PATIENCE;
+                    let write = |id| level.request(id);
+                    let Ok(mut leg) = pipe.begin(write, None, None, patience, patience).await
+                    else {
+                        return;
+                    };
+                    // Its answer says nothing that could be acted on.
+                    if tokio::time::timeout(patience, leg.next()).await.is_err() {
+                        leg.cancel("the gateway waited long enough");
+                    }
+                });
+            }
+            Self::Remote(remote) => remote.set_level(key, level),
+        }
+    }
+
+    /// Tells a session of the upstream that the roots of its client have changed.
+    pub fn roots_changed(&self, key: &SessionKey) {
+        match self {
+            // What all share knows of no roots.
+            Self::Pipe(_) => {}
+            Self::Remote(remote) => remote.roots_changed(key),
         }
     }
 

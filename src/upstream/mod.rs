@@ -5,20 +5,26 @@
 //! a [`Listener`].
 
 pub mod actor;
+mod attribution;
 pub mod board;
 mod call_error;
+pub mod dialogue;
 pub mod exchange;
 pub mod handshake;
+mod inbox;
 pub mod lifecycle;
 pub mod link;
 pub mod lists;
+mod log_levels;
 pub mod nesting;
 mod pipe;
 pub mod port;
+pub mod question;
 pub mod reason;
 pub mod refresh;
 pub mod spec;
 pub mod status;
+pub mod subscriptions;
 #[cfg(test)]
 pub mod testing;
 pub mod variables;
@@ -32,8 +38,12 @@ pub use call_error::CallError;
 pub use reason::Reason;
 pub use spec::{Isolation, UpstreamSpec};
 
-use crate::catalogue::{item::Item, kind::Kind};
+use crate::{
+    catalogue::{item::Item, kind::Kind},
+    wire::Frame,
+};
 use board::StderrTail;
+use dialogue::Unasked;
 use status::{CatalogueChange, ExitCode, Output, Transition};
 
 /// How a worker ended.
@@ -70,6 +80,16 @@ impl Exit {
         let parts = [Some(what), self.detail.clone(), last_words];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
+}
+
+/// Who takes to clients what an upstream says to them outside of any call. Never waits.
+pub trait Clients: Send + Sync {
+    /// To the client of one session.
+    fn say(&self, server: Uuid, session: &str, unasked: Unasked);
+    /// A log message that is about no client, to all who may see the upstream and want it.
+    fn say_to_all(&self, server: Uuid, note: &Frame);
+    /// Whether the client of this session listens to what comes outside of any call.
+    fn is_listening(&self, session: &str) -> bool;
 }
 
 /// Who is told what happens to upstreams. Never waits.

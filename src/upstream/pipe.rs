@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,11 @@ use tokio::{
 
 use super::{
     CallError,
+    attribution::Client,
+    dialogue::{Aside, Dialogue},
     exchange::{Heard, own_id},
+    inbox::Listening,
+    question::Say,
 };
 use crate::wire::{Frame, Kind, message};
 
@@ -30,7 +34,9 @@ pub struct Pipe {
     next_id: AtomicU64,
     waiting: Mutex<Waiting>,
     queue: mpsc::Sender<Bytes>,
-    events_max: usize,
+    dialogue: Arc<Dialogue>,
+    /// Whether the server said that it can be told which log messages are wanted.
+    has_logging: AtomicBool,
 }
 
 #[derive(Default)]
@@ -41,7 +47,6 @@ struct Waiting {
 }
 
 struct Call {
-    events: mpsc::Sender<Frame>,
     outcome: oneshot::Sender<Result<Frame, CallError>>,
     /// After this nobody waits any more, even if the client has gone without a word.
     expires: Instant,
@@ -53,7 +58,7 @@ struct Call {
 pub struct PipeLeg {
     pipe: Arc<Pipe>,
     id: u64,
-    events: mpsc::Receiver<Frame>,
+    listening: Listening,
     outcome: oneshot::Receiver<Result<Frame, CallError>>,
 }
 
@@ -62,7 +67,7 @@ impl Pipe {
     pub fn new(
         server: Arc<str>,
         queue_max: usize,
-        events_max: usize,
+        dialogue: Arc<Dialogue>,
     ) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
         let (queue, lines) = mpsc::channel(queue_max.max(1));
         let pipe = Self {
@@ -70,9 +75,18 @@ impl Pipe {
             next_id: AtomicU64::new(1),
             waiting: Mutex::default(),
             queue,
-            events_max: events_max.max(1),
+            dialogue,
+            has_logging: AtomicBool::new(false),
         };
         (Arc::new(pipe), lines)
+    }
+
+    pub fn set_has_logging(&self, has_logging: bool) {
+        self.has_logging.store(has_logging, Ordering::Relaxed);
+    }
+
+    pub fn has_logging(&self) -> bool {
+        self.has_logging.load(Ordering::Relaxed)
     }
 
     /// Sends the request that `write` makes for the id it is given, and waits at most `queue_wait`
@@ -80,6 +94,7 @@ impl Pipe {
     pub async fn begin(
         self: &Arc<Self>,
         write: impl FnOnce(u64) -> Bytes,
+        client: Option<Client>,
         permit: Option<OwnedSemaphorePermit>,
         queue_wait: Duration,
         lifetime: Duration,
@@ -94,7 +109,7 @@ impl Pipe {
             }
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let leg = self.enter(id, permit, lifetime)?;
+        let leg = self.enter(id, client, permit, lifetime)?;
         place.send(write(id));
         Ok(leg)
     }
@@ -103,17 +118,13 @@ impl Pipe {
     pub fn enter(
         self: &Arc<Self>,
         id: u64,
+        client: Option<Client>,
         permit: Option<OwnedSemaphorePermit>,
         lifetime: Duration,
     ) -> Result<PipeLeg, CallError> {
-        let (events_in, events) = mpsc::channel(self.events_max);
         let (outcome_in, outcome) = oneshot::channel();
-        let call = Call {
-            events: events_in,
-            outcome: outcome_in,
-            expires: Instant::now() + lifetime,
-            _permit: permit,
-        };
+        let call =
+            Call { outcome: outcome_in, expires: Instant::now() + lifetime, _permit: permit };
         let mut waiting = self.lock();
         if waiting.closed.is_some() {
             drop(waiting);
@@ -121,42 +132,60 @@ impl Pipe {
         }
         waiting.calls.insert(id, call);
         drop(waiting);
-        Ok(PipeLeg { pipe: self.clone(), id, events, outcome })
+        // Before the server can have read it, or what it asks at once would be nobody's.
+        let listening = self.dialogue.begin(id, client);
+        Ok(PipeLeg { pipe: self.clone(), id, listening, outcome })
     }
 
-    /// Takes what the server said to the call it is for. Whatever is for no call is given back.
-    pub fn hear(&self, frame: Frame) -> Option<Frame> {
+    /// Takes what the server said to the call it is for. What belongs to no call is given back, with
+    /// what is to be done about it.
+    pub fn hear(self: &Arc<Self>, frame: Frame) -> Aside {
         match frame.kind() {
             Kind::Result | Kind::Error => {
-                let call = own_id(frame.id()).and_then(|id| self.lock().calls.remove(&id));
+                let call =
+                    own_id(frame.id()).and_then(|id| Some((id, self.lock().calls.remove(&id)?)));
                 match call {
-                    // A receiver that is gone belonged to a client that is gone.
-                    Some(call) => drop(call.outcome.send(Ok(frame))),
+                    Some((id, call)) => {
+                        self.dialogue.end(id, &frame);
+                        // A receiver that is gone belonged to a client that is gone.
+                        drop(call.outcome.send(Ok(frame)));
+                    }
                     None => {
                         metrics::counter!("metamcpd_upstream_unknown_replies_total").increment(1)
                     }
                 }
-                None
+                Aside::Settled
             }
             Kind::Notification if frame.method().as_deref() == Some("notifications/progress") => {
-                let token = frame.token_span().map(|span| frame.get(span));
-                let events = own_id(token)
-                    .and_then(|id| self.lock().calls.get(&id).map(|call| call.events.clone()));
-                if events.is_none_or(|events| events.try_send(frame).is_err()) {
-                    metrics::counter!("metamcpd_progress_dropped_total").increment(1);
-                }
-                None
+                self.dialogue.progress(frame);
+                Aside::Settled
             }
-            Kind::Request | Kind::Notification => Some(frame),
+            Kind::Request | Kind::Notification => self.dialogue.hear(frame, || self.answering()),
         }
     }
 
     /// Ends a call whose answer came and cannot be taken.
     pub fn refuse(&self, id: u64, why: &str) {
-        if let Some(call) = self.lock().calls.remove(&id) {
+        let call = self.lock().calls.remove(&id);
+        if let Some(call) = call {
+            self.dialogue.end_badly(id);
             let bad = CallError::BadAnswer { server: self.server.clone(), why: why.into() };
             drop(call.outcome.send(Err(bad)));
         }
+    }
+
+    /// How an answer reaches the server. None may be lost, so one that finds the queue full waits for
+    /// its place; there are no more of them than clients may be asked.
+    fn answering(self: &Arc<Self>) -> Say {
+        let pipe = self.clone();
+        Box::new(move |line| {
+            if let (Err(mpsc::error::TrySendError::Full(line)), Ok(runtime)) =
+                (pipe.queue.try_send(line), tokio::runtime::Handle::try_current())
+            {
+                let queue = pipe.queue.clone();
+                runtime.spawn(async move { drop(queue.send(line).await) });
+            }
+        })
     }
 
     /// Puts a message into the queue if there is room: an answer, or a notification.
@@ -164,6 +193,11 @@ impl Pipe {
         if self.queue.try_send(line).is_err() {
             metrics::counter!("metamcpd_upstream_messages_dropped_total").increment(1);
         }
+    }
+
+    /// Waits until everything that was put into the queue has been taken out of it.
+    pub async fn is_written(&self) {
+        drop(self.queue.reserve_many(self.queue.max_capacity()).await);
     }
 
     /// Ends every call with `why`, and takes no more.
@@ -176,6 +210,7 @@ impl Pipe {
         for call in calls.into_values() {
             drop(call.outcome.send(Err(why.clone())));
         }
+        self.dialogue.close();
     }
 
     /// Forgets the calls whose time is over and that nobody waits for.
@@ -189,6 +224,7 @@ impl Pipe {
             ids
         };
         for id in expired {
+            self.dialogue.give_up(id);
             self.say(message::cancelled(id, "the client has gone and the call took too long"));
         }
     }
@@ -206,9 +242,9 @@ impl Pipe {
 impl PipeLeg {
     pub async fn next(&mut self) -> Heard {
         tokio::select! {
-            // Progress that came before the answer is told before it.
+            // What came before the answer is told before it.
             biased;
-            Some(frame) = self.events.recv() => Heard::Progress(frame),
+            heard = self.listening.next() => heard,
             outcome = &mut self.outcome => match outcome {
                 Ok(Ok(frame)) => Heard::Reply(frame),
                 Ok(Err(error)) => Heard::Failed(error),
@@ -220,6 +256,7 @@ impl PipeLeg {
     /// Takes the request back: the server is told, and a late answer is dropped.
     pub fn cancel(&mut self, reason: &str) {
         if self.pipe.lock().calls.remove(&self.id).is_some() {
+            self.pipe.dialogue.give_up(self.id);
             self.pipe.say(message::cancelled(self.id, reason));
         }
     }

@@ -3,16 +3,27 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::upstream::dialogue::{DialogueOptions, Scope};
 use crate::upstream::reason::Reason;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pipe() -> (Arc<Pipe>, mpsc::Receiver<Bytes>) {
-    Pipe::new("a".into(), 2, 2)
+    let dialogue = DialogueOptions { doubt: SECOND, events_max: 2, elicitations_max: 2 };
+    Pipe::new("a".into(), 2, Arc::new(Dialogue::new(Scope::Everyone, dialogue)))
 }
 
 async fn begin(pipe: &Arc<Pipe>) -> Result<PipeLeg, CallError> {
-    pipe.begin(|id| message::request(id, "tools/call", b"{}"), None, SECOND, SECOND).await
+    begin_for(pipe, "someone").await
+}
+
+async fn begin_for(pipe: &Arc<Pipe>, client: &str) -> Result<PipeLeg, CallError> {
+    let write = |id| message::request(id, "tools/call", b"{}");
+    pipe.begin(write, Some(client.into()), None, SECOND, SECOND).await
+}
+
+fn is_settled(aside: Aside) -> bool {
+    matches!(aside, Aside::Settled)
 }
 
 fn frame(text: String) -> Frame {
@@ -27,6 +38,10 @@ fn progress(token: &str) -> Frame {
     frame(format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
     ))
+}
+
+fn ask(id: &str) -> Frame {
+    frame(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"elicitation/create","params":{{}}}}"#))
 }
 
 fn ended() -> CallError {
@@ -69,8 +84,8 @@ async fn progress_is_told_before_the_answer_and_a_flood_of_it_is_dropped() {
 async fn answers_that_nobody_waits_for_reach_nobody() {
     let (pipe, _lines) = pipe();
     let mut leg = begin(&pipe).await.unwrap();
-    assert!(pipe.hear(reply(9, "{}")).is_none());
-    assert!(pipe.hear(frame(r#"{"jsonrpc":"2.0","id":"1","result":{}}"#.into())).is_none());
+    assert!(is_settled(pipe.hear(reply(9, "{}"))));
+    assert!(is_settled(pipe.hear(frame(r#"{"jsonrpc":"2.0","id":"1","result":{}}"#.into()))));
     pipe.hear(reply(1, r#""first""#));
     pipe.hear(reply(1, r#""second""#));
     let Heard::Reply(answer) = leg.next().await else { panic!() };
@@ -98,7 +113,7 @@ async fn a_cancelled_call_tells_the_server_our_id_and_hears_nothing_more() {
     let told = frame(String::from_utf8(lines.recv().await.unwrap().to_vec()).unwrap());
     assert_eq!(told.request_id(), Some(&b"1"[..]));
     assert!(lines.try_recv().is_err());
-    assert!(pipe.hear(reply(1, "{}")).is_none());
+    assert!(is_settled(pipe.hear(reply(1, "{}"))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,6 +143,92 @@ async fn what_is_for_no_call_is_given_back() {
         r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#,
     ] {
-        assert!(pipe.hear(frame(text.into())).is_some());
+        assert!(!is_settled(pipe.hear(frame(text.into()))));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_while_one_client_calls_is_asked_in_its_newest_call() {
+    let (pipe, mut lines) = pipe();
+    let mut first = begin_for(&pipe, "a").await.unwrap();
+    let mut second = begin_for(&pipe, "a").await.unwrap();
+    lines.recv().await.unwrap();
+    lines.recv().await.unwrap();
+    assert!(is_settled(pipe.hear(ask(r#""x""#))));
+    let Heard::Asked(question) = second.next().await else { panic!() };
+    question.answer(&reply(1, r#"{"action":"accept"}"#));
+    assert_eq!(
+        lines.recv().await.unwrap(),
+        r#"{"jsonrpc":"2.0","id":"x","result":{"action":"accept"}}"#
+    );
+    pipe.hear(reply(1, "{}"));
+    assert!(matches!(first.next().await, Heard::Reply(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_about_either_of_two_clients_is_asked_of_neither() {
+    let (pipe, mut lines) = pipe();
+    let (_a, b) = (begin_for(&pipe, "a").await.unwrap(), begin_for(&pipe, "b").await.unwrap());
+    lines.recv().await.unwrap();
+    lines.recv().await.unwrap();
+    assert!(is_settled(pipe.hear(ask("1"))));
+    let refusal = frame(String::from_utf8(lines.recv().await.unwrap().to_vec()).unwrap());
+    assert_eq!((refusal.kind(), refusal.id()), (Kind::Error, Some(&b"1"[..])));
+
+    // Who took a call back may still be meant for a while.
+    let mut b = b;
+    b.cancel("enough");
+    lines.recv().await.unwrap();
+    pipe.hear(ask("2"));
+    assert!(lines.try_recv().is_ok(), "it was refused at once");
+    tokio::time::advance(SECOND).await;
+    pipe.hear(ask("3"));
+    assert!(lines.try_recv().is_err(), "now it can only be about the other");
+}
+
+#[tokio::test]
+async fn a_question_whose_client_has_gone_is_answered_at_once() {
+    let (pipe, mut lines) = pipe();
+    let leg = begin(&pipe).await.unwrap();
+    lines.recv().await.unwrap();
+    pipe.hear(ask("1"));
+    assert!(lines.try_recv().is_err());
+    drop(leg);
+    let cancelled = r#"{"jsonrpc":"2.0","id":1,"result":{"action":"cancel"}}"#;
+    assert_eq!(lines.try_recv().unwrap(), cancelled);
+    pipe.hear(ask("1"));
+    assert_eq!(lines.try_recv().unwrap(), cancelled, "and so is one that comes after it went");
+}
+
+#[tokio::test]
+async fn an_answer_waits_for_a_server_that_does_not_read_just_now() {
+    let (pipe, mut lines) = pipe();
+    let (first, second) = (begin(&pipe).await.unwrap(), begin(&pipe).await.unwrap());
+    pipe.hear(ask("1"));
+    // The queue is full when the question is refused.
+    drop((first, second));
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        told.push(lines.recv().await.unwrap());
+    }
+    assert_eq!(told[2], r#"{"jsonrpc":"2.0","id":1,"result":{"action":"cancel"}}"#);
+}
+
+#[tokio::test]
+async fn what_the_server_takes_back_or_leaves_behind_needs_no_answer() {
+    let (pipe, mut lines) = pipe();
+    let mut leg = begin(&pipe).await.unwrap();
+    lines.recv().await.unwrap();
+    pipe.hear(ask("1"));
+    pipe.hear(ask("2"));
+    let Heard::Asked(first) = leg.next().await else { panic!() };
+    let Heard::Asked(second) = leg.next().await else { panic!() };
+    let cancelled =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    pipe.hear(frame(cancelled.into()));
+    first.withdrawn().await;
+    pipe.close(ended());
+    second.withdrawn().await;
+    drop((first, second));
+    assert!(lines.try_recv().is_err());
 }

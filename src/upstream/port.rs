@@ -17,13 +17,16 @@ use uuid::Uuid;
 
 use super::{
     CallError,
+    dialogue::DialogueOptions,
     exchange::{Heard, SessionKey},
     link::{Caller, Leg, Link, Sending},
+    log_levels::LogLevels,
+    question::{Patience, Question},
     reason::Reason,
     spec::{CallLimits, Isolation},
     status::StateWord,
 };
-use crate::wire::{Frame, Span};
+use crate::wire::{Frame, Span, level::Level};
 
 /// The limits of `calls` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,6 +52,19 @@ pub struct CallOptions {
     pub events_max: usize,
     /// Messages that wait for an upstream to read them.
     pub queue_max: usize,
+    /// How long an upstream may still be at work on a call that was taken back.
+    #[serde(with = "humantime_serde")]
+    pub doubt: Duration,
+    /// Elicitations by URL of one upstream session whose completion may still be announced.
+    pub elicitations_max: usize,
+}
+
+impl CallOptions {
+    /// The limits of what passes beside calls.
+    pub fn dialogue(&self) -> DialogueOptions {
+        let Self { doubt, events_max, elicitations_max, .. } = *self;
+        DialogueOptions { doubt, events_max, elicitations_max }
+    }
 }
 
 /// What may change while the port is in use.
@@ -92,6 +108,8 @@ pub struct Port {
     link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
     permits: Arc<Semaphore>,
+    /// What log messages its clients want.
+    pub levels: Arc<LogLevels>,
 }
 
 impl Port {
@@ -100,7 +118,8 @@ impl Port {
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
         let facts = ArcSwap::from_pointee(facts);
-        Self { id, options, facts, link: ArcSwapOption::empty(), outlook, permits }
+        let levels = Arc::default();
+        Self { id, options, facts, link: ArcSwapOption::empty(), outlook, permits, levels }
     }
 
     pub fn set_facts(&self, facts: Facts) {
@@ -127,8 +146,32 @@ impl Port {
 
     /// Ends what the upstream holds for a client session that has ended.
     pub fn forget(&self, session: &Arc<str>) {
+        let quieter = self.levels.forget(session);
         if let Some(link) = self.link.load_full() {
-            link.forget(&SessionKey::Of(session.clone()));
+            let key = SessionKey::Client(session.clone());
+            link.forget(&key);
+            for (key, level) in quieter.into_iter().filter(|(changed, _)| *changed != key) {
+                link.set_level(&key, level);
+            }
+        }
+    }
+
+    /// A client says which log messages it wants. The upstream is told where that makes a
+    /// difference: where nobody else of its session wants more.
+    pub fn set_level(&self, caller: &Caller<'_>, level: Level) {
+        let key = caller.key(self.facts.load().isolation);
+        if let Some(wanted) = self.levels.want(&key, caller.session, level)
+            && let Some(link) = self.link.load_full()
+        {
+            link.set_level(&key, wanted);
+        }
+    }
+
+    /// The roots of a client have changed. Told to what was told of them.
+    pub fn roots_changed(&self, caller: &Caller<'_>) {
+        let key = caller.key(self.facts.load().isolation);
+        if let Some(link) = self.link.load_full() {
+            link.roots_changed(&key);
         }
     }
 
@@ -145,12 +188,17 @@ impl Port {
         cancel: CancellationToken,
     ) -> Result<Conversation, CallError> {
         let facts = self.facts.load_full();
+        if let Some(level) = caller.log_level {
+            self.set_level(caller, level);
+        }
         let deadline = Instant::now() + self.options.ready_wait;
         loop {
             let link = self.link(&facts, deadline, &cancel).await?;
             let begin = async {
                 let sending = Sending {
                     key: caller.key(facts.isolation),
+                    client: Some(caller.session.clone()),
+                    declared: caller.declared(facts.isolation),
                     permit: Some(self.permit(&facts).await?),
                     queue_wait: self.options.queue_wait,
                     lifetime: facts.limits.total,
@@ -236,8 +284,12 @@ fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
 
 /// What a client hears of its call, ready to be sent to it.
 pub enum Step {
-    /// A notification; more will follow.
+    /// Progress; more will follow.
     Event(Bytes),
+    /// Something is asked of the client; more will follow.
+    Asked(Question),
+    /// Another notification; more will follow.
+    Said(Frame),
     /// The response, or why there is none. Nothing follows.
     End(Result<Bytes, CallError>),
 }
@@ -251,19 +303,31 @@ pub struct Conversation {
     began: Instant,
     heard: Instant,
     progress: f64,
+    /// Whether the upstream waits for the client, which is no silence of its own.
+    patience: Arc<Patience>,
 }
 
 impl Conversation {
     fn new(leg: Leg, request: Frame, facts: Arc<Facts>, cancel: CancellationToken) -> Self {
         let now = Instant::now();
-        Self { leg, request, facts, cancel, began: now, heard: now, progress: f64::NEG_INFINITY }
+        Self {
+            leg,
+            request,
+            facts,
+            cancel,
+            began: now,
+            heard: now,
+            progress: f64::NEG_INFINITY,
+            patience: Patience::new(),
+        }
     }
 
     /// What comes next. Not to be asked again after [`Step::End`].
     pub async fn next(&mut self) -> Step {
         loop {
-            let deadline = (self.heard + self.facts.limits.inactivity)
-                .min(self.began + self.facts.limits.total);
+            let last = self.began + self.facts.limits.total;
+            let silent_since = self.heard.max(self.patience.since());
+            let deadline = (silent_since + self.facts.limits.inactivity).min(last);
             let heard = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {
@@ -271,7 +335,14 @@ impl Conversation {
                     return Step::End(Err(CallError::Cancelled));
                 }
                 heard = self.leg.next() => heard,
-                () = tokio::time::sleep_until(deadline) => return Step::End(Err(self.time_out())),
+                () = tokio::time::sleep_until(deadline) => {
+                    let silent_since = self.patience.since();
+                    if Instant::now() < last && silent_since > self.heard {
+                        self.heard = silent_since;
+                        continue;
+                    }
+                    return Step::End(Err(self.time_out()));
+                }
             };
             match heard {
                 Heard::Progress(frame) => {
@@ -281,6 +352,15 @@ impl Conversation {
                     if let Some(event) = self.restore_token(&frame) {
                         return Step::Event(event);
                     }
+                }
+                Heard::Asked(mut question) => {
+                    self.heard = Instant::now();
+                    question.keep_waiting(&self.patience);
+                    return Step::Asked(question);
+                }
+                Heard::Said(frame) => {
+                    self.heard = Instant::now();
+                    return Step::Said(frame);
                 }
                 Heard::Reply(frame) => return Step::End(self.restore_id(&frame)),
                 Heard::Failed(error) => return Step::End(Err(error.of(&self.facts.name))),

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{
     access::Principal,
-    upstream::{pipe::Pipe, testing},
+    upstream::{dialogue::Aside, pipe::Pipe, testing},
+    wire::capabilities::ClientCapabilities,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,8 +35,7 @@ fn closed_port() -> Arc<Port> {
         in_flight_max: 2,
         queue_wait: SECOND,
         ready_wait: 5 * SECOND,
-        events_max: 8,
-        queue_max: 8,
+        ..testing::calls()
     };
     let limits =
         CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress: true };
@@ -53,9 +53,14 @@ fn request() -> Frame {
     )
 }
 
+fn caller(session: &Arc<str>) -> Caller<'_> {
+    let capabilities = ClientCapabilities::ALL;
+    Caller { session, principal: &Principal::Anonymous, capabilities, log_level: None }
+}
+
 async fn call(port: &Port, cancel: &CancellationToken) -> Result<Conversation, CallError> {
     let session = "s".into();
-    let caller = Caller { session: &session, principal: &Principal::Anonymous };
+    let caller = caller(&session);
     port.call(request(), &[(request().name_span().unwrap(), br#""t""#)], &caller, cancel.clone())
         .await
 }
@@ -66,7 +71,7 @@ impl Scene {
     }
 
     fn answers(&self, text: &str) {
-        self.pipe.hear(frame(text));
+        assert!(matches!(self.pipe.hear(frame(text)), Aside::Settled), "{text}");
     }
 }
 
@@ -117,7 +122,9 @@ async fn silence_ends_a_call_and_progress_keeps_it_until_its_total_time() {
         match step {
             Ok(Step::End(Err(error))) => break error,
             Ok(Step::Event(_)) => {}
-            Ok(Step::End(Ok(_))) => panic!("nobody has answered"),
+            Ok(Step::End(Ok(_)) | Step::Asked(_) | Step::Said(_)) => {
+                panic!("nobody has answered")
+            }
             Err(_elapsed) => {
                 value += 1;
                 scene.answers(&format!(
@@ -219,4 +226,32 @@ async fn calls_beyond_the_limit_wait_their_turn_and_no_longer() {
     assert!(matches!(call(&scene.port, &cancel).await, Err(CallError::Busy { .. })));
     scene.answers(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
     assert!(call(&scene.port, &cancel).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_may_think_longer_than_an_upstream_may_be_silent() {
+    let scene = scene();
+    let began = Instant::now();
+    let mut conversation = scene.call().await;
+    tokio::time::sleep(3 * SECOND).await;
+    scene.answers(r#"{"jsonrpc":"2.0","id":"ask","method":"elicitation/create","params":{}}"#);
+    let Step::Asked(question) = conversation.next().await else { panic!() };
+    let thinking = async {
+        tokio::time::sleep(14 * SECOND).await;
+        question.answer(&frame(r#"{"jsonrpc":"2.0","id":1,"result":{"action":"accept"}}"#));
+    };
+    let (step, ()) = tokio::join!(conversation.next(), thinking);
+    let Step::End(Err(CallError::Inactive { .. })) = step else { panic!() };
+    assert_eq!(began.elapsed(), (3 + 14 + 10) * SECOND, "it is silent from the answer on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_question_keeps_a_call_beyond_its_total_time() {
+    let scene = scene();
+    let began = Instant::now();
+    let mut conversation = scene.call().await;
+    scene.answers(r#"{"jsonrpc":"2.0","id":"ask","method":"elicitation/create","params":{}}"#);
+    let Step::Asked(_question) = conversation.next().await else { panic!() };
+    let Step::End(Err(CallError::TooLong { .. })) = conversation.next().await else { panic!() };
+    assert_eq!(began.elapsed(), 30 * SECOND);
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Isolation, Listener, UpstreamSpec,
+    dialogue::{Dialogue, Scope},
     pipe::Pipe,
     port::CallOptions,
     spec::{CallLimits, Transport},
@@ -57,10 +58,13 @@ pub fn calls() -> CallOptions {
         ready_wait: SECOND,
         events_max: 8,
         queue_max: 8,
+        doubt: SECOND,
+        elicitations_max: 2,
     }
 }
 
 /// A pipe whose server may be behind by so many messages, and what it is given to read.
 pub fn pipe(queue_max: usize) -> (Arc<Pipe>, mpsc::Receiver<Bytes>) {
-    Pipe::new("test".into(), queue_max, 8)
+    let dialogue = Dialogue::new(Scope::Everyone, calls().dialogue());
+    Pipe::new("test".into(), queue_max, Arc::new(dialogue))
 }

@@ -14,3 +14,6 @@ pub const INTERNAL_ERROR: i32 = -32603;
 pub const RESOURCE_NOT_FOUND: i32 = -32002;
 /// An unknown or ended session, as the official SDKs number it.
 pub const SESSION_NOT_FOUND: i32 = -32001;
+/// A person has to visit a URL before the request can be served (client features, "Elicitation",
+/// 2025-11-25).
+pub const URL_ELICITATION_REQUIRED: i32 = -32042;

@@ -10,6 +10,7 @@ pub mod documents;
 pub mod era;
 pub mod fault;
 pub mod frame;
+pub mod level;
 pub mod lines;
 pub mod message;
 pub mod reference;

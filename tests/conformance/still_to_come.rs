@@ -6,22 +6,13 @@ use std::collections::BTreeSet;
 use crate::suite::{BOTH, Version};
 
 /// Lost in front of every upstream that can be attached, in both versions of the suite.
-const IN_FRONT_OF_ALL: &[&str] = &[
-    "elicitation-sep1034-defaults",
-    "elicitation-sep1330-enums",
-    "logging-set-level",
-    "resources-subscribe",
-    "resources-unsubscribe",
-    "tools-call-elicitation",
-    "tools-call-sampling",
-    "tools-call-with-logging",
-];
+const IN_FRONT_OF_ALL: &[&str] = &["resources-subscribe", "resources-unsubscribe"];
 
 /// Lost in one version of the suite, in front of every upstream that can be attached.
-const IN_ONE_VERSION: &[(Version, &str)] = &[(Version::Second, "server-sse-polling")];
+const IN_ONE_VERSION: &[(Version, &str)] = &[];
 
 /// Client scenarios that fail in every version of the suite that has them.
-const AS_A_CLIENT: &[&str] = &["elicitation-sep1034-client-defaults", "sse-retry"];
+const AS_A_CLIENT: &[&str] = &[];
 
 /// What is lost through the gateway in front of any upstream.
 pub fn through() -> BTreeSet<(Version, &'static str)> {

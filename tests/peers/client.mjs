@@ -1,11 +1,18 @@
 // The official TypeScript SDK as a client of whatever URL it is given.
 // Usage: node client.mjs URL streamable|sse|stdio KEY PLAN; by stdio it starts `$METAMCPD connect URL`.
-// PLAN is JSON: {"calls":[{"name","arguments"}],"progress":{"name","arguments"},"cancel":{"name","arguments","after_ms"},
+// It can be asked for sampling, elicitation and roots, and answers with the name that the plan gives it.
+// PLAN is JSON: {"person":"ann","calls":[{"name","arguments"}],"progress":{"name","arguments"},"cancel":{"name","arguments","after_ms"},
 // "features":{"prompt":{"name","arguments"},"read":[uri],"complete":{"ref","argument"}}}.
 // Prints one line of JSON; what is right or wrong with it is decided by the test that reads it.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
+import {
+  CreateMessageRequestSchema,
+  ElicitRequestSchema,
+  ListRootsRequestSchema,
+  LoggingMessageNotificationSchema,
+} from "@modelcontextprotocol/sdk/types.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 
 const [url, kind, key, planText] = process.argv.slice(2);
@@ -101,7 +108,26 @@ async function featured(client, { prompt, read, complete }) {
   };
 }
 
-const client = new Client({ name: "typescript-peer", version: "1.0.0" });
+const person = plan.person ?? "nobody";
+const capabilities = { sampling: {}, elicitation: { form: {}, url: {} }, roots: { listChanged: true } };
+const client = new Client({ name: "typescript-peer", version: "1.0.0" }, { capabilities });
+const asked = [];
+client.setRequestHandler(CreateMessageRequestSchema, async ({ method }) => {
+  asked.push(method);
+  return { role: "assistant", model: "none", content: { type: "text", text: `from ${person}` } };
+});
+client.setRequestHandler(ElicitRequestSchema, async ({ method }) => {
+  asked.push(method);
+  return { action: "accept", content: { name: person, check: true } };
+});
+client.setRequestHandler(ListRootsRequestSchema, async ({ method }) => {
+  asked.push(method);
+  return { roots: [{ uri: `file:///${person}`, name: person }] };
+});
+const logged = [];
+client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => {
+  logged.push(params);
+});
 const transport = connection();
 await client.connect(transport);
 const seen = {
@@ -112,6 +138,7 @@ const seen = {
   calls: [],
 };
 await client.ping();
+if (plan.level) await client.setLoggingLevel(plan.level);
 for (const call of plan.calls ?? []) {
   seen.calls.push(await called(client, call));
 }
@@ -122,6 +149,7 @@ if (plan.cancel) {
   // A cancelled call must leave the session usable.
   seen.after_cancel = (await listed(client)).length;
 }
+Object.assign(seen, { asked, logged });
 if (kind === "streamable") {
   seen.session = transport.sessionId ?? null;
   await transport.terminateSession();

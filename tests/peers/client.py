@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from mcp import Client
+from mcp import Client, types
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -95,12 +95,42 @@ async def featured(client, plan):
         "completed": completed.completion.values,
         "instructions": client.instructions,
     }
+class Person:
+    """Who is asked: everything is answered with the name that the plan gives."""
+
+    def __init__(self, name):
+        self.name, self.asked, self.logged = name, [], []
+
+    async def sample(self, _context, _params):
+        self.asked.append("sampling/createMessage")
+        content = types.TextContent(type="text", text=f"from {self.name}")
+        return types.CreateMessageResult(role="assistant", model="none", content=content)
+
+    async def elicit(self, _context, _params):
+        self.asked.append("elicitation/create")
+        return types.ElicitResult(action="accept", content={"name": self.name, "check": True})
+
+    async def roots(self, _context):
+        self.asked.append("roots/list")
+        return types.ListRootsResult(roots=[types.Root(uri=f"file:///{self.name}", name=self.name)])
+
+    async def log(self, params):
+        self.logged.append({"level": params.level, "data": params.data})
 
 
 async def main(url, kind, key, plan):
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    person = Person(plan.get("person", "nobody"))
+    handlers = {
+        "sampling_callback": person.sample,
+        "elicitation_callback": person.elicit,
+        "list_roots_callback": person.roots,
+        "logging_callback": person.log,
+    }
     async with create_mcp_http_client(headers=headers) as http_client:
-        async with Client(connection(url, kind, key, http_client, headers)) as client:
+        async with Client(connection(url, kind, key, http_client, headers), **handlers) as client:
+            if "level" in plan:
+                await client.set_logging_level(plan["level"])
             seen = {
                 "sdk": "python",
                 "server": client.server_info.model_dump(exclude_none=True),
@@ -117,7 +147,7 @@ async def main(url, kind, key, plan):
                 seen["cancel"] = await cancelled(client, plan["cancel"])
                 # A cancelled call must leave the session usable.
                 seen["after_cancel"] = len(await listed(client))
-    print(json.dumps(seen))
+    print(json.dumps(seen | {"asked": person.asked, "logged": person.logged}))
 
 
 asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
-use super::events::EventStream;
+use super::{SOON, events::EventStream};
 
 /// The revision that a client asks for unless a test says otherwise.
 pub const LATEST: &str = "2025-11-25";
@@ -18,6 +18,8 @@ pub struct Client {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub session: Option<String>,
+    /// What it declares in `initialize`.
+    pub capabilities: Value,
     version: Option<String>,
     ids: AtomicI64,
 }
@@ -48,6 +50,7 @@ impl Client {
             url: url.to_owned(),
             headers: headers.into_iter().collect(),
             session: None,
+            capabilities: json!({}),
             version: None,
             ids: AtomicI64::new(1),
         }
@@ -61,10 +64,19 @@ impl Client {
         client
     }
 
+    /// A client with a session, that can be asked for these.
+    pub async fn that_can(url: &str, key: &str, capabilities: Value) -> Client {
+        let mut client = Client::new(url, Some(key));
+        client.capabilities = capabilities;
+        let reply = client.initialize(LATEST).await;
+        assert_eq!(reply.status, StatusCode::OK, "initialize: {reply:?}");
+        client
+    }
+
     /// Shakes hands, and keeps the session id and the negotiated revision.
     pub async fn initialize(&mut self, version: &str) -> Reply {
         let hello = json!({"jsonrpc": "2.0", "id": self.next_id(), "method": "initialize", "params": {
-            "protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "suite", "version": "1"},
+            "protocolVersion": version, "capabilities": self.capabilities, "clientInfo": {"name": "suite", "version": "1"},
         }});
         let reply = self.post(&hello.to_string()).await;
         if reply.status.is_success() && reply.json()["result"].is_object() {
@@ -120,6 +132,33 @@ impl Client {
         let message = self.call(tool, arguments).await;
         let text = message["result"]["content"][0]["text"].as_str();
         text.unwrap_or_else(|| panic!("{tool} gave no text: {message}")).to_owned()
+    }
+
+    /// Calls a tool, and answers what it is asked meanwhile with what `answer` makes of the question:
+    /// a whole `result` or `error` member. Its last word, and everything that came before it.
+    pub async fn call_answering(
+        &self,
+        tool: &str,
+        arguments: Value,
+        answer: impl Fn(&Value) -> Value,
+    ) -> (Value, Vec<Value>) {
+        let id = json!(self.next_id());
+        let mut exchange = self.open(&call(id.clone(), tool, arguments)).await;
+        let mut heard = Vec::new();
+        loop {
+            let message = exchange.events.expect("the answer", SOON).await.json();
+            if message.get("method").is_none() && message["id"] == id {
+                return (message, heard);
+            }
+            if message.get("method").is_some() && message.get("id").is_some() {
+                let mut response = answer(&message);
+                response["jsonrpc"] = json!("2.0");
+                response["id"] = message["id"].clone();
+                let taken = self.post(&response.to_string()).await;
+                assert_eq!(taken.status, StatusCode::ACCEPTED, "{taken:?}");
+            }
+            heard.push(message);
+        }
     }
 
     /// The names of all tools, every page of them, in the order they were listed.

@@ -19,13 +19,22 @@ pub struct SseClient {
 impl SseClient {
     /// Opens the stream, reads where messages go, and shakes hands.
     pub async fn connect(url: &str, key: Option<&str>) -> SseClient {
+        SseClient::introduced(url, key, json!({})).await
+    }
+
+    /// The same, and it can be asked for these.
+    pub async fn that_can(url: &str, key: &str, capabilities: Value) -> SseClient {
+        SseClient::introduced(url, Some(key), capabilities).await
+    }
+
+    async fn introduced(url: &str, key: Option<&str>, capabilities: Value) -> SseClient {
         let client = SseClient::open(url, key).await;
         let answer = client
             .request(
                 json!(0),
                 "initialize",
                 json!({
-                    "protocolVersion": "2024-11-05", "capabilities": {},
+                    "protocolVersion": "2024-11-05", "capabilities": capabilities,
                     "clientInfo": {"name": "suite", "version": "1"},
                 }),
             )

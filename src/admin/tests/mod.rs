@@ -247,6 +247,8 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         ready_wait: SECOND,
         events_max: 1,
         queue_max: 1,
+        doubt: Duration::from_secs(1),
+        elicitations_max: 1,
     };
     let roster = Roster::default();
     let launch: Launch = Rc::new(|post| pretend(post).boxed_local());
@@ -271,6 +273,8 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
             window: SECOND,
             retry: SECOND,
         },
+        questions_max: 1,
+        question_timeout: Duration::from_secs(1),
     };
     let conductor = Conductor::new(Parts {
         store,

@@ -16,24 +16,24 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use super::{
+    carry_out,
     dialects::{REFUSAL_MAX, has_forgotten},
     messages::{Kindred, kindred},
     opening::{Unopened, not_connected, refusal},
-    remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
-    remote_session::{Established, Way},
+    remote::{ACCEPT_BOTH, Belonging, Remote, TELL_PATIENCE},
+    remote_session::{Established, RemoteSession, Way},
 };
 use crate::{
     egress::Body,
     upstream::{
         CallError, Exit, Reason,
-        exchange::{Heard, answer_to},
+        attribution::Client,
+        exchange::Heard,
         handshake::{self, excerpt},
         pipe::{Pipe, PipeLeg},
     },
-    wire::{Frame, message, sse},
+    wire::{Frame, capabilities::ClientCapabilities, message, sse},
 };
-
-const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
 /// One stream. When this value is dropped, the stream is closed.
 pub struct EventStream {
@@ -47,7 +47,7 @@ pub struct EventStream {
 }
 
 /// Opens a stream, learns where messages go, and shakes hands.
-pub async fn open(remote: &Arc<Remote>) -> Result<Established, Unopened> {
+pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Established, Unopened> {
     let response = remote
         .exchange(Method::GET, "text/event-stream", None, Bytes::new(), false)
         .await
@@ -72,8 +72,8 @@ pub async fn open(remote: &Arc<Remote>) -> Result<Established, Unopened> {
     let place = message_url(&remote.address.url, &place)
         .map_err(|why| Exit::new(Reason::HandshakeFailed, why))?;
 
-    let limits = &remote.limits;
-    let (pipe, queue) = Pipe::new(remote.server.clone(), limits.queue_max, limits.events_max);
+    let (queue_max, dialogue) = (remote.limits.queue_max, session.dialogue.clone());
+    let (pipe, queue) = Pipe::new(remote.server.clone(), queue_max, dialogue);
     let (ended, ending) = (Arc::new(SetOnce::new()), CancellationToken::new());
     let reading = Reading {
         place: place.clone(),
@@ -83,7 +83,7 @@ pub async fn open(remote: &Arc<Remote>) -> Result<Established, Unopened> {
     actix::spawn(remote.tasks.track_future(reading.run(events, rest, queue)));
     let guard = ending.clone().drop_guard();
     let stream = EventStream { place, pipe, ended, ending, _guard: guard };
-    let introduction = handshake::introduction(&stream.greet(remote).await?)?;
+    let introduction = handshake::introduction(&stream.greet(remote, session.declared).await?)?;
     Ok(Established { introduction, way: Way::Stream(stream) })
 }
 
@@ -106,13 +106,17 @@ impl EventStream {
     }
 
     /// `initialize`, and its answer.
-    async fn greet(&self, remote: &Arc<Remote>) -> Result<Frame, Exit> {
+    async fn greet(
+        &self,
+        remote: &Arc<Remote>,
+        declared: ClientCapabilities,
+    ) -> Result<Frame, Exit> {
         let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
         let id = remote.next_id();
-        let message = message::request(id, "initialize", &handshake::initialize_params());
+        let message = message::request(id, "initialize", &handshake::initialize_params(declared));
         let leg = self
             .pipe
-            .enter(id, None, remote.limits.opening_patience)
+            .enter(id, None, None, remote.limits.opening_patience)
             .map_err(|error| failed(error.to_string()))?;
         let (server, place, pipe) = (remote.clone(), self.place.clone(), self.pipe.clone());
         let posting = async move {
@@ -123,7 +127,9 @@ impl EventStream {
         match leg.next().await {
             Ok(Heard::Reply(answer)) => Ok(answer),
             Ok(Heard::Failed(error)) => Err(failed(error.to_string())),
-            Ok(Heard::Progress(_)) => Err(failed("`initialize` was answered by progress".into())),
+            Ok(Heard::Progress(_) | Heard::Asked(_) | Heard::Said(_)) => {
+                Err(failed("`initialize` was answered by something else".into()))
+            }
             Err(Refused::Forgotten { status }) => {
                 Err(failed(format!("the stream's own session is unknown (HTTP status {status})")))
             }
@@ -166,11 +172,12 @@ impl StreamLeg {
         remote: &Arc<Remote>,
         established: &Arc<Established>,
         stream: &EventStream,
+        client: Option<Client>,
         id: u64,
         message: Bytes,
     ) -> Result<Self, CallError> {
         // How long it waits is up to whoever holds it: it is forgotten with this value.
-        let leg = stream.pipe.enter(id, None, remote.limits.opening_patience)?;
+        let leg = stream.pipe.enter(id, client, None, remote.limits.opening_patience)?;
         let (remote, pipe) = (remote.clone(), stream.pipe.clone());
         let established = established.clone();
         let posting = async move {
@@ -223,7 +230,7 @@ impl Drop for StreamLeg {
 /// some servers answer the request itself there.
 async fn judge(
     remote: &Remote,
-    pipe: &Pipe,
+    pipe: &Arc<Pipe>,
     response: http::Response<Body>,
 ) -> Result<(), Refused> {
     let status = response.status();
@@ -236,7 +243,7 @@ async fn judge(
             && let Ok(frame) = Frame::parse(body, remote.frames().depth_max)
             && frame.method().is_none()
         {
-            pipe.hear(frame);
+            drop(pipe.hear(frame));
         }
         return Ok(());
     }
@@ -313,12 +320,10 @@ impl Reading {
                     continue;
                 }
             };
-            let Some(unasked) = pipe.hear(frame) else { continue };
-            if let Some(answer) = answer_to(&unasked) {
-                pipe.say(answer);
-            } else if unasked.method().as_deref() == Some(TOOLS_CHANGED) {
-                remote.signals.changed.presume_all();
-            }
+            let aside = pipe.hear(frame);
+            let Belonging { clients, id, .. } = &remote.belonging;
+            let say = |answer| pipe.say(answer);
+            carry_out(&**clients, *id, aside, &remote.signals.changed, say);
         }
     }
 

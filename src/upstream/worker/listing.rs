@@ -29,9 +29,9 @@ use crate::{
 pub struct Announcements(PerKind<Notify>);
 
 impl Announcements {
-    /// Takes note of a notification, if it is about a list.
-    pub fn hear(&self, method: &str) {
-        for kind in Topic::changed_by(method).into_iter().flat_map(Kind::of_topic) {
+    /// Takes note that lists have changed.
+    pub fn hear(&self, topic: Topic) {
+        for kind in Kind::of_topic(topic) {
             self.0[kind].notify_one();
         }
     }

@@ -14,16 +14,24 @@ pub mod remote_call;
 mod remote_life;
 mod remote_session;
 mod remote_stream;
+mod standing;
 mod stdio;
-mod streamable_http;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
-    CallError, Exit, Reason, board::Board, handshake, link::Link, lists::ListOptions,
+    CallError, Clients, Exit, Isolation, Reason,
+    board::Board,
+    dialogue::{Aside, DialogueOptions},
+    exchange::SessionKey,
+    handshake,
+    link::{Link, bridged},
+    lists::ListOptions,
     spec::Transport,
 };
 use crate::{
@@ -34,7 +42,7 @@ use crate::{
     egress::Egress,
 };
 use lifeline::{Lifeline, StopGrace};
-use listing::keep_listed;
+use listing::{Announcements, keep_listed};
 use remote::Speech;
 use remote_stream::ResumeOptions;
 
@@ -72,9 +80,11 @@ pub struct Workshop {
     pub options: WorkerOptions,
     pub lists: ListOptions,
     pub frames: FrameLimits,
-    /// Messages that wait for an upstream to read them, and progress that waits for a client.
+    /// Messages that wait for an upstream to read them.
     pub queue_max: usize,
-    pub events_max: usize,
+    pub dialogue: DialogueOptions,
+    /// Who is told what is said outside of any call.
+    pub clients: Arc<dyn Clients>,
     /// This very program, which a row may call by the name `metamcpd`.
     pub own_exe: std::path::PathBuf,
 }
@@ -139,13 +149,18 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let spec = assignment.board.spec();
     let server: Arc<str> = Arc::from(&*spec.name);
     let patience = spec.connect_timeout;
-    let greeting = handshake::initialize_params();
     let answer = match link {
         Link::Pipe(pipe) => {
+            // A process has one session, which all its clients share.
+            let greeting = handshake::initialize_params(bridged(Isolation::Shared));
             let answer = link.ask(&server, "initialize", &greeting, patience).await;
             let answer = answer.map_err(handshake_failure)?;
             let introduction = handshake::introduction(&answer)?;
             pipe.say(crate::wire::message::notification("notifications/initialized", b""));
+            pipe.set_has_logging(introduction.has_logging);
+            if let Some(level) = assignment.board.port.levels.of(&SessionKey::Shared) {
+                link.set_level(&SessionKey::Shared, level);
+            }
             introduction
         }
         Link::Remote(remote) => match tokio::time::timeout(patience, remote.introduce()).await {
@@ -164,5 +179,22 @@ fn handshake_failure(error: CallError) -> Exit {
     match error {
         CallError::Inactive { .. } => Exit::of(Reason::HandshakeTimeout),
         other => Exit::new(Reason::HandshakeFailed, other.to_string()),
+    }
+}
+
+/// Does what is left to be done about something that an upstream said of itself.
+fn carry_out(
+    clients: &dyn Clients,
+    server: Uuid,
+    aside: Aside,
+    changed: &Announcements,
+    say: impl FnOnce(Bytes),
+) {
+    match aside {
+        Aside::Settled => {}
+        Aside::Say(answer) => say(answer),
+        Aside::ToClient(client, unasked) => clients.say(server, &client, unasked),
+        Aside::ToAll(note) => clients.say_to_all(server, &note),
+        Aside::ListChanged(topic) => changed.hear(topic),
     }
 }

@@ -12,7 +12,7 @@ use super::{
     event_stream,
     messages::{Kindred, Messages, kindred},
     remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech},
-    remote_session::{Established, Way},
+    remote_session::{Established, RemoteSession, Way},
 };
 use crate::{
     egress::EgressError,
@@ -21,7 +21,7 @@ use crate::{
         exchange::own_id,
         handshake::{self, excerpt},
     },
-    wire::{Frame, message},
+    wire::{Frame, capabilities::ClientCapabilities, message},
 };
 
 /// Why a session was not opened.
@@ -38,9 +38,9 @@ impl From<Exit> for Unopened {
 }
 
 /// Opens a session.
-pub async fn open(remote: &Arc<Remote>) -> Result<Established, Exit> {
+pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Established, Exit> {
     let first = remote.speaks().unwrap_or(remote.address.speech);
-    let why = match attempt(remote, first).await {
+    let why = match attempt(remote, session, first).await {
         Ok(established) => {
             remote.learn(first);
             return Ok(established);
@@ -52,7 +52,7 @@ pub async fn open(remote: &Arc<Remote>) -> Result<Established, Exit> {
         return Err(Exit::new(Reason::HttpStatus, why));
     }
     let second = first.other();
-    let (reason, why_not) = match attempt(remote, second).await {
+    let (reason, why_not) = match attempt(remote, session, second).await {
         Ok(established) => {
             remote.learn(second);
             tracing::info!(
@@ -71,17 +71,24 @@ pub async fn open(remote: &Arc<Remote>) -> Result<Established, Exit> {
     Err(Exit::new(reason, detail))
 }
 
-async fn attempt(remote: &Arc<Remote>, speech: Speech) -> Result<Established, Unopened> {
+async fn attempt(
+    remote: &Arc<Remote>,
+    session: &RemoteSession,
+    speech: Speech,
+) -> Result<Established, Unopened> {
     match speech {
-        Speech::StreamableHttp => by_post(remote).await,
-        Speech::Sse => event_stream::open(remote).await,
+        Speech::StreamableHttp => by_post(remote, session.declared).await,
+        Speech::Sse => event_stream::open(remote, session).await,
     }
 }
 
 /// Streamable HTTP: `initialize` is a POST like any other.
-async fn by_post(remote: &Arc<Remote>) -> Result<Established, Unopened> {
+async fn by_post(
+    remote: &Arc<Remote>,
+    declared: ClientCapabilities,
+) -> Result<Established, Unopened> {
     let id = remote.next_id();
-    let message = message::request(id, "initialize", &handshake::initialize_params());
+    let message = message::request(id, "initialize", &handshake::initialize_params(declared));
     let response = remote
         .exchange(Method::POST, ACCEPT_BOTH, None, message, false)
         .await

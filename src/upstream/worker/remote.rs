@@ -20,9 +20,10 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::{
-    FrameLimits,
+    FrameLimits, carry_out,
     listing::Announcements,
     remote_session::{Established, RemoteSession},
     remote_stream::ResumeOptions,
@@ -31,11 +32,15 @@ use crate::{
     catalogue::kind::PerKind,
     egress::{Body, Door, Egress, EgressError},
     upstream::{
-        CallError, Exit, Reason,
-        exchange::{SessionKey, answer_to},
+        CallError, Clients, Exit, Isolation, Reason,
+        dialogue::{Aside, DialogueOptions, Scope},
+        exchange::SessionKey,
         handshake::Introduction,
+        link::bridged,
+        log_levels::LogLevels,
+        question::Say,
     },
-    wire::Frame,
+    wire::{Frame, capabilities::ClientCapabilities, level::Level, message},
 };
 
 pub const SESSION_ID: &str = "mcp-session-id";
@@ -92,7 +97,7 @@ pub struct RemoteLimits {
     pub frames: FrameLimits,
     pub sessions_max: usize,
     pub queue_max: usize,
-    pub events_max: usize,
+    pub dialogue: DialogueOptions,
     /// How long an upstream may take to open a session.
     pub opening_patience: Duration,
     /// How long an HTTP+SSE server may take to say where messages go.
@@ -100,11 +105,20 @@ pub struct RemoteLimits {
     pub resume: ResumeOptions,
 }
 
+/// Whose upstream it is, and who hears of it.
+pub struct Belonging {
+    pub id: Uuid,
+    pub isolation: Isolation,
+    pub levels: Arc<LogLevels>,
+    pub clients: Arc<dyn Clients>,
+}
+
 /// The shared part of one connection to a remote upstream.
 pub struct Remote {
     pub server: Arc<str>,
     pub address: Address,
     pub limits: RemoteLimits,
+    pub belonging: Belonging,
     /// What it turned out to speak.
     speaks: OnceLock<Speech>,
     egress: Egress,
@@ -130,6 +144,10 @@ pub struct Signals {
     pub unauthorized: Notify,
     /// Whether it would say that a list has changed, and we would hear it.
     pub announces: PerKind<AtomicBool>,
+    /// Whether it was seen to offer no standing streams.
+    pub has_no_streams: AtomicBool,
+    /// Whether it was seen to open one only when it has something to say.
+    pub has_slow_streams: AtomicBool,
 }
 
 thread_local! {
@@ -142,12 +160,14 @@ impl Remote {
         server: Arc<str>,
         address: Address,
         limits: RemoteLimits,
+        belonging: Belonging,
         egress: Egress,
     ) -> Arc<Self> {
         Arc::new(Self {
             server,
             address,
             limits,
+            belonging,
             speaks: OnceLock::new(),
             steady: egress.steady(),
             egress,
@@ -174,7 +194,7 @@ impl Remote {
     /// Opens the gateway's own session, and tells what the server said of itself.
     pub async fn introduce(self: &Arc<Self>) -> Result<Introduction, Exit> {
         let session = self
-            .session(&SessionKey::Shared)
+            .session(&SessionKey::Shared, bridged(self.belonging.isolation))
             .map_err(|error| Exit::new(Reason::HandshakeFailed, error.to_string()))?;
         let introduction = session.open(self, None).await?.introduction.clone();
         for (kind, announces) in self.signals.announces.iter() {
@@ -190,6 +210,8 @@ impl Remote {
         if self.closed.set(why).is_err() {
             tracing::trace!(server = %self.server, "the connection had been closed already");
         }
+        // Nothing that was asked of clients wants an answer any more.
+        self.sessions().iter().for_each(|session| session.dialogue.close());
     }
 
     pub fn is_closed(&self) -> bool {
@@ -241,8 +263,18 @@ impl Remote {
         self.lock().values().cloned().collect()
     }
 
-    /// The session of this key. It costs nothing before its first call.
-    pub fn session(&self, key: &SessionKey) -> Result<Arc<RemoteSession>, CallError> {
+    /// The session of this key, if there is one.
+    pub fn known_session(&self, key: &SessionKey) -> Option<Arc<RemoteSession>> {
+        self.lock().get(key).cloned()
+    }
+
+    /// The session of this key. It costs nothing before its first call. `declared` is what the
+    /// upstream is told that can be asked for, where the session is new.
+    pub fn session(
+        &self,
+        key: &SessionKey,
+        declared: ClientCapabilities,
+    ) -> Result<Arc<RemoteSession>, CallError> {
         let mut sessions = self.lock();
         if let Some(session) = sessions.get(key) {
             return Ok(session.clone());
@@ -252,7 +284,14 @@ impl Remote {
                 .increment(1);
             return Err(CallError::Busy { server: self.server.clone() });
         }
-        let session = Arc::new(RemoteSession::default());
+        let scope = match key {
+            SessionKey::Shared if self.belonging.isolation == Isolation::Shared => Scope::Everyone,
+            SessionKey::Shared => Scope::Gateway,
+            SessionKey::Client(client) => Scope::Client(client.clone()),
+            SessionKey::User(_) => Scope::User,
+        };
+        let session = RemoteSession::new(key.clone(), declared, scope, self.limits.dialogue);
+        let session = Arc::new(session);
         sessions.insert(key.clone(), session.clone());
         Ok(session)
     }
@@ -368,20 +407,65 @@ impl Remote {
     }
 
     /// Acts on what a server says outside of any call.
-    pub fn hear(self: &Arc<Self>, key: &SessionKey, frame: &Frame) {
-        if let Some(answer) = answer_to(frame) {
+    pub fn hear(self: &Arc<Self>, session: &Arc<RemoteSession>, frame: Frame) {
+        let heard = session.dialogue.hear(frame, || self.answering(session));
+        self.carry_out(session, heard);
+    }
+
+    /// Does what is left to be done about what a server said of itself.
+    pub fn carry_out(self: &Arc<Self>, session: &Arc<RemoteSession>, aside: Aside) {
+        let say = |answer: Bytes| {
             let Ok(turn) = self.answers.clone().try_acquire_owned() else {
                 metrics::counter!("metamcpd_upstream_messages_dropped_total").increment(1);
                 return;
             };
-            let remote = self.clone();
-            let established = self.lock().get(key).and_then(|session| session.established());
+            let (remote, established) = (self.clone(), session.established());
             actix::spawn(self.tasks.track_future(async move {
                 remote.tell(established.as_deref(), answer).await;
                 drop(turn);
             }));
-        } else if let Some(method) = frame.method() {
-            self.signals.changed.hear(&method);
+        };
+        let Belonging { clients, id, .. } = &self.belonging;
+        carry_out(&**clients, *id, aside, &self.signals.changed, say);
+    }
+
+    /// How an answer reaches the very session that asked. None may be lost; there are no more of them
+    /// than clients may be asked.
+    pub fn answering(self: &Arc<Self>, session: &Arc<RemoteSession>) -> Say {
+        let (remote, established) = (self.clone(), session.established());
+        Box::new(move |answer| {
+            let (remote, established) = (remote.clone(), established.clone());
+            let tasks = remote.tasks.clone();
+            let telling = async move { remote.tell(established.as_deref(), answer).await };
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(tasks.track_future(telling));
+            }
+        })
+    }
+
+    /// Tells an open session something that needs no answer.
+    pub fn tell_later(self: &Arc<Self>, session: &Arc<RemoteSession>, message: Bytes) {
+        if session.established().is_some() {
+            self.answering(session)(message);
+        }
+    }
+
+    /// Tells the session of `key`, where it is open, which log messages are wanted of it.
+    pub fn set_level(self: &Arc<Self>, key: &SessionKey, level: Level) {
+        let Some(session) = self.known_session(key) else { return };
+        let understands =
+            session.established().is_some_and(|established| established.introduction.has_logging);
+        if understands {
+            self.tell_later(&session, level.request(self.next_id()));
+        }
+    }
+
+    /// Tells the session of `key`, where it is open, that the roots of its client have changed.
+    pub fn roots_changed(self: &Arc<Self>, key: &SessionKey) {
+        if let Some(session) = self.known_session(key).filter(|session| session.was_told_of_roots())
+        {
+            let changed = message::notification("notifications/roots/list_changed", b"");
+            self.tell_later(&session, changed);
         }
     }
 

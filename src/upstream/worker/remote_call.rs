@@ -17,12 +17,17 @@ use super::{
     remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
     remote_stream::{Events, StreamError},
+    standing,
 };
 use crate::{
     egress::{Body, EgressError},
     upstream::{
         CallError, Exit, Reason,
+        attribution::Client,
+        dialogue::InCall,
         exchange::{Heard, SessionKey, own_id},
+        inbox::Listening,
+        link::Sending,
         status::StateWord,
     },
     wire::{Bad, Frame, Kind, message},
@@ -32,6 +37,8 @@ use crate::{
 #[derive(Clone)]
 struct Outgoing {
     id: u64,
+    /// Whose call it is, unless it is the gateway's own.
+    client: Option<Client>,
     message: Bytes,
 }
 
@@ -61,9 +68,9 @@ async fn deliver(
                 .await
                 .map_err(|exit| opening_error(&remote, exit))?,
         };
-        let Outgoing { id, message } = outgoing.clone();
+        let Outgoing { id, client, message } = outgoing.clone();
         if let Some(stream) = established.stream() {
-            match StreamLeg::begin(&remote, &established, stream, id, message) {
+            match StreamLeg::begin(&remote, &established, stream, client, id, message) {
                 Ok(leg) => return Ok(Delivered::Streaming(leg, established)),
                 // It ended just now, before anything was sent.
                 Err(CallError::NotSent { .. }) if !remote.is_closed() && stale.is_none() => {
@@ -73,6 +80,7 @@ async fn deliver(
                 Err(error) => return Err(error),
             }
         }
+        standing::open_before_a_call(&remote, &session, &established).await;
         let response =
             remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true).await?;
         let server = remote.server.clone();
@@ -121,15 +129,22 @@ type Delivery = Pin<Box<dyn Future<Output = Result<Delivered, CallError>>>>;
 
 /// One call to a remote upstream.
 pub struct RemoteLeg {
+    call: Call,
+    /// What comes for it by the session's standing stream.
+    listening: Listening,
+    is_answered: bool,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The request and what comes back on its own connection.
+struct Call {
     remote: Arc<Remote>,
-    key: SessionKey,
     /// Held so that a session is not taken for idle while a call is with it.
     session: Arc<RemoteSession>,
     outgoing: Outgoing,
     part: Part,
     /// Whether it has been sent once more, since its session had been forgotten.
     is_repeated: bool,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// How far a call has come.
@@ -152,36 +167,58 @@ impl RemoteLeg {
     pub fn begin(
         remote: &Arc<Remote>,
         write: impl FnOnce(u64) -> Bytes,
-        key: SessionKey,
-        permit: Option<OwnedSemaphorePermit>,
+        sending: Sending,
     ) -> Result<Self, CallError> {
+        let Sending { key, client, declared, permit, .. } = sending;
         let not_sent = || CallError::NotSent { server: remote.server.clone(), detail: None };
         if remote.is_closed() {
             return Err(not_sent());
         }
-        let session = remote.session(&key)?;
+        let session = remote.session(&key, declared)?;
         if key == SessionKey::Shared && session.established().is_some_and(|one| one.is_over()) {
             // The worker is about to end by that.
             return Err(not_sent());
         }
         session.touch();
         let id = remote.next_id();
-        let outgoing = Outgoing { id, message: write(id) };
+        // Before the request is sent, or what is asked at once would be nobody's.
+        let listening = session.dialogue.begin(id, client.clone());
+        let outgoing = Outgoing { id, client, message: write(id) };
         let sending = deliver(remote.clone(), session.clone(), outgoing.clone(), None);
         let (remote, part) = (remote.clone(), Part::Sending(Box::pin(sending)));
-        Ok(Self { remote, key, session, outgoing, part, is_repeated: false, _permit: permit })
+        let call = Call { remote, session, outgoing, part, is_repeated: false };
+        Ok(Self { call, listening, is_answered: false, _permit: permit })
     }
 
     pub async fn next(&mut self) -> Heard {
-        let remote = self.remote.clone();
+        let remote = self.call.remote.clone();
         let advanced = tokio::select! {
             biased;
-            advanced = self.advance() => advanced,
+            heard = self.listening.next() => return heard,
+            advanced = self.call.advance() => advanced,
             why = remote.closed() => Err(why),
         };
+        if let Ok(Heard::Reply(reply)) = &advanced {
+            self.is_answered = true;
+            self.call.session.dialogue.end(self.call.outgoing.id, reply);
+        }
         advanced.unwrap_or_else(Heard::Failed)
     }
 
+    pub fn cancel(&mut self, reason: &str) {
+        self.call.cancel(reason);
+    }
+}
+
+impl Drop for RemoteLeg {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.call.session.dialogue.give_up(self.call.outgoing.id);
+        }
+    }
+}
+
+impl Call {
     /// Safe to be dropped at any await: what was read stays in `self.part`.
     async fn advance(&mut self) -> Result<Heard, CallError> {
         loop {
@@ -305,13 +342,21 @@ impl RemoteLeg {
                 Ok((own_id(token) == Some(id)).then_some(Heard::Progress(frame)))
             }
             Kind::Notification | Kind::Request => {
-                self.remote.hear(&self.key, &frame);
-                Ok(None)
+                let (remote, session) = (&self.remote, &self.session);
+                let say = || remote.answering(session);
+                let client = self.outgoing.client.as_ref();
+                match session.dialogue.hear_in_call(client, frame, say) {
+                    InCall::Heard(heard) => Ok(Some(heard)),
+                    InCall::Aside(aside) => {
+                        remote.carry_out(session, aside);
+                        Ok(None)
+                    }
+                }
             }
         }
     }
 
-    pub fn cancel(&mut self, reason: &str) {
+    fn cancel(&mut self, reason: &str) {
         if let Part::Stream(leg, _) = &mut self.part {
             return leg.cancel(reason);
         }

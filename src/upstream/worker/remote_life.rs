@@ -8,9 +8,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Assignment, introduce, keep_listed,
-    remote::{Address, Remote, RemoteLimits, Speech},
+    remote::{Address, Belonging, Remote, RemoteLimits, Speech},
     remote_session::DELETE_PATIENCE,
-    streamable_http,
+    standing,
 };
 use crate::upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve};
 
@@ -105,22 +105,28 @@ fn build(
         frames: workshop.frames,
         sessions_max: workshop.options.sessions_max,
         queue_max: workshop.queue_max,
-        events_max: workshop.events_max,
+        dialogue: workshop.dialogue,
         opening_patience: spec.connect_timeout,
         endpoint_wait: workshop.options.endpoint_wait,
         resume: workshop.options.resume,
     };
-    Ok(Remote::new(name, address, limits, workshop.egress.clone()))
+    let belonging = Belonging {
+        id: board.id,
+        isolation: spec.isolation,
+        levels: board.port.levels.clone(),
+        clients: workshop.clients.clone(),
+    };
+    Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))
 }
 
 /// Hears what the upstream announces, and returns when it has lost the stream that all depends on.
 async fn listen(remote: &Arc<Remote>) -> Exit {
     loop {
-        let session = remote.session(&SessionKey::Shared).ok();
+        let session = remote.known_session(&SessionKey::Shared);
         let established = session.as_ref().and_then(|session| session.established());
         let lost = established.as_ref().and_then(|one| one.stream()).map(|stream| stream.lost());
         let Some(lost) = lost else {
-            let never: Infallible = streamable_http::listen(remote).await;
+            let never: Infallible = standing::listen(remote).await;
             match never {}
         };
         let why = lost.await;

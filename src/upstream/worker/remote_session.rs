@@ -20,8 +20,16 @@ use super::{
     remote::{PROTOCOL_VERSION, Remote, SESSION_ID},
 };
 use crate::{
-    upstream::{Exit, Reason, handshake::Introduction},
-    wire::message,
+    upstream::{
+        Exit, Reason,
+        dialogue::{Dialogue, DialogueOptions, Scope},
+        exchange::SessionKey,
+        handshake::Introduction,
+    },
+    wire::{
+        capabilities::{Capability, ClientCapabilities},
+        message,
+    },
 };
 
 /// How long an upstream may take to be told that a session has ended.
@@ -29,6 +37,12 @@ pub const DELETE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A place for a session.
 pub struct RemoteSession {
+    pub key: SessionKey,
+    /// What the upstream is told that can be asked for.
+    pub declared: ClientCapabilities,
+    pub dialogue: Arc<Dialogue>,
+    /// Whether its standing stream is held, or being opened.
+    pub stream: tokio::sync::Mutex<bool>,
     established: ArcSwapOption<Established>,
     opening: tokio::sync::Mutex<()>,
     used: Mutex<Instant>,
@@ -82,18 +96,34 @@ impl Established {
     }
 }
 
-impl Default for RemoteSession {
-    fn default() -> Self {
+impl RemoteSession {
+    pub fn new(
+        key: SessionKey,
+        declared: ClientCapabilities,
+        scope: Scope,
+        dialogue: DialogueOptions,
+    ) -> Self {
         Self {
+            key,
+            declared,
+            dialogue: Arc::new(Dialogue::new(scope, dialogue)),
+            stream: tokio::sync::Mutex::new(false),
             established: ArcSwapOption::empty(),
             opening: tokio::sync::Mutex::default(),
             used: Mutex::new(Instant::now()),
             is_over: AtomicBool::new(false),
         }
     }
-}
 
-impl RemoteSession {
+    /// Whether the upstream may ask something of the session's clients.
+    pub fn may_ask(&self) -> bool {
+        self.declared != ClientCapabilities::default()
+    }
+
+    pub fn was_told_of_roots(&self) -> bool {
+        self.declared.has(Capability::RootsListChanged)
+    }
+
     pub fn established(&self) -> Option<Arc<Established>> {
         self.established.load_full()
     }
@@ -137,11 +167,17 @@ impl RemoteSession {
                 return Ok(current.clone());
             }
         }
-        let opened = timeout(remote.limits.opening_patience, opening::open(remote)).await;
+        let opened = timeout(remote.limits.opening_patience, opening::open(remote, self)).await;
         let established =
             Arc::new(opened.unwrap_or_else(|_elapsed| Err(Exit::of(Reason::HandshakeTimeout)))?);
         let initialized = message::notification("notifications/initialized", b"");
         remote.tell(Some(&established), initialized).await;
+        if let Some(level) = remote.belonging.levels.of(&self.key)
+            && established.introduction.has_logging
+        {
+            // Its answer says nothing that could be acted on.
+            remote.tell(Some(&established), level.request(remote.next_id())).await;
+        }
         self.established.store(Some(established.clone()));
         if let Some(forgotten) = current.as_ref().and_then(|current| current.stream()) {
             // What still waits there waits in vain.
@@ -156,6 +192,7 @@ impl RemoteSession {
 
     /// Tells the upstream that the session has ended. One that does not care answers 405.
     pub async fn end(&self, remote: &Remote) {
+        self.dialogue.close();
         self.is_over.store(true, Ordering::SeqCst);
         let Some(established) = self.established.swap(None).filter(|one| one.is_named()) else {
             return;

@@ -26,7 +26,7 @@ use tokio_process_stream::{Item, ProcessChunkStream};
 use tokio_stream::StreamExt;
 
 use super::{
-    Assignment, FrameLimits, News, introduce, keep_listed,
+    Assignment, News, carry_out, introduce, keep_listed,
     lifeline::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, child_environment,
     },
@@ -36,7 +36,7 @@ use crate::{
     upstream::{
         CallError, Exit, Reason,
         board::Board,
-        exchange::answer_to,
+        dialogue::{Dialogue, Scope},
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
@@ -73,8 +73,9 @@ pub async fn work(
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
-    let (pipe, queue) =
-        Pipe::new(name.clone(), assignment.workshop.queue_max, assignment.workshop.events_max);
+    let dialogue = Dialogue::new(Scope::Everyone, assignment.workshop.dialogue);
+    let queue_max = assignment.workshop.queue_max;
+    let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
     let closer = Closer { pipe: pipe.clone(), server: name };
     let changed = Announcements::default();
     let (Some(stdin), Some(stderr), Some(child)) =
@@ -91,15 +92,13 @@ pub async fn work(
         introduce(assignment, &link).await?;
         Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
     };
-    let frames = assignment.workshop.frames;
-    let mut lines = Lines::new(frames.message_max);
+    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed };
+    let mut lines = Lines::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
         () = assignment.stop.cancelled() => Ended::Told,
         ending = server.report.exit() => Ended::Reported(ending),
-        () = read_stdout(child, &mut lines, server.stdout_end.as_ref(), &pipe, &changed, frames, board) => {
-            Ended::Silent
-        }
+        () = read_stdout(child, &mut lines, server.stdout_end.as_ref(), &hearer) => Ended::Silent,
         end = &mut writer.handle => match end {
             Ok(WriteEnd::Stalled) => Ended::Stalled,
             Ok(WriteEnd::Closed | WriteEnd::Finished) | Err(_) => Ended::Silent,
@@ -116,11 +115,15 @@ pub async fn work(
             Err(_elapsed) => Exit::of(Reason::StdoutClosed),
         },
     };
+    if exit.reason == Reason::Asked {
+        // What it was answered last, before its stdin is closed.
+        drop(timeout(LAST_WORDS_PATIENCE, pipe.is_written()).await);
+    }
     drop(writer);
     if !matches!(exit.reason, Reason::Asked | Reason::StdinStalled) {
         // The news of its end can overtake what it answered just before.
         let stdout_end = server.stdout_end.as_ref();
-        let rest = read_stdout(child, &mut lines, stdout_end, &pipe, &changed, frames, board);
+        let rest = read_stdout(child, &mut lines, stdout_end, &hearer);
         drop(timeout(LAST_WORDS_PATIENCE, rest).await);
     }
     if exit.reason != Reason::Asked {
@@ -316,10 +319,7 @@ async fn read_stdout(
     child: &mut ProcessChunkStream,
     lines: &mut Lines,
     stdout_end: Option<&OwnedFd>,
-    pipe: &Pipe,
-    changed: &Announcements,
-    frames: FrameLimits,
-    board: &Board,
+    hearer: &Hearer<'_>,
 ) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -327,14 +327,14 @@ async fn read_stdout(
             item = child.next() => match item {
                 Some(Item::Stdout(chunk)) => {
                     for line in lines.push(chunk) {
-                        hear_line(line, pipe, changed, frames, board);
+                        hearer.hear(line);
                     }
                 }
                 Some(Item::Stderr(_)) => {}
                 Some(Item::Done(_)) | None => return,
             },
             _ = look.tick() => {
-                pipe.expire(Instant::now());
+                hearer.pipe.expire(Instant::now());
                 if stdout_end.is_some_and(is_closed) {
                     return;
                 }
@@ -351,33 +351,42 @@ fn is_closed(stdout: &OwnedFd) -> bool {
     ready.is_ok() && flags.contains(PollFlags::HUP) && !flags.contains(PollFlags::IN)
 }
 
-fn hear_line(line: Line, pipe: &Pipe, changed: &Announcements, frames: FrameLimits, board: &Board) {
-    let noise = |what: String| {
-        metrics::counter!("metamcpd_upstream_noise_total").increment(1);
-        board.wrote(Output::Stdout, &what);
-    };
-    let frame = match line {
-        Line::TooLong(torn) => {
-            let (bytes, max) = (torn.bytes, frames.message_max);
-            let why =
-                format!("a line of {bytes} bytes is over the limit of {max} (`wire.message_max`)");
-            if let Some(id) = torn.id() {
-                pipe.refuse(id, &why);
+/// What the lines of a server's stdout are taken to.
+struct Hearer<'a> {
+    assignment: &'a Assignment,
+    pipe: &'a Arc<Pipe>,
+    changed: &'a Announcements,
+}
+
+impl Hearer<'_> {
+    fn hear(&self, line: Line) {
+        let Assignment { board, workshop, .. } = self.assignment;
+        let frames = workshop.frames;
+        let noise = |what: String| {
+            metrics::counter!("metamcpd_upstream_noise_total").increment(1);
+            board.wrote(Output::Stdout, &what);
+        };
+        let frame = match line {
+            Line::TooLong(torn) => {
+                let (bytes, max) = (torn.bytes, frames.message_max);
+                let why = format!(
+                    "a line of {bytes} bytes is over the limit of {max} (`wire.message_max`)"
+                );
+                if let Some(id) = torn.id() {
+                    self.pipe.refuse(id, &why);
+                }
+                return noise(why);
             }
-            return noise(why);
-        }
-        Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
-            .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
-        {
-            Ok(frame) => frame,
-            Err(_no_message) => return noise(beginning(&line, board)),
-        },
-    };
-    let Some(unasked) = pipe.hear(frame) else { return };
-    if let Some(answer) = answer_to(&unasked) {
-        pipe.say(answer);
-    } else if let Some(method) = unasked.method() {
-        changed.hear(&method);
+            Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
+                .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
+            {
+                Ok(frame) => frame,
+                Err(_no_message) => return noise(beginning(&line, board)),
+            },
+        };
+        let aside = self.pipe.hear(frame);
+        let say = |answer| self.pipe.say(answer);
+        carry_out(&*workshop.clients, board.id, aside, self.changed, say);
     }
 }
 

@@ -1,0 +1,161 @@
+//! One question to one client, whatever becomes of either.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    access::Principal,
+    identity::vault::Vault,
+    session::{self, Agreed, ReplayOptions, SessionOptions, Sessions},
+    wire::capabilities::ClientCapabilities,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Scene {
+    sessions: Sessions,
+    session: Arc<Session>,
+    /// What the upstream was told.
+    told: Arc<Mutex<Vec<String>>>,
+    withdrawn: Arc<CancellationToken>,
+    abandoned: CancellationToken,
+}
+
+fn scene(capabilities: ClientCapabilities) -> Scene {
+    let options = SessionOptions {
+        idle: MINUTE,
+        lifetime: MINUTE,
+        per_principal_max: 9,
+        total_max: 9,
+        in_flight_max: 9,
+        heartbeat: MINUTE,
+        stream_buffer: 9,
+        questions_max: 1,
+        question_timeout: MINUTE,
+        revival: false,
+        tombstones_max: 1,
+        batch_max: 1,
+        replay: ReplayOptions {
+            events_max: 9,
+            streams_max: 9,
+            bytes_max: 9_999,
+            total_bytes_max: 9_999,
+            window: MINUTE,
+            retry: MINUTE,
+        },
+    };
+    let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
+    let sealer = vault.sealer(session::PURPOSE).unwrap();
+    let sessions = Sessions::new(options, sealer, [], Box::new(|_| {}));
+    let agreed = Agreed { version: "2025-11-25", capabilities };
+    let session = sessions.begin(Uuid::nil(), Principal::Anonymous, agreed).unwrap();
+    let (told, withdrawn, abandoned) = (Arc::default(), Arc::default(), CancellationToken::new());
+    Scene { sessions, session, told, withdrawn, abandoned }
+}
+
+fn frame(text: &str) -> Frame {
+    Frame::parse(Bytes::copy_from_slice(text.as_bytes()), 16).unwrap()
+}
+
+impl Scene {
+    fn ask(&self) -> Option<Asking> {
+        let frame =
+            frame(r#"{"jsonrpc":"2.0","id":"u","method":"elicitation/create","params":{}}"#);
+        let told = self.told.clone();
+        let say = Box::new(move |bytes: Bytes| {
+            told.lock().unwrap().push(String::from_utf8(bytes.to_vec()).unwrap());
+        });
+        let question = Question::new(frame, say, self.withdrawn.clone());
+        ask(&self.session, question, MINUTE, self.abandoned.clone())
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+const CANCELLED: &str = r#"{"jsonrpc":"2.0","id":"u","result":{"action":"cancel"}}"#;
+
+fn takes_back(said: Option<Bytes>) -> bool {
+    said.is_some_and(|said| Frame::parse(said, 16).unwrap().request_id() == Some(b"1"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_the_question_and_frees_its_place() {
+    let scene = scene(ClientCapabilities::ALL);
+    let Asking { request, outcome } = scene.ask().unwrap();
+    assert_eq!(request, r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{}}"#);
+    assert!(scene.ask().is_none(), "it is asked as much as it may be");
+    assert!(scene.told()[0].contains("-32603"), "which the other upstream hears at once");
+    scene
+        .session
+        .questions
+        .answer(frame(r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"no"}}"#));
+    assert!(outcome.await.is_none());
+    assert_eq!(scene.told()[1], r#"{"jsonrpc":"2.0","id":"u","error":{"code":-1,"message":"no"}}"#);
+    assert_eq!(scene.session.questions.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_cannot_be_asked_is_not_and_its_upstream_hears_so() {
+    let scene = scene(ClientCapabilities::default());
+    assert!(scene.ask().is_none());
+    assert!(scene.told()[0].contains("-32601"), "{:?}", scene.told());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_the_end_of_the_call_and_the_end_of_the_session_are_each_an_outcome() {
+    let late = scene(ClientCapabilities::ALL);
+    let asking = late.ask().unwrap();
+    assert!(takes_back(asking.outcome.await), "the client is told that it is too late");
+    assert_eq!(late.told(), [CANCELLED]);
+
+    let given_up = scene(ClientCapabilities::ALL);
+    let asking = given_up.ask().unwrap();
+    given_up.abandoned.cancel();
+    assert!(takes_back(asking.outcome.await));
+    assert_eq!(given_up.told(), [CANCELLED]);
+
+    let gone = scene(ClientCapabilities::ALL);
+    let asking = gone.ask().unwrap();
+    gone.sessions.end(&gone.session);
+    assert!(asking.outcome.await.is_none());
+    assert_eq!(gone.told(), [CANCELLED]);
+
+    let dropped = scene(ClientCapabilities::ALL);
+    drop(dropped.ask().unwrap());
+    assert_eq!(dropped.told(), [CANCELLED]);
+    assert_eq!(dropped.session.questions.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_upstream_takes_back_the_client_need_not_answer() {
+    let scene = scene(ClientCapabilities::ALL);
+    let asking = scene.ask().unwrap();
+    scene.withdrawn.cancel();
+    assert!(takes_back(asking.outcome.await));
+    assert!(scene.told().is_empty());
+}
+
+#[test]
+fn a_client_gets_the_log_messages_that_it_asked_for() {
+    let scene = scene(ClientCapabilities::ALL);
+    let message = |level: &str| {
+        frame(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"{level}","data":1}}}}"#
+        ))
+    };
+    assert!(is_wanted(&scene.session, &message("debug")), "it has not said what it wants");
+    scene.session.set_log_level(Level::Warning);
+    for (level, wanted) in
+        [("debug", false), ("notice", false), ("warning", true), ("alert", true), ("odd", true)]
+    {
+        assert_eq!(is_wanted(&scene.session, &message(level)), wanted, "{level}");
+    }
+    let other = frame(r#"{"jsonrpc":"2.0","method":"notifications/x","params":{"level":"debug"}}"#);
+    assert!(is_wanted(&scene.session, &other));
+}

@@ -1,0 +1,79 @@
+//! What the upstream of one call asks of its client, for as long as the call is under way.
+
+use std::{future::pending, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    conductor::{
+        Conductor,
+        relay::{self, Asking, Outcome},
+    },
+    session::Session,
+    upstream::question::Question,
+};
+
+/// The questions of one call. Those that are open when it is dropped are given up: the client has
+/// gone away from the call, and could not be told that it need not answer.
+pub struct Askings {
+    session: Arc<Session>,
+    conductor: Arc<Conductor>,
+    open: FuturesUnordered<Outcome>,
+    abandoned: CancellationToken,
+    can_ask: bool,
+}
+
+impl Askings {
+    pub fn new(session: Arc<Session>, conductor: Arc<Conductor>) -> Self {
+        let (open, abandoned) = (FuturesUnordered::new(), CancellationToken::new());
+        Self { session, conductor, open, abandoned, can_ask: true }
+    }
+
+    /// From now on there is no way to ask.
+    pub fn refuse_all(&mut self) {
+        self.can_ask = false;
+    }
+
+    /// What the client is to be sent, if it can be asked.
+    pub fn begin(&mut self, question: Question) -> Option<Bytes> {
+        if !self.can_ask {
+            question
+                .refuse("the client takes no stream of events, so it cannot be asked", "unheard");
+            return None;
+        }
+        let patience = self.conductor.sessions.options.question_timeout;
+        let asking = relay::ask(&self.session, question, patience, self.abandoned.clone());
+        let Asking { request, outcome } = asking?;
+        self.open.push(outcome);
+        Some(request)
+    }
+
+    /// Waits until the client is to be told that it need not answer something any more. Safe to be
+    /// dropped while it waits.
+    pub async fn next(&mut self) -> Bytes {
+        loop {
+            match self.open.next().await {
+                Some(Some(taken_back)) => return taken_back,
+                Some(None) => {}
+                None => return pending().await,
+            }
+        }
+    }
+
+    /// The same, where there is something to tell by now.
+    pub fn ready(&mut self) -> Option<Bytes> {
+        self.next().now_or_never()
+    }
+
+    /// The call has ended without an answer, and so does what is asked for it.
+    pub fn abandon(&self) {
+        self.abandoned.cancel();
+    }
+
+    /// The call has ended. What is still asked is seen through without it.
+    pub fn outlive_the_call(&mut self) {
+        relay::see_through_later(self.session.clone(), std::mem::take(&mut self.open));
+    }
+}

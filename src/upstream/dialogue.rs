@@ -1,0 +1,394 @@
+//! What passes between one session of an upstream and its clients beside calls and their answers.
+//!
+//! It decides for whom everything is that the upstream says of itself. It knows nothing of what
+//! carries the words: a pipe or a remote session hands them in, and does what it is told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attribution::{Attribution, Cause, Client},
+    exchange::{Heard, own_id},
+    inbox::{Inbox, Listening},
+    question::{Question, Say},
+};
+use crate::wire::{Fault, Frame, Kind, Topic, codes, message};
+
+/// The limits of a dialogue.
+#[derive(Clone, Copy, Debug)]
+pub struct DialogueOptions {
+    /// How long an upstream may be at work on a call that was taken back.
+    pub doubt: Duration,
+    /// Messages that wait for one call.
+    pub events_max: usize,
+    /// Elicitations by URL whose completion may still be announced.
+    pub elicitations_max: usize,
+}
+
+/// Whose session of the upstream it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The gateway's own, on behalf of nobody.
+    Gateway,
+    /// Everyone's. It is never asked for roots, which are one client's (design decision 8).
+    Everyone,
+    /// That of one user, who may have several clients.
+    User,
+    /// That of one client.
+    Client(Client),
+}
+
+pub struct Dialogue {
+    scope: Scope,
+    options: DialogueOptions,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    attribution: Attribution,
+    inboxes: HashMap<u64, Arc<Inbox>>,
+    /// Questions that have no answer yet, by the upstream's ids.
+    asked: HashMap<Bytes, Weak<CancellationToken>>,
+    /// Elicitations by URL and who was asked, the oldest first.
+    elicitations: VecDeque<(Box<str>, Client)>,
+}
+
+/// What is said to a client outside of any call.
+pub enum Unasked {
+    Question(Question),
+    Note(Frame),
+}
+
+/// What is still to be done about something that an upstream said of itself.
+pub enum Aside {
+    /// Nothing: it has reached a call, or belongs to nobody.
+    Settled,
+    /// The upstream is to be told this.
+    Say(Bytes),
+    ToClient(Client, Unasked),
+    /// It belongs to the upstream as a whole.
+    ToAll(Frame),
+    /// What it offers has changed.
+    ListChanged(Topic),
+}
+
+/// What becomes of something that came in a call's own stream.
+pub enum InCall {
+    /// The call is to hear it.
+    Heard(Heard),
+    Aside(Aside),
+}
+
+impl Dialogue {
+    pub fn new(scope: Scope, options: DialogueOptions) -> Self {
+        Self { scope, options, inner: Mutex::default() }
+    }
+
+    /// A call begins. `client` is nobody for the gateway's own.
+    pub fn begin(&self, call: u64, client: Option<Client>) -> Listening {
+        let (inbox, listening) = Inbox::new(self.options.events_max.max(1));
+        let mut inner = self.lock();
+        inner.inboxes.insert(call, inbox);
+        if let Some(client) = client {
+            inner.attribution.begin(call, client);
+        }
+        listening
+    }
+
+    /// It was answered by `reply`.
+    pub fn end(&self, call: u64, reply: &Frame) {
+        let mut inner = self.lock();
+        inner.inboxes.remove(&call);
+        if let Some(client) = inner.attribution.client_of(call)
+            && let Some(ids) = elicitations_required(reply)
+        {
+            for id in ids {
+                self.note_elicitation(&mut inner, id, client.clone());
+            }
+        }
+        inner.attribution.end(call);
+    }
+
+    /// It was answered by what cannot be taken.
+    pub fn end_badly(&self, call: u64) {
+        let mut inner = self.lock();
+        inner.inboxes.remove(&call);
+        inner.attribution.end(call);
+    }
+
+    /// It was given up without an answer, and the upstream may still be at work on it.
+    pub fn give_up(&self, call: u64) {
+        let mut inner = self.lock();
+        inner.inboxes.remove(&call);
+        inner.attribution.give_up(call, Instant::now() + self.options.doubt);
+    }
+
+    /// Whether any client's call is with the upstream.
+    pub fn has_calls(&self) -> bool {
+        self.lock().attribution.has_calls()
+    }
+
+    /// Progress goes to the call that the token names.
+    pub fn progress(&self, frame: Frame) {
+        let call = own_id(frame.token_span().map(|span| frame.get(span)));
+        let inbox = call.and_then(|call| self.lock().inboxes.get(&call).cloned());
+        if inbox.is_none_or(|inbox| !inbox.put(Heard::Progress(frame))) {
+            metrics::counter!("metamcpd_progress_dropped_total").increment(1);
+        }
+    }
+
+    /// Takes a request or a notification that came outside of any call.
+    pub fn hear(&self, frame: Frame, say: impl FnOnce() -> Say) -> Aside {
+        match frame.kind() {
+            Kind::Request => self.hear_request(frame, say),
+            Kind::Notification => self.hear_notification(frame),
+            Kind::Result | Kind::Error => Aside::Settled,
+        }
+    }
+
+    /// The same of what came in the stream of this call, and so belongs to it for certain.
+    pub fn hear_in_call(
+        &self,
+        client: Option<&Client>,
+        frame: Frame,
+        say: impl FnOnce() -> Say,
+    ) -> InCall {
+        let Some(client) = client else { return InCall::Aside(self.hear_in_our_own(frame, say)) };
+        match (frame.kind(), frame.method().as_deref()) {
+            (Kind::Request, Some(method)) if Question::is_one(method) && self.may_ask(method) => {
+                match self.question(frame, say) {
+                    Ok(question) => {
+                        self.note_asked(&question, client);
+                        InCall::Heard(Heard::Asked(question))
+                    }
+                    Err(refusal) => InCall::Aside(Aside::Say(refusal)),
+                }
+            }
+            (Kind::Notification, Some(method)) if !is_for_the_gateway(method) => {
+                InCall::Heard(Heard::Said(frame))
+            }
+            _ => InCall::Aside(self.hear(frame, say)),
+        }
+    }
+
+    /// What comes in the stream of a request of the gateway's own is about no client for certain,
+    /// whoever calls meanwhile.
+    fn hear_in_our_own(&self, frame: Frame, say: impl FnOnce() -> Say) -> Aside {
+        let method = frame.method().unwrap_or_default().into_owned();
+        match frame.kind() {
+            Kind::Request if Question::is_one(&method) => {
+                let why = "the gateway asked for itself, so there is no client to ask";
+                let fault = Fault { code: codes::INTERNAL_ERROR, message: why.into(), data: None };
+                Aside::Say(fault.to_bytes(frame.id()))
+            }
+            Kind::Notification if !is_for_the_gateway(&method) => dropped(),
+            Kind::Request | Kind::Notification | Kind::Result | Kind::Error => {
+                self.hear(frame, say)
+            }
+        }
+    }
+
+    /// The upstream's session has ended: nothing that was asked wants an answer any more.
+    pub fn close(&self) {
+        let asked = std::mem::take(&mut self.lock().asked);
+        asked.into_values().filter_map(|asked| asked.upgrade()).for_each(|asked| asked.cancel());
+    }
+
+    fn hear_request(&self, frame: Frame, say: impl FnOnce() -> Say) -> Aside {
+        let id = frame.id().unwrap_or_default();
+        let method = frame.method().unwrap_or_default();
+        if method == "ping" {
+            return Aside::Say(message::reply(id, b"{}"));
+        }
+        if !Question::is_one(&method) || !self.may_ask(&method) {
+            return Aside::Say(Fault::method_not_found(&method).to_bytes(Some(id)));
+        }
+        drop(method);
+        let cause = self.cause();
+        let question = match self.question(frame, say) {
+            Ok(question) => question,
+            Err(refusal) => return Aside::Say(refusal),
+        };
+        let (client, call) = match cause {
+            Ok(found) => found,
+            Err(uncertain) => {
+                question.refuse(uncertain, "uncertain");
+                return Aside::Settled;
+            }
+        };
+        self.note_asked(&question, &client);
+        let inbox = call.and_then(|call| self.lock().inboxes.get(&call).cloned());
+        match inbox {
+            Some(inbox) => {
+                // One that finds no room is refused by being dropped.
+                inbox.put(Heard::Asked(question));
+                Aside::Settled
+            }
+            None => Aside::ToClient(client, Unasked::Question(question)),
+        }
+    }
+
+    fn hear_notification(&self, frame: Frame) -> Aside {
+        let method = frame.method().unwrap_or_default().into_owned();
+        match &*method {
+            "notifications/cancelled" => {
+                self.withdraw(frame.request_id());
+                return Aside::Settled;
+            }
+            "notifications/elicitation/complete" => {
+                return match self.who_was_asked(&frame) {
+                    Some(client) => Aside::ToClient(client, Unasked::Note(frame)),
+                    None => dropped(),
+                };
+            }
+            other if is_for_the_gateway(other) => {
+                return Topic::changed_by(other).map_or(Aside::Settled, Aside::ListChanged);
+            }
+            _ => {}
+        }
+        let cause = self.lock().attribution.cause(Instant::now());
+        match (cause, &self.scope) {
+            (Cause::One { client, call }, _) => {
+                let inbox = call.and_then(|call| self.lock().inboxes.get(&call).cloned());
+                match inbox {
+                    Some(inbox) => match inbox.put(Heard::Said(frame)) {
+                        true => Aside::Settled,
+                        false => dropped(),
+                    },
+                    None => Aside::ToClient(client, Unasked::Note(frame)),
+                }
+            }
+            (Cause::Nobody, Scope::Client(client)) => {
+                Aside::ToClient(client.clone(), Unasked::Note(frame))
+            }
+            // Only what nobody has asked for says nothing about anybody.
+            (Cause::Nobody, Scope::Everyone | Scope::Gateway)
+                if method == "notifications/message" =>
+            {
+                Aside::ToAll(frame)
+            }
+            (Cause::Nobody | Cause::Several, _) => dropped(),
+        }
+    }
+
+    /// Who is to be asked, and in which call, or why that is not certain.
+    fn cause(&self) -> Result<(Client, Option<u64>), &'static str> {
+        match (self.lock().attribution.cause(Instant::now()), &self.scope) {
+            (Cause::One { client, call }, _) => Ok((client, call)),
+            (Cause::Nobody, Scope::Client(client)) => Ok((client.clone(), None)),
+            (Cause::Nobody, _) => Err("no client's call is under way, so there is nobody to ask"),
+            (Cause::Several, _) => Err(
+                "calls of several clients are under way, and it is not certain which of them this \
+                 is about, so none is asked",
+            ),
+        }
+    }
+
+    fn may_ask(&self, method: &str) -> bool {
+        self.scope != Scope::Everyone || method != "roots/list"
+    }
+
+    /// Notes that it waits for an answer, so that its upstream can take it back. Or why it does not.
+    fn question(&self, frame: Frame, say: impl FnOnce() -> Say) -> Result<Question, Bytes> {
+        let id = Bytes::copy_from_slice(frame.id().unwrap_or_default());
+        let mut inner = self.lock();
+        inner.asked.retain(|_, asked| asked.strong_count() > 0);
+        if inner.asked.contains_key(&id) {
+            let why = "a request with this id has no answer yet";
+            return Err(Fault::invalid_request(why).to_bytes(Some(&id)));
+        }
+        let withdrawn = Arc::new(CancellationToken::new());
+        inner.asked.insert(id, Arc::downgrade(&withdrawn));
+        drop(inner);
+        Ok(Question::new(frame, say(), withdrawn))
+    }
+
+    fn withdraw(&self, id: Option<&[u8]>) {
+        let asked = id.and_then(|id| self.lock().asked.remove(id));
+        if let Some(asked) = asked.and_then(|asked| asked.upgrade()) {
+            asked.cancel();
+        }
+    }
+
+    fn note_asked(&self, question: &Question, client: &Client) {
+        if let Some(id) = question.elicitation_id() {
+            self.note_elicitation(&mut self.lock(), id, client.clone());
+        }
+    }
+
+    fn note_elicitation(&self, inner: &mut Inner, id: Box<str>, client: Client) {
+        if inner.elicitations.len() >= self.options.elicitations_max.max(1) {
+            inner.elicitations.pop_front();
+        }
+        inner.elicitations.push_back((id, client));
+    }
+
+    /// Whom the elicitation was put to that is now complete.
+    fn who_was_asked(&self, complete: &Frame) -> Option<Client> {
+        #[derive(Deserialize)]
+        struct Message {
+            params: Elicitation,
+        }
+        let message: Message = serde_json::from_slice(complete.bytes()).ok()?;
+        let id = message.params.elicitation_id;
+        let mut inner = self.lock();
+        let place = inner.elicitations.iter().position(|(known, _)| *known == id)?;
+        inner.elicitations.remove(place).map(|(_, client)| client)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // What it holds is whole whenever the lock is free, even after a panic elsewhere.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Elicitation {
+    elicitation_id: Box<str>,
+}
+
+/// The elicitations by URL that an error asks for before the call can be served.
+fn elicitations_required(reply: &Frame) -> Option<Vec<Box<str>>> {
+    #[derive(Deserialize)]
+    struct Error {
+        code: i64,
+        data: Data,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        elicitations: Vec<Elicitation>,
+    }
+    let error: Error = serde_json::from_slice(&reply.error()?).ok()?;
+    let is_meant = error.code == i64::from(codes::URL_ELICITATION_REQUIRED);
+    is_meant.then(|| error.data.elicitations.into_iter().map(|one| one.elicitation_id).collect())
+}
+
+/// What is not said to clients as it comes: what they are told of it is the gateway's own to say.
+fn is_for_the_gateway(method: &str) -> bool {
+    matches!(
+        method,
+        "notifications/cancelled"
+            | "notifications/progress"
+            | "notifications/elicitation/complete"
+            | "notifications/resources/updated"
+    ) || method.ends_with("/list_changed")
+}
+
+fn dropped() -> Aside {
+    metrics::counter!("metamcpd_upstream_notes_dropped_total").increment(1);
+    Aside::Settled
+}
+
+#[cfg(test)]
+#[path = "dialogue_tests.rs"]
+mod tests;
