@@ -206,7 +206,8 @@ async fn a_question_outlives_the_call_that_it_came_with_and_can_still_be_answere
 
 #[tokio::test]
 async fn a_client_that_vanishes_while_it_is_asked_is_answered_for() {
-    let Some((gateway, key, diary)) = asking().await else { return };
+    let start = Start::new().settings("[sessions]\naway_max = \"100ms\"");
+    let Some((gateway, key, diary)) = asking_in(start).await else { return };
     let client = able(&gateway, &key).await;
     let asked = async |message: &str| {
         let mut exchange =

@@ -47,7 +47,7 @@ async fn initialize_gives_a_session_and_says_what_is_offered() {
     let result = &reply.json()["result"];
     assert_eq!(result["capabilities"]["tools"]["listChanged"], true, "{result}");
     // A capability that is not served makes clients ask for it.
-    assert!(result["capabilities"].get("logging").is_none(), "{result}");
+    assert!(result["capabilities"].get("tasks").is_none(), "{result}");
     assert!(result["serverInfo"]["name"].is_string(), "{result}");
     let session = other.session.expect("a session id");
     assert!(

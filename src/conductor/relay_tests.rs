@@ -36,6 +36,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         stream_buffer: 9,
         questions_max: 1,
         question_timeout: MINUTE,
+        away_max: MINUTE,
         revival: false,
         tombstones_max: 1,
         batch_max: 1,

@@ -36,6 +36,11 @@ impl Askings {
         self.can_ask = false;
     }
 
+    /// What is asked just now is given up, as nobody is there to answer.
+    pub fn give_up(&mut self) {
+        self.open = FuturesUnordered::new();
+    }
+
     /// What the client is to be sent, if it can be asked.
     pub fn begin(&mut self, question: Question) -> Option<Bytes> {
         if !self.can_ask {

@@ -147,7 +147,18 @@ async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Underway>, s
     for message in said {
         tell(&session, stream, message).await;
     }
-    while let Some(heard) = next_of(&mut calls).await {
+    let mut absence = Box::pin(session.unread(stream));
+    loop {
+        let heard = tokio::select! {
+            biased;
+            heard = next_of(&mut calls) => heard,
+            () = &mut absence => {
+                calls.iter_mut().for_each(Underway::gives_up_asking);
+                absence = Box::pin(session.unread(stream));
+                continue;
+            }
+        };
+        let Some(heard) = heard else { break };
         match heard {
             Heard::Event(event) => tell(&session, stream, event).await,
             Heard::Answer(answer) => {

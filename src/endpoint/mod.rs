@@ -9,6 +9,7 @@ mod call_stream;
 mod conversation;
 pub mod edge;
 mod guard;
+mod introduction;
 mod older;
 mod routing;
 mod sse;

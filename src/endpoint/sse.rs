@@ -21,6 +21,7 @@ use super::{
     answers::{self, Accepts, Refusal, stream_of},
     conversation::{self, Batch, Heard, Turn},
     guard::admit_request,
+    introduction,
 };
 use crate::{
     conductor::{Conductor, EndpointEntry},
@@ -200,10 +201,10 @@ async fn answer(
     };
     let is_initialize = frame.method().as_deref() == Some("initialize");
     if is_initialize && session.version().is_none() {
-        match conversation::initialize(&entry, &frame) {
+        match introduction::initialize(&entry, &frame) {
             Ok((answer, agreed)) => {
                 session.agree_on(agreed);
-                if let Some(client) = conversation::client_info(&frame) {
+                if let Some(client) = introduction::client_info(&frame) {
                     session.introduce(client);
                 }
                 say(&answer);

@@ -19,6 +19,7 @@ use super::{
     call_stream,
     conversation::{self, Batch, Turn},
     guard::{Admitted, admit_request},
+    introduction,
     standing::Standing,
 };
 use crate::{
@@ -130,13 +131,13 @@ fn begin(
     if state.draining.is_cancelled() {
         return Err(busy("the gateway is stopping".into()));
     }
-    let (answer, agreed) = conversation::initialize(&admitted.entry, frame)
+    let (answer, agreed) = introduction::initialize(&admitted.entry, frame)
         .map_err(|fault| Refusal::new(StatusCode::OK, fault, frame.id()))?;
     let sessions = &state.conductor.sessions;
     let session = sessions
         .begin(admitted.entry.id, admitted.principal.clone(), agreed)
         .map_err(|error| busy(error.to_string()))?;
-    if let Some(client) = conversation::client_info(frame) {
+    if let Some(client) = introduction::client_info(frame) {
         session.introduce(client);
     }
     session.saw_lists(&admitted.entry.namespace.changes.borrow());

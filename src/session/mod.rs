@@ -75,6 +75,9 @@ pub struct SessionOptions {
     /// How long a client may take to answer.
     #[serde(with = "humantime_serde")]
     pub question_timeout: Duration,
+    /// How long a client whose connection broke is waited for with what it is asked.
+    #[serde(with = "humantime_serde")]
+    pub away_max: Duration,
 }
 
 /// Over which of the two served transports a session began.
@@ -134,6 +137,8 @@ pub struct Session {
     /// What was said and may have to be said again, once there is anything.
     replay: Mutex<Option<Box<Replay>>>,
     replay_options: ReplayOptions,
+    /// How long its client may be away while it is asked something.
+    away_max: Duration,
     held: Held,
     /// Told of every change of `replay`.
     stirred: watch::Sender<()>,
@@ -192,6 +197,7 @@ impl Session {
             ended: CancellationToken::new(),
             replay: Mutex::default(),
             replay_options: options.replay,
+            away_max: options.away_max,
             held,
             stirred: watch::channel(()).0,
             streams: AtomicU64::new(0),

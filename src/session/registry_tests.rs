@@ -25,6 +25,7 @@ fn options() -> SessionOptions {
         stream_buffer: 2,
         questions_max: 2,
         question_timeout: Duration::from_secs(60),
+        away_max: Duration::from_secs(60),
         revival: true,
         tombstones_max: 100,
         batch_max: 3,

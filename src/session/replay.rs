@@ -262,6 +262,10 @@ impl Replay {
         is_ours.then_some((id.stream, id.place))
     }
 
+    pub fn is_read(&self, stream: u64) -> bool {
+        self.streams.get(&stream).is_some_and(|log| log.reader.is_some())
+    }
+
     pub fn detach(&mut self, stream: u64, reader: u64) {
         if let Some(log) = self.streams.get_mut(&stream)
             && log.reader == Some(reader)

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -103,6 +103,23 @@ impl Session {
     pub fn say_last(&self, stream: u64, message: Bytes) {
         self.replay(|replay| replay.push_last(stream, message, Instant::now()));
         self.stir();
+    }
+
+    /// Waits until nobody has read the stream of a call for as long as its client may be away.
+    pub async fn unread(&self, stream: u64) {
+        let mut stirred = self.stirred.subscribe();
+        let is_read = || self.replay(|replay| replay.is_read(stream));
+        loop {
+            stirred.mark_unchanged();
+            if !is_read() {
+                let back = async { while stirred.changed().await.is_ok() && !is_read() {} };
+                if timeout(self.away_max, back).await.is_err() {
+                    return;
+                }
+            } else if stirred.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Nothing more will be said on the stream of a call.

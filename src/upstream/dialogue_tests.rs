@@ -162,7 +162,7 @@ fn what_the_gateway_says_itself_is_not_passed_on() {
     let scene = scene(Scope::Client(client("a")));
     for (method, expected) in [
         ("notifications/tools/list_changed", "list"),
-        ("notifications/prompts/list_changed", "settled"),
+        ("notifications/prompts/list_changed", "list Prompts"),
         ("notifications/resources/updated", "settled"),
         ("notifications/cancelled", "settled"),
         ("notifications/of_the_future", "tell a"),

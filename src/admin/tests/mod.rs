@@ -275,6 +275,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         },
         questions_max: 1,
         question_timeout: Duration::from_secs(1),
+        away_max: Duration::from_secs(1),
     };
     let conductor = Conductor::new(Parts {
         store,
