@@ -203,6 +203,18 @@ async fn a_dry_run_where_no_daemon_runs_says_the_same_and_makes_nothing() {
 }
 
 #[tokio::test]
+async fn only_servers_that_are_new_are_said_to_be_in_no_namespace() {
+    let gateway = TestGateway::start().await;
+    let file = gateway.scratch().join("mcp.json");
+    std::fs::write(&file, FILE).expect("the file");
+    let hint = "give --namespace";
+    assert!(said(&run(&gateway, &file, &["--dry-run"])).contains(hint));
+    assert!(!said(&run(&gateway, &file, &["--namespace", "team"])).contains(hint));
+    let again = said(&run(&gateway, &file, &[]));
+    assert!(again.contains("demo: exists") && !again.contains(hint), "{again}");
+}
+
+#[tokio::test]
 async fn a_file_in_another_encoding_is_read_or_refused_with_a_word() {
     let gateway = TestGateway::start().await;
     let file = gateway.scratch().join("mcp.json");

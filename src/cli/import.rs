@@ -136,8 +136,9 @@ fn tell(imports: &Imports) {
             say(&format!("{what} {}: {outcome}", place.name));
         }
     }
-    if imports.namespace.is_none() {
-        say("no namespace has them yet: give --namespace NAME");
+    let is_any_new = imports.items.iter().any(|item| item.outcome == ImportOutcome::Created);
+    if imports.namespace.is_none() && is_any_new {
+        say("no namespace has what is new: give --namespace NAME");
     }
 }
 

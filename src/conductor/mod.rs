@@ -240,6 +240,7 @@ impl Conductor {
         let Some(relay::Asking { request, outcome }) = asking else { return };
         // Dropped where there is no way to the client, which gives the question up.
         if session.push(request) {
+            let outcome = relay::while_there_is_a_stream(session.clone(), outcome);
             relay::see_through_later(session.clone(), [outcome]);
         }
     }

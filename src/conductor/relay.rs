@@ -69,6 +69,10 @@ async fn see_through(
                     question.answer(&answer);
                     return None;
                 }
+                Said::Unheard => {
+                    question.give_up("the client is away, and cannot be asked", "client_gone");
+                    return None;
+                }
             },
             () = question.withdrawn() => {
                 question.forget();
@@ -88,6 +92,19 @@ async fn see_through(
             }
         }
     }
+}
+
+/// The same outcome of a question that goes by the session's own stream; and where nobody reads that
+/// for as long as a client may be away, the question is given up.
+pub fn while_there_is_a_stream(session: Arc<Session>, outcome: Outcome) -> Outcome {
+    let seeing = async move {
+        tokio::select! {
+            biased;
+            taken_back = outcome => taken_back,
+            () = session.is_deserted() => None,
+        }
+    };
+    seeing.boxed_local()
 }
 
 /// Sees questions through that no call waits for any more, or never did. What the client is to be told

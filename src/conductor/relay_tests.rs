@@ -4,6 +4,7 @@
 
 use std::sync::Mutex;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::*;
@@ -36,7 +37,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         stream_buffer: 9,
         questions_max: 1,
         question_timeout: MINUTE,
-        away_max: MINUTE,
+        away_max: MINUTE / 2,
         revival: false,
         tombstones_max: 1,
         batch_max: 1,
@@ -131,6 +132,31 @@ async fn silence_the_end_of_the_call_and_the_end_of_the_session_are_each_an_outc
     drop(dropped.ask().unwrap());
     assert_eq!(dropped.told(), [CANCELLED]);
     assert_eq!(dropped.session.questions.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_by_a_sessions_own_stream_waits_for_a_reader_and_not_for_ever() {
+    let deserted = scene(ClientCapabilities::ALL);
+    let began = Instant::now();
+    let outcome = deserted.ask().unwrap().outcome;
+    assert!(while_there_is_a_stream(deserted.session.clone(), outcome).await.is_none());
+    assert_eq!(deserted.told(), [CANCELLED]);
+    assert_eq!(began.elapsed(), deserted.sessions.options.away_max);
+
+    let read = scene(ClientCapabilities::ALL);
+    let _reader = read.session.listen(None).unwrap();
+    let outcome = read.ask().unwrap().outcome;
+    let seeing = while_there_is_a_stream(read.session.clone(), outcome);
+    assert!(takes_back(seeing.await), "it had all the time there was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_reach_the_client_is_answered_for() {
+    let scene = scene(ClientCapabilities::ALL);
+    let Asking { request, outcome } = scene.ask().unwrap();
+    scene.session.questions.lose(&Frame::parse(request, 16).unwrap());
+    assert!(outcome.await.is_none());
+    assert_eq!(scene.told(), [CANCELLED]);
 }
 
 #[tokio::test(start_paused = true)]

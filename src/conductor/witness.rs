@@ -143,9 +143,11 @@ impl Clients for Witness {
     fn say_to_all(&self, server: Uuid, note: &Frame) {
         let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) else { return };
         let endpoints = conductor.endpoints_of(server);
-        // Who has not asked for log messages hears only those of its own calls.
+        // Who has not asked for log messages hears only those of its own calls. And what is kept for
+        // thousands that never listen would leave no room for what others come back for.
         let wants = |session: &Session| {
             session.log_level().is_some()
+                && session.is_listening()
                 && endpoints.contains(&session.endpoint)
                 && relay::is_wanted(session, note)
         };

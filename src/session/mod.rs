@@ -144,6 +144,8 @@ pub struct Session {
     stirred: watch::Sender<()>,
     /// How many streams are open to the client, besides those of its calls.
     streams: AtomicU64,
+    /// When the last of them was closed.
+    stream_closed: Mutex<Option<Instant>>,
     /// The lists that the client has seen or has been told of, by its namespace's counts.
     announced: [AtomicU64; 3],
     /// The way to the client, of a session over SSE.
@@ -201,6 +203,7 @@ impl Session {
             held,
             stirred: watch::channel(()).0,
             streams: AtomicU64::new(0),
+            stream_closed: Mutex::default(),
             announced: Default::default(),
             outbox: start.outbox,
         }
@@ -292,7 +295,15 @@ impl Session {
 
     pub fn close_stream(&self) {
         self.streams.fetch_sub(1, Ordering::Relaxed);
+        *lock(&self.stream_closed) = Some(Instant::now());
         self.touch();
+    }
+
+    /// Whether its client hears what belongs to none of its calls: it has a stream for that, or lost it
+    /// so lately that it may come back.
+    pub fn is_listening(&self) -> bool {
+        let is_lately = |closed: Instant| closed.elapsed() <= self.away_max;
+        self.has_stream() || lock(&self.stream_closed).is_some_and(is_lately)
     }
 
     pub fn has_stream(&self) -> bool {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::wire::Frame;
+use crate::wire::{Frame, Kind};
 
 /// Reports of progress that wait to be taken to the upstream before some are dropped.
 const PROGRESS_MAX: usize = 16;
@@ -45,6 +45,8 @@ pub enum Said {
     Progress(Frame),
     /// A result or an error, under our id.
     Answer(Frame),
+    /// Nothing: the question did not reach it, and will not.
+    Unheard,
 }
 
 impl Questions {
@@ -88,6 +90,16 @@ impl Questions {
         }
     }
 
+    /// What was to be said to the client is lost. Where it was a question, whoever asked hears that
+    /// nobody will answer it.
+    pub fn lose(&self, message: &Frame) {
+        if message.kind() == Kind::Request
+            && let Some(id) = own_id(message.id())
+        {
+            self.lock().asked.remove(&id);
+        }
+    }
+
     pub fn count(&self) -> usize {
         self.lock().asked.len()
     }
@@ -108,8 +120,7 @@ impl Place {
             Some(note) = self.progress.recv() => Said::Progress(note),
             answer = &mut self.answer => match answer {
                 Ok(answer) => Said::Answer(answer),
-                // Only this place gives the sender up, so nothing will come.
-                Err(_dropped) => std::future::pending().await,
+                Err(_lost) => Said::Unheard,
             },
         }
     }
@@ -151,7 +162,7 @@ mod tests {
     fn answer(said: Said) -> Vec<u8> {
         match said {
             Said::Answer(frame) => frame.result().unwrap().to_vec(),
-            Said::Progress(_) => panic!("it is only progress"),
+            Said::Progress(_) | Said::Unheard => panic!("it is no answer"),
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Session, lock,
+    Session, Via, lock,
     replay::{EventId, Next, Pushed, Replay, STANDING, Weight},
 };
 use crate::wire::{Frame, Kind, sse};
@@ -77,7 +77,8 @@ impl Session {
     }
 
     /// Says something on the stream of a call, and waits for a client that reads slowly. Whether it was
-    /// taken: where nobody reads, there is room for so much and no more.
+    /// taken: where nobody reads, there is room for so much and no more. Whoever asked what was not taken
+    /// hears so.
     pub async fn say(&self, stream: u64, message: Bytes) -> bool {
         let weight = weight_of(&message);
         let mut stirred = self.stirred.subscribe();
@@ -89,7 +90,12 @@ impl Session {
                     self.stir();
                     return true;
                 }
-                Pushed::Full => return false,
+                Pushed::Full => {
+                    if let Ok(lost) = Frame::parse(message, usize::MAX) {
+                        self.questions.lose(&lost);
+                    }
+                    return false;
+                }
                 Pushed::Later => {
                     if stirred.changed().await.is_err() {
                         return false;
@@ -119,6 +125,15 @@ impl Session {
             } else if stirred.changed().await.is_err() {
                 return std::future::pending().await;
             }
+        }
+    }
+
+    /// Waits until nobody has read the session's own stream for as long as its client may be away. One
+    /// over SSE ends with its stream.
+    pub async fn is_deserted(&self) {
+        match self.via {
+            Via::StreamableHttp => self.unread(STANDING).await,
+            Via::Sse => std::future::pending().await,
         }
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     access::Principal,
-    session::{Agreed, Sessions, registry},
+    session::{Agreed, Sessions, questions::Said, registry},
     wire::message,
 };
 
@@ -97,6 +97,39 @@ async fn a_call_waits_for_a_client_that_reads_slowly_and_not_for_one_that_has_le
     assert!(timeout(Duration::from_secs(1), &mut say).await.is_err(), "it waits again");
     drop(reader);
     assert!(say.await, "nobody reads, so the oldest makes room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_finds_no_room_on_the_stream_of_a_call_is_answered_for() {
+    let sessions = sessions();
+    let session = session(&sessions, "2025-11-25");
+    let stream = session.begin_call_stream();
+    for number in 100..104 {
+        assert!(session.say(stream, question(number)).await);
+    }
+    let (mut kept, mut lost) =
+        (session.questions.begin().unwrap(), session.questions.begin().unwrap());
+    assert!(!session.say(stream, question(lost.id)).await, "nobody reads");
+    let said = timeout(Duration::from_secs(1), lost.next()).await;
+    assert!(matches!(said, Ok(Said::Unheard)));
+    assert!(timeout(Duration::from_secs(1), kept.next()).await.is_err(), "nothing of it was lost");
+    assert_eq!(session.questions.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_stream_does_not_listen_but_for_a_moment_after_it_broke() {
+    let sessions = sessions();
+    let session = session(&sessions, "2025-11-25");
+    assert!(!session.is_listening());
+    let reader = session.listen(None).unwrap();
+    let away_max = sessions.options.away_max;
+    tokio::time::advance(away_max * 2).await;
+    assert!(session.is_listening());
+    drop(reader);
+    tokio::time::advance(away_max).await;
+    assert!(session.is_listening(), "it may come back");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!session.is_listening());
 }
 
 #[tokio::test(start_paused = true)]

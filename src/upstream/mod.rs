@@ -77,7 +77,9 @@ impl Exit {
         };
         let last_words = stderr.last_words().filter(|_| self.reason.is_of_the_process());
         let last_words = last_words.map(|line| format!("it last wrote: {line}"));
-        let parts = [Some(what), self.detail.clone(), last_words];
+        // A detail that begins with the reason's own words needs them no second time.
+        let is_said = self.detail.as_ref().is_some_and(|detail| detail.starts_with(&what));
+        let parts = [Some(what).filter(|_| !is_said), self.detail.clone(), last_words];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }

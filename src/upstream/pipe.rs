@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -28,12 +28,18 @@ use super::{
 };
 use crate::wire::{Frame, Kind, message};
 
+/// Answers that may wait for a server which reads nothing just now. Clients are never asked so much at
+/// once; but a server can be refused faster than it reads.
+const ANSWERS_OWED_MAX: usize = 256;
+
 /// The call side of a connection that all calls share: of a process, or of an HTTP+SSE stream.
 pub struct Pipe {
     server: Arc<str>,
     next_id: AtomicU64,
     waiting: Mutex<Waiting>,
     queue: mpsc::Sender<Bytes>,
+    /// Turns to wait for a place in the queue with an answer.
+    owed: Arc<Semaphore>,
     dialogue: Arc<Dialogue>,
     /// Whether the server said that it can be told which log messages are wanted.
     has_logging: AtomicBool,
@@ -75,6 +81,7 @@ impl Pipe {
             next_id: AtomicU64::new(1),
             waiting: Mutex::default(),
             queue,
+            owed: Arc::new(Semaphore::new(ANSWERS_OWED_MAX)),
             dialogue,
             has_logging: AtomicBool::new(false),
         };
@@ -174,16 +181,23 @@ impl Pipe {
         }
     }
 
-    /// How an answer reaches the server. None may be lost, so one that finds the queue full waits for
-    /// its place; there are no more of them than clients may be asked.
+    /// How an answer reaches the server. One that finds the queue full waits for its place, so that none
+    /// is lost to a server that reads.
     fn answering(self: &Arc<Self>) -> Say {
         let pipe = self.clone();
         Box::new(move |line| {
             if let (Err(mpsc::error::TrySendError::Full(line)), Ok(runtime)) =
                 (pipe.queue.try_send(line), tokio::runtime::Handle::try_current())
             {
+                let Ok(turn) = pipe.owed.clone().try_acquire_owned() else {
+                    metrics::counter!("metamcpd_upstream_messages_dropped_total").increment(1);
+                    return;
+                };
                 let queue = pipe.queue.clone();
-                runtime.spawn(async move { drop(queue.send(line).await) });
+                runtime.spawn(async move {
+                    drop(queue.send(line).await);
+                    drop(turn);
+                });
             }
         })
     }

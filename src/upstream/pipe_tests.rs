@@ -215,6 +215,23 @@ async fn an_answer_waits_for_a_server_that_does_not_read_just_now() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_refused_faster_than_it_reads_does_not_make_the_heap_large() {
+    let (pipe, mut lines) = pipe();
+    let asked = 4 * ANSWERS_OWED_MAX;
+    for id in 0..asked {
+        assert!(is_settled(pipe.hear(ask(&id.to_string()))), "nobody calls, so nobody is asked");
+    }
+    let alive = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    assert!(alive <= ANSWERS_OWED_MAX, "{alive} answers wait");
+    for _ in 0..ANSWERS_OWED_MAX {
+        assert!(lines.recv().await.unwrap().windows(6).any(|bytes| bytes == b"-32603"));
+    }
+    pipe.hear(ask("\"later\""));
+    let later = async { while !lines.recv().await.unwrap().windows(5).any(|b| b == b"later") {} };
+    tokio::time::timeout(SECOND, later).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_the_server_takes_back_or_leaves_behind_needs_no_answer() {
     let (pipe, mut lines) = pipe();
     let mut leg = begin(&pipe).await.unwrap();

@@ -48,7 +48,7 @@ pub struct CallOptions {
     /// How long a call waits for an upstream that is starting.
     #[serde(with = "humantime_serde")]
     pub ready_wait: Duration,
-    /// Progress notifications that wait for a slow client before some are dropped.
+    /// Notifications and questions of one call that wait for a slow client before some are dropped.
     pub events_max: usize,
     /// Messages that wait for an upstream to read them.
     pub queue_max: usize,

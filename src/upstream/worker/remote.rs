@@ -56,6 +56,10 @@ pub const TELL_PATIENCE: Duration = Duration::from_secs(5);
 /// Answers to an upstream's own requests that may be on their way at once.
 const ANSWERS_MAX: usize = 16;
 
+/// Answers to what was asked of clients that may be on their way at once. Clients are never asked so much;
+/// but an upstream can be refused faster than it takes the refusals.
+const REPLIES_MAX: usize = 1024;
+
 /// The two transports that are spoken over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speech {
@@ -126,6 +130,7 @@ pub struct Remote {
     next_id: AtomicU64,
     sessions: Mutex<HashMap<SessionKey, Arc<RemoteSession>>>,
     answers: Arc<Semaphore>,
+    replies: Arc<Semaphore>,
     /// What is done for this connection outside of any call.
     pub tasks: TaskTracker,
     /// Why no more calls are taken; set once, when the worker ends.
@@ -174,6 +179,7 @@ impl Remote {
             next_id: AtomicU64::new(1),
             sessions: Mutex::default(),
             answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
+            replies: Arc::new(Semaphore::new(REPLIES_MAX)),
             tasks: TaskTracker::new(),
             closed: SetOnce::new(),
             signals: Signals::default(),
@@ -429,14 +435,20 @@ impl Remote {
         carry_out(&**clients, *id, aside, &self.signals.changed, say);
     }
 
-    /// How an answer reaches the very session that asked. None may be lost; there are no more of them
-    /// than clients may be asked.
+    /// How an answer reaches the very session that asked.
     pub fn answering(self: &Arc<Self>, session: &Arc<RemoteSession>) -> Say {
         let (remote, established) = (self.clone(), session.established());
         Box::new(move |answer| {
             let (remote, established) = (remote.clone(), established.clone());
+            let Ok(turn) = remote.replies.clone().try_acquire_owned() else {
+                metrics::counter!("metamcpd_upstream_messages_dropped_total").increment(1);
+                return;
+            };
             let tasks = remote.tasks.clone();
-            let telling = async move { remote.tell(established.as_deref(), answer).await };
+            let telling = async move {
+                remote.tell(established.as_deref(), answer).await;
+                drop(turn);
+            };
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(tasks.track_future(telling));
             }
