@@ -43,6 +43,7 @@ mod slow_upstreams;
 mod sse;
 mod sse_upstreams;
 mod streamable_http;
+mod subscriptions;
 mod supervision;
 mod tidy;
 mod tolerance;

@@ -33,6 +33,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         per_principal_max: 9,
         total_max: 9,
         in_flight_max: 9,
+        subscriptions_max: 4,
         heartbeat: MINUTE,
         stream_buffer: 9,
         questions_max: 1,

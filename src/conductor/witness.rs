@@ -136,6 +136,14 @@ impl Clients for Witness {
                     metrics::counter!("metamcpd_upstream_notes_dropped_total").increment(1);
                 }
             }
+            (Some(session), Unasked::Updated(note)) => {
+                // Of what is not offered to it any more it hears nothing.
+                if !is_offered(&conductor, &session, server, &note)
+                    || !session.offer(note.bytes().clone())
+                {
+                    metrics::counter!("metamcpd_upstream_notes_dropped_total").increment(1);
+                }
+            }
             (None, _) => tracing::debug!(%server, "its client has gone"),
         }
     }
@@ -161,6 +169,17 @@ impl Clients for Witness {
         let session = conductor.and_then(|conductor| conductor.sessions.get(session));
         session.is_some_and(|session| session.has_stream())
     }
+}
+
+/// Whether the resource that an upstream speaks of is one that the session would be given by it.
+fn is_offered(conductor: &Conductor, session: &Session, server: Uuid, updated: &Frame) -> bool {
+    let endpoints = conductor.endpoints.load();
+    let Some(entry) = endpoints.values().find(|entry| entry.id == session.endpoint) else {
+        return false;
+    };
+    let uri = updated.uri_span().and_then(|span| updated.text(span)).unwrap_or_default();
+    let board = entry.namespace.published.load().find_resource(&uri);
+    board.is_some_and(|board| board.id == server)
 }
 
 impl NamesKeeper for Witness {

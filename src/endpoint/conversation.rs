@@ -16,6 +16,7 @@ use super::{
     asking::Askings,
     older,
     routing::{self, Asked, Found, settled},
+    subscribing,
 };
 use crate::{
     catalogue::kind::Kind,
@@ -252,6 +253,12 @@ pub async fn hear(
                         .to_bytes(Some(&id)),
                 ),
                 other => match (Asked::by(other), Kind::listed_by(other)) {
+                    (Some(Asked::Subscription), _) => {
+                        subscribing::subscribe(state, entry, session, frame, in_flight).await
+                    }
+                    (Some(Asked::Unsubscription), _) => {
+                        Turn::Answer(subscribing::unsubscribe(state, session, &frame, &id))
+                    }
                     (Some(asked), _) => call(state, entry, session, asked, frame, in_flight).await,
                     (None, Some(kind)) => Turn::Answer(match refuse_cursor(&frame) {
                         Ok(()) => list(entry, session, kind, &id).await,
@@ -289,7 +296,7 @@ pub async fn hear(
 }
 
 /// Who calls, as upstreams see it.
-fn caller(session: &Session) -> Caller<'_> {
+pub fn caller(session: &Session) -> Caller<'_> {
     Caller {
         session: &session.id,
         principal: &session.principal,
@@ -408,14 +415,14 @@ async fn call(
 }
 
 /// The answer to what can no longer be done.
-fn stopping() -> Fault {
+pub fn stopping() -> Fault {
     let data =
         Data { reason: "stopping", fault: Blame::Gateway, server: None, retry: true, uri: None };
     Fault::internal("the gateway is stopping; try again when it is back", data)
 }
 
 /// The answer to what its client did not take back, but can no longer be heard of.
-fn session_ended() -> Fault {
+pub fn session_ended() -> Fault {
     let data = Data {
         reason: "session_ended",
         fault: Blame::Gateway,

@@ -35,7 +35,7 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed
         "capabilities": {
             "tools": { "listChanged": true },
             "prompts": { "listChanged": true },
-            "resources": { "listChanged": true },
+            "resources": { "subscribe": true, "listChanged": true },
             "completions": {},
             "logging": {},
         },

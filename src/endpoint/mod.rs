@@ -15,6 +15,7 @@ mod routing;
 mod sse;
 mod standing;
 mod streamable;
+mod subscribing;
 
 use std::{sync::Arc, time::Duration};
 

@@ -22,6 +22,8 @@ pub enum Asked {
     Prompt,
     Resource,
     Completion,
+    Subscription,
+    Unsubscription,
 }
 
 /// Where a request goes.
@@ -40,6 +42,8 @@ impl Asked {
             "prompts/get" => Some(Self::Prompt),
             "resources/read" => Some(Self::Resource),
             "completion/complete" => Some(Self::Completion),
+            "resources/subscribe" => Some(Self::Subscription),
+            "resources/unsubscribe" => Some(Self::Unsubscription),
             _ => None,
         }
     }
@@ -49,7 +53,7 @@ impl Asked {
         match self {
             Self::Tool | Self::Prompt => links::linked(answer),
             Self::Resource => links::read(answer),
-            Self::Completion => Vec::new(),
+            Self::Completion | Self::Subscription | Self::Unsubscription => Vec::new(),
         }
     }
 
@@ -87,15 +91,24 @@ pub async fn find(entry: &EndpointEntry, asked: Asked, frame: &Frame) -> Result<
             let (span, name) = text(frame, frame.name_span(), needs)?;
             prompt(entry, span, &name).await
         }
-        Asked::Resource => {
-            let needs = "`resources/read` needs the resource's `uri`";
-            let (_, uri) = text(frame, frame.uri_span(), needs)?;
+        Asked::Resource | Asked::Subscription | Asked::Unsubscription => {
+            let uri = uri_of(frame, asked)?;
             let board = resource(entry, |published| published.find_resource(&uri)).await;
             let board = board.ok_or_else(|| Fault::resource_not_found(&uri))?;
             Ok(Found { board, key: (&*uri).into(), edit: None })
         }
         Asked::Completion => completion(entry, frame).await,
     }
+}
+
+/// The resource that a request names.
+pub fn uri_of(frame: &Frame, asked: Asked) -> Result<Cow<'_, str>, Fault> {
+    let needs = match asked {
+        Asked::Subscription => "`resources/subscribe` needs the resource's `uri`",
+        Asked::Unsubscription => "`resources/unsubscribe` needs the resource's `uri`",
+        _ => "`resources/read` needs the resource's `uri`",
+    };
+    text(frame, frame.uri_span(), needs).map(|(_, uri)| uri)
 }
 
 /// The snapshot, once every upstream that may still bring something of this kind has had its time.

@@ -57,6 +57,8 @@ pub struct SessionOptions {
     pub total_max: usize,
     /// Requests of one session that have no answer yet.
     pub in_flight_max: usize,
+    /// Resources that one session may be subscribed to.
+    pub subscriptions_max: usize,
     /// The pace of comments on a stream that has nothing else to say.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,

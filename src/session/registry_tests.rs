@@ -21,6 +21,7 @@ fn options() -> SessionOptions {
         per_principal_max: 2,
         total_max: 3,
         in_flight_max: 3,
+        subscriptions_max: 4,
         heartbeat: Duration::from_secs(1),
         stream_buffer: 2,
         questions_max: 2,

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attribution::{Attribution, Cause, Client},
-    exchange::{Heard, own_id},
+    exchange::{Heard, SessionKey, own_id},
     inbox::{Inbox, Listening},
     question::{Question, Say},
+    subscriptions::Subscriptions,
 };
 use crate::wire::{Fault, Frame, Kind, Topic, codes, message};
 
@@ -49,6 +50,8 @@ pub enum Scope {
 pub struct Dialogue {
     scope: Scope,
     options: DialogueOptions,
+    /// Who wants to hear of what, as far as it is said in this session.
+    subscriptions: Option<(Arc<Subscriptions>, SessionKey)>,
     inner: Mutex<Inner>,
 }
 
@@ -66,6 +69,8 @@ struct Inner {
 pub enum Unasked {
     Question(Question),
     Note(Frame),
+    /// A resource that it has subscribed to has changed.
+    Updated(Frame),
 }
 
 /// What is still to be done about something that an upstream said of itself.
@@ -75,6 +80,8 @@ pub enum Aside {
     /// The upstream is to be told this.
     Say(Bytes),
     ToClient(Client, Unasked),
+    /// A resource has changed that these want to hear of.
+    Updated(Vec<Client>, Frame),
     /// It belongs to the upstream as a whole.
     ToAll(Frame),
     /// What it offers has changed.
@@ -90,7 +97,12 @@ pub enum InCall {
 
 impl Dialogue {
     pub fn new(scope: Scope, options: DialogueOptions) -> Self {
-        Self { scope, options, inner: Mutex::default() }
+        Self { scope, options, subscriptions: None, inner: Mutex::default() }
+    }
+
+    /// The same, of an upstream with these subscriptions and in the session of `key`.
+    pub fn with_subscriptions(self, all: Arc<Subscriptions>, key: SessionKey) -> Self {
+        Self { subscriptions: Some((all, key)), ..self }
     }
 
     /// A call begins. `client` is nobody for the gateway's own.
@@ -250,6 +262,13 @@ impl Dialogue {
                     None => dropped(),
                 };
             }
+            "notifications/resources/updated" => {
+                let clients = self.subscribers(&frame);
+                return match clients.is_empty() {
+                    true => dropped(),
+                    false => Aside::Updated(clients, frame),
+                };
+            }
             other if is_for_the_gateway(other) => {
                 return Topic::changed_by(other).map_or(Aside::Settled, Aside::ListChanged);
             }
@@ -278,6 +297,13 @@ impl Dialogue {
             }
             (Cause::Nobody | Cause::Several, _) => dropped(),
         }
+    }
+
+    /// Who wants to hear of the resource that has changed.
+    fn subscribers(&self, updated: &Frame) -> Vec<Client> {
+        let Some((all, key)) = &self.subscriptions else { return Vec::new() };
+        let uri = updated.uri_span().and_then(|span| updated.text(span));
+        uri.map(|uri| all.subscribers(key, &uri)).unwrap_or_default()
     }
 
     /// Who is to be asked, and in which call, or why that is not certain.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::wire::capabilities::ClientCapabilities;
 
 const OPTIONS: DialogueOptions =
     DialogueOptions { doubt: Duration::from_secs(30), events_max: 2, elicitations_max: 2 };
@@ -55,7 +56,10 @@ impl Scene {
                 format!("say {}", Frame::parse(answer, 16).map_or("?", |frame| outcome(&frame)))
             }
             Aside::ToClient(client, Unasked::Question(_)) => format!("ask {client}"),
-            Aside::ToClient(client, Unasked::Note(_)) => format!("tell {client}"),
+            Aside::ToClient(client, Unasked::Note(_) | Unasked::Updated(_)) => {
+                format!("tell {client}")
+            }
+            Aside::Updated(clients, _) => format!("update {}", clients.join(" ")),
             Aside::ToAll(_) => "tell all".to_owned(),
             Aside::ListChanged(Topic::Tools) => "list".to_owned(),
             Aside::ListChanged(topic) => format!("list {topic:?}"),
@@ -168,6 +172,31 @@ fn what_the_gateway_says_itself_is_not_passed_on() {
         ("notifications/of_the_future", "tell a"),
     ] {
         assert_eq!(scene.heard(note(method, "{}")), expected, "{method}");
+    }
+}
+
+#[test]
+fn a_resource_that_changed_is_told_to_its_subscribers_whoever_calls() {
+    let subscriptions = Arc::new(Subscriptions::default());
+    let declared = ClientCapabilities::default();
+    subscriptions.subscribe(&SessionKey::Shared, declared, "u://é", &client("a"));
+    subscriptions.subscribe(&SessionKey::User("b".into()), declared, "u://b", &client("b"));
+    let dialogue = Dialogue::new(Scope::Everyone, OPTIONS)
+        .with_subscriptions(subscriptions, SessionKey::Shared);
+    let scene = Scene { dialogue, told: Told::default() };
+    let _call = scene.dialogue.begin(1, Some(client("c")));
+    for (params, expected) in [
+        (r#"{"uri":"u:\/\/\u00e9"}"#, "update a"),
+        (r#"{"uri":"u://b"}"#, "settled"),
+        (r#"{"uri":"u://"}"#, "settled"),
+        (r#"{"uri":7}"#, "settled"),
+        ("{}", "settled"),
+    ] {
+        let updated = || note("notifications/resources/updated", params);
+        assert_eq!(scene.heard(updated()), expected, "{params}");
+        let own = scene.dialogue.hear_in_call(None, updated(), || scene.say());
+        let is_told = matches!(own, InCall::Aside(Aside::Updated(..)));
+        assert_eq!(is_told, expected != "settled", "{params}");
     }
 }
 

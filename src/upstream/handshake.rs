@@ -20,6 +20,8 @@ pub struct Introduction {
     pub is_gateway: bool,
     /// Whether it can be told which log messages are wanted.
     pub has_logging: bool,
+    /// Whether it can be subscribed to resources.
+    pub has_subscriptions: bool,
 }
 
 /// What a server said of one kind of things that it may offer.
@@ -91,7 +93,8 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     let instructions = result.instructions.as_str().map(str::to_owned);
     let is_gateway = result.server_info.name == GATEWAY;
     let has_logging = logging.is_some();
-    Ok(Introduction { version, offers, instructions, is_gateway, has_logging })
+    let has_subscriptions = resources.is_some_and(|resources| resources["subscribe"] == true);
+    Ok(Introduction { version, offers, instructions, is_gateway, has_logging, has_subscriptions })
 }
 
 /// As much of a foreign text as belongs into a message.
@@ -148,6 +151,21 @@ mod tests {
                 assert_eq!(offer.is_declared, is_of_it, "{tools}");
                 assert_eq!(offer.announces, is_of_it && announces, "{tools}");
             }
+        }
+    }
+
+    #[test]
+    fn only_who_says_so_can_be_subscribed_to() {
+        for (resources, expected) in [
+            (r#"{"subscribe":true}"#, true),
+            (r#"{"subscribe":false,"listChanged":true}"#, false),
+            ("{}", false),
+            ("null", false),
+        ] {
+            let said = introduce(&format!(
+                r#""result":{{"protocolVersion":"2025-06-18","capabilities":{{"resources":{resources}}}}}"#
+            ));
+            assert_eq!(said.unwrap().has_subscriptions, expected, "{resources}");
         }
     }
 

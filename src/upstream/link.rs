@@ -13,6 +13,7 @@ use super::{
     attribution::Client,
     exchange::{Heard, SessionKey},
     pipe::{Pipe, PipeLeg},
+    subscriptions::Subscriptions,
     worker::{remote::Remote, remote_call::RemoteLeg},
 };
 use crate::{
@@ -212,6 +213,73 @@ impl Link {
                 });
             }
             Self::Remote(remote) => remote.set_level(key, level),
+        }
+    }
+
+    /// Tells a session of the upstream, where it is open, which resource it is to be (un)subscribed to,
+    /// and waits until it has heard that. What it says to it could not be acted on.
+    pub async fn tell_of_resource(&self, key: &SessionKey, method: &str, uri: &str) {
+        let params = serde_json::json!({ "uri": uri }).to_string();
+        match self {
+            Self::Pipe(pipe) => {
+                let write = |id| message::request(id, method, params.as_bytes());
+                let patience = TELL_PATIENCE;
+                let Ok(mut leg) = pipe.begin(write, None, None, patience, patience).await else {
+                    return;
+                };
+                match tokio::time::timeout(patience, leg.next()).await {
+                    Ok(Heard::Reply(reply)) if reply.error().is_some() => {
+                        tracing::warn!(uri, method, "an upstream refused what it had agreed to");
+                    }
+                    Ok(_heard) => {}
+                    Err(_elapsed) => leg.cancel("the gateway waited long enough"),
+                }
+            }
+            Self::Remote(remote) => {
+                let established = remote.known_session(key).and_then(|one| one.established());
+                if let Some(established) = established {
+                    let message = message::request(remote.next_id(), method, params.as_bytes());
+                    remote.tell(Some(&established), message).await;
+                }
+            }
+        }
+    }
+
+    /// Has a connection that was made anew say again what is still to be heard of.
+    pub fn subscribe_again(&self, subscriptions: &Arc<Subscriptions>) {
+        match self {
+            Self::Pipe(_) => {
+                let (link, subscriptions) = (self.clone(), subscriptions.clone());
+                actix::spawn(async move {
+                    link.subscribe_session(&subscriptions, &SessionKey::Shared).await;
+                });
+            }
+            // The gateway's own session was subscribed when it was opened.
+            Self::Remote(remote) => {
+                for (key, declared) in subscriptions.sessions() {
+                    if key != SessionKey::Shared
+                        && let Ok(session) = remote.session(&key, declared)
+                    {
+                        let remote = remote.clone();
+                        actix::spawn(async move {
+                            if let Err(exit) = session.open(&remote, None).await {
+                                tracing::warn!(server = %remote.server, ?exit, "a session that has subscriptions was not opened again");
+                            }
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subscribes one session to everything that is wanted of it.
+    pub async fn subscribe_session(&self, subscriptions: &Subscriptions, key: &SessionKey) {
+        for uri in subscriptions.of(key) {
+            let turn = subscriptions.turn(key, &uri);
+            let _ours = turn.lock().await;
+            if subscriptions.is_wanted(key, &uri) {
+                self.tell_of_resource(key, "resources/subscribe", &uri).await;
+            }
         }
     }
 

@@ -24,6 +24,7 @@ pub mod reason;
 pub mod refresh;
 pub mod spec;
 pub mod status;
+pub mod subscribing;
 pub mod subscriptions;
 #[cfg(test)]
 pub mod testing;

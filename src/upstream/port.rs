@@ -3,7 +3,13 @@
 //! The actor puts a connection in and takes it out; the port finds it, bounds what is in flight,
 //! keeps the times, and gives the client its own id and token back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
@@ -25,6 +31,7 @@ use super::{
     reason::Reason,
     spec::{CallLimits, Isolation},
     status::StateWord,
+    subscriptions::Subscriptions,
 };
 use crate::wire::{Frame, Span, level::Level};
 
@@ -103,13 +110,16 @@ impl Absence {
 /// The call path of one upstream, for as long as its row exists.
 pub struct Port {
     pub id: Uuid,
-    options: CallOptions,
-    facts: ArcSwap<Facts>,
+    pub(super) options: CallOptions,
+    pub(super) facts: ArcSwap<Facts>,
     link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
     permits: Arc<Semaphore>,
     /// What log messages its clients want.
     pub levels: Arc<LogLevels>,
+    /// Which resources its clients want to hear of.
+    pub subscriptions: Arc<Subscriptions>,
+    has_subscriptions: AtomicBool,
 }
 
 impl Port {
@@ -118,8 +128,31 @@ impl Port {
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
         let facts = ArcSwap::from_pointee(facts);
-        let levels = Arc::default();
-        Self { id, options, facts, link: ArcSwapOption::empty(), outlook, permits, levels }
+        Self {
+            id,
+            options,
+            facts,
+            link: ArcSwapOption::empty(),
+            outlook,
+            permits,
+            levels: Arc::default(),
+            subscriptions: Arc::default(),
+            has_subscriptions: AtomicBool::new(false),
+        }
+    }
+
+    /// The connection, if there is one just now.
+    pub(super) fn current_link(&self) -> Option<Arc<Link>> {
+        self.link.load_full()
+    }
+
+    pub(super) fn has_subscriptions(&self) -> bool {
+        self.has_subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Whether the upstream says that it can be subscribed to resources.
+    pub fn set_has_subscriptions(&self, has_subscriptions: bool) {
+        self.has_subscriptions.store(has_subscriptions, Ordering::Relaxed);
     }
 
     pub fn set_facts(&self, facts: Facts) {
@@ -147,6 +180,12 @@ impl Port {
     /// Ends what the upstream holds for a client session that has ended.
     pub fn forget(&self, session: &Arc<str>) {
         let quieter = self.levels.forget(session);
+        for (key, uri) in self.subscriptions.forget(session) {
+            // A session of its own ends with it.
+            if key != SessionKey::Client(session.clone()) {
+                self.unsubscribe_session(key, uri);
+            }
+        }
         if let Some(link) = self.link.load_full() {
             let key = SessionKey::Client(session.clone());
             link.forget(&key);
@@ -223,7 +262,7 @@ impl Port {
     }
 
     /// The connection, waited for while there is hope.
-    async fn link(
+    pub(super) async fn link(
         &self,
         facts: &Facts,
         deadline: Instant,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::suite::{BOTH, Version};
 
 /// Lost in front of every upstream that can be attached, in both versions of the suite.
-const IN_FRONT_OF_ALL: &[&str] = &["resources-subscribe", "resources-unsubscribe"];
+const IN_FRONT_OF_ALL: &[&str] = &[];
 
 /// Lost in one version of the suite, in front of every upstream that can be attached.
 const IN_ONE_VERSION: &[(Version, &str)] = &[];

@@ -69,6 +69,8 @@ pub struct Knobs {
     pub forgotten: (u16, String),
     /// The status of what needs no answer.
     pub noted: u16,
+    /// Whether it has resources, `u://a` and `u://b`, that it can be subscribed to.
+    pub resources: bool,
     /// Closes the stream of a call before its answer, so often.
     pub cuts: Option<Cuts>,
 }
@@ -126,6 +128,7 @@ impl Default for Knobs {
             list_delay,
             forgotten: (404, "no such session".to_owned()),
             noted: 202,
+            resources: false,
             cuts: None,
         }
     }
@@ -302,9 +305,13 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
         format!("upstream-session-{minted}")
     };
     lock(&state.sessions).insert(session.clone());
+    let mut capabilities = json!({"tools": {"listChanged": true}});
+    if knobs.resources {
+        capabilities["resources"] = json!({"subscribe": true});
+    }
     let result = json!({
         "protocolVersion": message["params"]["protocolVersion"],
-        "capabilities": {"tools": {"listChanged": true}},
+        "capabilities": capabilities,
         "serverInfo": {"name": "remote", "version": "1"},
     });
     let message = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
@@ -317,7 +324,19 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
 /// other tool of the list says its own name.
 async fn answer(message: &Value, knobs: &Knobs, state: &State) -> HttpResponse {
     let mut messages = progress(&message["params"]);
-    let response = response(message, &knobs.tools, knobs.list_delay).await;
+    let method = message["method"].as_str().unwrap_or_default();
+    let response = match method.strip_prefix("resources/").filter(|_| knobs.resources) {
+        Some(what) => {
+            let resource = |uri| json!({"uri": uri, "name": uri});
+            let result = match what {
+                "list" => json!({"resources": [resource("u://a"), resource("u://b")]}),
+                "templates/list" => json!({"resourceTemplates": []}),
+                _ => json!({}),
+            };
+            json!({"jsonrpc": "2.0", "id": message["id"], "result": result})
+        }
+        None => response(message, &knobs.tools, knobs.list_delay).await,
+    };
     if let Some(cuts) = knobs.cuts.filter(|_| message["method"] == "tools/call") {
         return cut(state, cuts, cuts.times, response.to_string());
     }

@@ -260,6 +260,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         per_principal_max: 16,
         total_max: 16,
         in_flight_max: 8,
+        subscriptions_max: 4,
         heartbeat: SECOND,
         stream_buffer: 1,
         revival: false,

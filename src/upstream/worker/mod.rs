@@ -14,6 +14,7 @@ pub mod remote_call;
 mod remote_life;
 mod remote_session;
 mod remote_stream;
+mod resubscription;
 mod standing;
 mod stdio;
 
@@ -27,7 +28,7 @@ use uuid::Uuid;
 use super::{
     CallError, Clients, Exit, Isolation, Reason,
     board::Board,
-    dialogue::{Aside, DialogueOptions},
+    dialogue::{Aside, DialogueOptions, Unasked},
     exchange::SessionKey,
     handshake,
     link::{Link, bridged},
@@ -169,9 +170,13 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
         },
     };
     assignment.board.nested.set_is_gateway(answer.is_gateway);
+    assignment.board.port.set_has_subscriptions(answer.has_subscriptions);
     listing::first(assignment, link, &answer.offers).await?;
-    let handshake::Introduction { version, instructions, .. } = answer;
+    let handshake::Introduction { version, instructions, has_subscriptions, .. } = answer;
     (assignment.tell)(News::Ready { link: link.clone(), version, instructions });
+    if has_subscriptions {
+        link.subscribe_again(&assignment.board.port.subscriptions);
+    }
     Ok(())
 }
 
@@ -194,6 +199,11 @@ fn carry_out(
         Aside::Settled => {}
         Aside::Say(answer) => say(answer),
         Aside::ToClient(client, unasked) => clients.say(server, &client, unasked),
+        Aside::Updated(subscribers, note) => {
+            for client in subscribers {
+                clients.say(server, &client, Unasked::Updated(note.clone()));
+            }
+        }
         Aside::ToAll(note) => clients.say_to_all(server, &note),
         Aside::ListChanged(topic) => changed.hear(topic),
     }

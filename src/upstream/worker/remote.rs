@@ -33,12 +33,13 @@ use crate::{
     egress::{Body, Door, Egress, EgressError},
     upstream::{
         CallError, Clients, Exit, Isolation, Reason,
-        dialogue::{Aside, DialogueOptions, Scope},
+        dialogue::{Aside, Dialogue, DialogueOptions, Scope},
         exchange::SessionKey,
         handshake::Introduction,
         link::bridged,
         log_levels::LogLevels,
         question::Say,
+        subscriptions::Subscriptions,
     },
     wire::{Frame, capabilities::ClientCapabilities, level::Level, message},
 };
@@ -114,6 +115,7 @@ pub struct Belonging {
     pub id: Uuid,
     pub isolation: Isolation,
     pub levels: Arc<LogLevels>,
+    pub subscriptions: Arc<Subscriptions>,
     pub clients: Arc<dyn Clients>,
 }
 
@@ -252,7 +254,8 @@ impl Remote {
             let mut sessions = self.lock();
             let unused = |key: &SessionKey, session: &mut Arc<RemoteSession>| {
                 let is_free = Arc::strong_count(session) == 1 && session.is_idle(idle);
-                *key != SessionKey::Shared && is_free
+                let is_listened_to = self.belonging.subscriptions.has(key);
+                *key != SessionKey::Shared && is_free && !is_listened_to
             };
             sessions.extract_if(unused).map(|(_, session)| session).collect()
         };
@@ -296,8 +299,9 @@ impl Remote {
             SessionKey::Client(client) => Scope::Client(client.clone()),
             SessionKey::User(_) => Scope::User,
         };
-        let session = RemoteSession::new(key.clone(), declared, scope, self.limits.dialogue);
-        let session = Arc::new(session);
+        let dialogue = Dialogue::new(scope, self.limits.dialogue)
+            .with_subscriptions(self.belonging.subscriptions.clone(), key.clone());
+        let session = Arc::new(RemoteSession::new(key.clone(), declared, dialogue));
         sessions.insert(key.clone(), session.clone());
         Ok(session)
     }

@@ -114,6 +114,7 @@ fn build(
         id: board.id,
         isolation: spec.isolation,
         levels: board.port.levels.clone(),
+        subscriptions: board.port.subscriptions.clone(),
         clients: workshop.clients.clone(),
     };
     Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))

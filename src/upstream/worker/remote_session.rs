@@ -18,14 +18,10 @@ use super::{
     event_stream::EventStream,
     opening,
     remote::{PROTOCOL_VERSION, Remote, SESSION_ID},
+    resubscription,
 };
 use crate::{
-    upstream::{
-        Exit, Reason,
-        dialogue::{Dialogue, DialogueOptions, Scope},
-        exchange::SessionKey,
-        handshake::Introduction,
-    },
+    upstream::{Exit, Reason, dialogue::Dialogue, exchange::SessionKey, handshake::Introduction},
     wire::{
         capabilities::{Capability, ClientCapabilities},
         message,
@@ -97,16 +93,11 @@ impl Established {
 }
 
 impl RemoteSession {
-    pub fn new(
-        key: SessionKey,
-        declared: ClientCapabilities,
-        scope: Scope,
-        dialogue: DialogueOptions,
-    ) -> Self {
+    pub fn new(key: SessionKey, declared: ClientCapabilities, dialogue: Dialogue) -> Self {
         Self {
             key,
             declared,
-            dialogue: Arc::new(Dialogue::new(scope, dialogue)),
+            dialogue: Arc::new(dialogue),
             stream: tokio::sync::Mutex::new(false),
             established: ArcSwapOption::empty(),
             opening: tokio::sync::Mutex::default(),
@@ -155,7 +146,7 @@ impl RemoteSession {
     }
 
     async fn open_now(
-        &self,
+        self: &Arc<Self>,
         remote: &Arc<Remote>,
         stale: Option<&Arc<Established>>,
     ) -> Result<Arc<Established>, Exit> {
@@ -187,6 +178,7 @@ impl RemoteSession {
             self.end(remote).await;
             return Err(Exit::of(Reason::Asked));
         }
+        resubscription::begin(remote, self, &established);
         Ok(established)
     }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     remote::Remote,
     remote_session::{Established, RemoteSession},
+    resubscription,
 };
 use crate::{
     egress::Body,
@@ -165,12 +166,22 @@ async fn hold(remote: Arc<Remote>, session: Arc<RemoteSession>, mut body: Option
         loop {
             if body.is_none()
                 && let Some(established) = session.established()
-                && let Opened::Stream(opened) = open(&remote, &established).await
             {
-                body = Some(opened);
+                match open(&remote, &established).await {
+                    Opened::Stream(opened) => body = Some(opened),
+                    // Nobody may call for long, and what was subscribed to is not heard of until then.
+                    Opened::Forgotten if remote.belonging.subscriptions.has(&session.key) => {
+                        resubscription::open_again(&remote, &session, &established).await;
+                    }
+                    Opened::Forgotten | Opened::NotOffered | Opened::Failed => {}
+                }
             }
+            let began = Instant::now();
             if let Some(mut body) = body.take() {
                 read(&remote, &session, &mut body).await;
+            }
+            if began.elapsed() > REST.1 {
+                rest = REST.0;
             }
             sleep(rest).await;
             rest = (rest * 2).min(REST.1);
@@ -199,6 +210,9 @@ async fn until_unwanted(remote: &Remote, session: &RemoteSession) {
 }
 
 fn is_listening(remote: &Remote, session: &RemoteSession) -> bool {
+    if remote.belonging.subscriptions.has(&session.key) {
+        return true;
+    }
     match &session.key {
         SessionKey::Client(client) => remote.belonging.clients.is_listening(client),
         SessionKey::Shared | SessionKey::User(_) => false,

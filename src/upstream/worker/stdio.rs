@@ -37,6 +37,7 @@ use crate::{
         CallError, Exit, Reason,
         board::Board,
         dialogue::{Dialogue, Scope},
+        exchange::SessionKey,
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
@@ -73,7 +74,8 @@ pub async fn work(
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
-    let dialogue = Dialogue::new(Scope::Everyone, assignment.workshop.dialogue);
+    let dialogue = Dialogue::new(Scope::Everyone, assignment.workshop.dialogue)
+        .with_subscriptions(board.port.subscriptions.clone(), SessionKey::Shared);
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
     let closer = Closer { pipe: pipe.clone(), server: name };
