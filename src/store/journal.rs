@@ -312,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn what_finds_the_queue_full_is_dropped_and_counted_and_the_rest_outlives_an_outage() {
         on_both_databases(async |options, data_dir| {
-            let acquire_timeout = Duration::from_millis(50);
+            let acquire_timeout = Duration::from_millis(500);
             let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
             let server = store.create_server(process("files")).await.unwrap().uuid;
             let options = JournalOptions { capacity: 10, batch: 5, ..JournalOptions::default() };

@@ -122,6 +122,10 @@ async fn measure(rounds: usize, plan: &Plan) -> Outcome<()> {
         at_rest / 1_000_000,
         process::resident(pid)? / 1_000_000,
     );
+    if let Some(nginx) = &nginx {
+        let resident = process::resident(nginx.worker()?)?;
+        println!("memory of nginx's worker: {} MB", resident / 1_000_000);
+    }
     if let Some(ratio) = report::ratio(&rows, "HTTP gateway", "HTTP nginx") {
         println!("CPU of a call through the gateway: {ratio:.2} times nginx's");
     }
