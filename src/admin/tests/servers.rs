@@ -1,5 +1,7 @@
 //! `/api/v1/mcp-servers` and what hangs on each server.
 
+use futures_util::FutureExt;
+
 use super::*;
 
 #[actix_web::test]
@@ -270,8 +272,8 @@ async fn a_change_takes_effect_even_when_whoever_asked_has_gone() {
     let house = House::new().await;
     let body = json!({"name": "files", "type": "STDIO", "command": "x"});
     let asked = (house.call)(operator(Method::POST, "mcp-servers").set_json(body));
-    let gone = tokio::time::timeout(Duration::ZERO, asked).await;
-    assert!(gone.is_err(), "it was to be given up before the answer");
+    // Looked at once and given up: with time at all, a busy machine may have the answer by then.
+    assert!(asked.now_or_never().is_none(), "it was to be given up before the answer");
     let runs = async {
         while house.state.conductor.roster.load().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
