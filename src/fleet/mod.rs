@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::upstream::{
     Listener, UpstreamSpec,
-    actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
+    actor::{Dice, Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
     board::{Board, Remembered},
     port::CallOptions,
 };
@@ -35,9 +35,12 @@ pub struct Fleet {
     patience: SharedPatience,
     calls: CallOptions,
     launch: Launch,
+    dice: Dice,
     listener: Arc<dyn Listener>,
     roster: Roster,
     running: HashMap<Uuid, Addr<Upstream>>,
+    /// The last change that each was sent. An actor that panics takes what is in its mailbox with it.
+    changed: HashMap<Uuid, UpstreamSpec>,
     is_draining: bool,
 }
 
@@ -66,7 +69,7 @@ pub struct Drain;
 #[cfg(test)]
 #[derive(Message)]
 #[rtype(result = "Option<Addr<Upstream>>")]
-struct AddressOf(Uuid);
+pub struct AddressOf(pub Uuid);
 
 // === The actor ===
 
@@ -105,7 +108,8 @@ impl Handler<Reconcile> for Fleet {
                 }
                 Step::Change(spec) => {
                     let upstream = self.running.get(&spec.id);
-                    changes.extend(upstream.map(|one| one.send(Reconfigure(spec))));
+                    changes.extend(upstream.map(|one| one.send(Reconfigure(spec.clone()))));
+                    self.changed.insert(spec.id, spec);
                 }
                 Step::Remove(id) => self.remove(id),
             }
@@ -154,13 +158,30 @@ impl Fleet {
         listener: Arc<dyn Listener>,
         roster: Roster,
     ) -> Self {
-        let running = HashMap::new();
-        Self { patience, calls, launch, listener, roster, running, is_draining: false }
+        Self {
+            patience,
+            calls,
+            launch,
+            dice: Dice::default(),
+            listener,
+            roster,
+            running: HashMap::new(),
+            changed: HashMap::new(),
+            is_draining: false,
+        }
+    }
+
+    /// The same with other dice, which a test may know beforehand.
+    #[cfg(test)]
+    pub fn with_dice(self, dice: Dice) -> Self {
+        Self { dice, ..self }
     }
 
     fn supervise(&self, board: Arc<Board>, after_panic: bool) -> Addr<Upstream> {
         let (patience, launch) = (self.patience.clone(), self.launch.clone());
-        Upstream::new(board, patience, launch, self.listener.clone(), after_panic).start()
+        Upstream::new(board, patience, launch, self.listener.clone(), after_panic)
+            .with_dice(self.dice.clone())
+            .start()
     }
 
     fn launch(&mut self, board: Arc<Board>) {
@@ -173,6 +194,7 @@ impl Fleet {
     /// The actor's address lives until its worker has ended, and then no longer.
     fn remove(&mut self, id: Uuid) {
         self.publish(|boards| drop(boards.remove(&id)));
+        self.changed.remove(&id);
         if let Some(upstream) = self.running.remove(&id) {
             actix::spawn(async move {
                 if upstream.send(Stop).await.is_err() {
@@ -194,6 +216,9 @@ impl Fleet {
             metrics::counter!("metamcpd_panics_total").increment(1);
             tracing::error!(server = %board.spec().name, "the supervisor of an upstream panicked; it is made anew");
             let upstream = self.supervise(board, true);
+            if let Some(spec) = self.changed.remove(&id) {
+                upstream.do_send(Reconfigure(spec));
+            }
             self.running.insert(id, upstream);
         }
     }

@@ -92,6 +92,23 @@ async fn a_supervisor_that_panics_is_made_anew_and_its_upstream_is_ready_again()
 }
 
 #[actix::test]
+async fn a_change_that_a_supervisor_panics_over_holds_for_the_next_one() {
+    let (fleet, roster, launches) = fleet();
+    fleet.send(wanting(&[1])).await.unwrap();
+    sleep(SECOND).await;
+    let id = Uuid::from_u128(1);
+    let doomed = fleet.send(AddressOf(id)).await.unwrap().unwrap();
+    doomed.do_send(Panic);
+    let mut off = wanting(&[1]);
+    off.wanted[0].enabled = false;
+    fleet.send(off).await.unwrap();
+    sleep(3 * SECOND).await;
+    let board = roster.load().get(&id).cloned().unwrap();
+    assert!(!board.spec().enabled);
+    assert_eq!((board.runtime().state, launches.get()), (StateWord::Disabled, 1));
+}
+
+#[actix::test]
 async fn a_drain_ends_everything_and_starts_nothing_more() {
     let (fleet, roster, launches) = fleet();
     fleet.send(wanting(&[1, 2])).await.unwrap();

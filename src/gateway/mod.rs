@@ -6,6 +6,8 @@
 mod drain;
 mod edge;
 mod remembrance;
+#[cfg(test)]
+mod simulation;
 mod unbuilt;
 
 use std::{any::Any, io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};

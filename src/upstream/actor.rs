@@ -35,6 +35,16 @@ pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
 /// How patient we are with those that fail, which may change while they run.
 pub type SharedPatience = Arc<ArcSwap<Patience>>;
 
+/// What rests are spread by. Nothing secret depends on it.
+#[derive(Clone)]
+pub struct Dice(pub Rc<dyn Fn() -> f64>);
+
+impl Default for Dice {
+    fn default() -> Self {
+        Self(Rc::new(random))
+    }
+}
+
 /// What a worker is given.
 pub struct Post {
     pub board: Arc<Board>,
@@ -48,6 +58,7 @@ pub struct Upstream {
     board: Arc<Board>,
     patience: SharedPatience,
     launch: Launch,
+    dice: Dice,
     listener: Arc<dyn Listener>,
     lifecycle: Lifecycle,
     /// Counts workers. News of an earlier one is out of date and is dropped.
@@ -219,7 +230,8 @@ impl Handler<Panic> for Upstream {
     type Result = ();
 
     fn handle(&mut self, _: Panic, _: &mut Self::Context) {
-        panic!("as the test asked");
+        // As `panic!` does, without a backtrace on stderr.
+        std::panic::resume_unwind(Box::new("as the test asked"));
     }
 }
 
@@ -238,6 +250,7 @@ impl Upstream {
             board,
             patience,
             launch,
+            dice: Dice::default(),
             listener,
             lifecycle,
             generation: 0,
@@ -248,11 +261,16 @@ impl Upstream {
         }
     }
 
+    /// The same with other dice.
+    pub fn with_dice(self, dice: Dice) -> Self {
+        Self { dice, ..self }
+    }
+
     /// Takes one step, does what it asks for, and reports it. `cause` says why.
     fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
         let before = self.lifecycle.state.clone();
         let now = self.epoch.elapsed();
-        let actions = self.lifecycle.step(event, now, dice(), &self.patience.load());
+        let actions = self.lifecycle.step(event, now, (self.dice.0)(), &self.patience.load());
         let after = self.lifecycle.state.clone();
         // That the worker has ended is no news of its own: why it was to end has been told.
         let is_known = matches!((&before, &after), (State::Ending { .. }, State::Stopped));
@@ -477,8 +495,8 @@ fn outlook(state: &State, runtime: &super::status::Runtime) -> Outlook {
     }
 }
 
-/// A number in `0.0..1.0` to spread rests by. Nothing secret depends on it.
-fn dice() -> f64 {
+/// A number in `0.0..1.0`.
+fn random() -> f64 {
     let mut bytes = [0; 4];
     match getrandom::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),

@@ -17,7 +17,7 @@ pub mod link;
 pub mod lists;
 mod log_levels;
 pub mod nesting;
-mod pipe;
+pub mod pipe;
 pub mod port;
 pub mod question;
 pub mod reason;

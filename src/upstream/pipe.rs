@@ -221,7 +221,10 @@ impl Pipe {
             waiting.closed.get_or_insert_with(|| why.clone());
             std::mem::take(&mut waiting.calls)
         };
-        for call in calls.into_values() {
+        // In the order in which they were sent, so that a simulated run is the same each time.
+        let mut calls: Vec<_> = calls.into_iter().collect();
+        calls.sort_unstable_by_key(|(id, _)| *id);
+        for (_, call) in calls {
             drop(call.outcome.send(Err(why.clone())));
         }
         self.dialogue.close();

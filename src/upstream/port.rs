@@ -283,6 +283,7 @@ impl Port {
                 Outlook::Up => None,
             };
             tokio::select! {
+                biased;
                 changed = outlook.changed() => if changed.is_err() {
                     return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
                 },
