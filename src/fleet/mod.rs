@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use crate::upstream::{
     Listener, UpstreamSpec,
-    actor::{Dice, Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
+    actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
     board::{Board, Remembered},
+    dice::Dice,
     port::CallOptions,
 };
 use plan::{Step, plan};

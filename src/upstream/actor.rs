@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Exit, Listener, Reason, UpstreamSpec,
     board::Board,
+    dice::Dice,
     lifecycle::{Action, After, Event, Lifecycle, Patience, State},
     port::{Absence, Outlook},
     status::{CatalogueChange, ListingReport, Transition},
@@ -34,16 +35,6 @@ pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
 
 /// How patient we are with those that fail, which may change while they run.
 pub type SharedPatience = Arc<ArcSwap<Patience>>;
-
-/// What rests are spread by. Nothing secret depends on it.
-#[derive(Clone)]
-pub struct Dice(pub Rc<dyn Fn() -> f64>);
-
-impl Default for Dice {
-    fn default() -> Self {
-        Self(Rc::new(random))
-    }
-}
 
 /// What a worker is given.
 pub struct Post {
@@ -270,7 +261,7 @@ impl Upstream {
     fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
         let before = self.lifecycle.state.clone();
         let now = self.epoch.elapsed();
-        let actions = self.lifecycle.step(event, now, (self.dice.0)(), &self.patience.load());
+        let actions = self.lifecycle.step(event, now, self.dice.roll(), &self.patience.load());
         let after = self.lifecycle.state.clone();
         // That the worker has ended is no news of its own: why it was to end has been told.
         let is_known = matches!((&before, &after), (State::Ending { .. }, State::Stopped));
@@ -492,15 +483,6 @@ fn outlook(state: &State, runtime: &super::status::Runtime) -> Outlook {
         State::Disabled | State::Stopped | State::NeedsAuth { .. } | State::Crashed { .. } => {
             Outlook::Down(absence)
         }
-    }
-}
-
-/// A number in `0.0..1.0`.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
-        Err(_no_entropy) => 0.5,
     }
 }
 

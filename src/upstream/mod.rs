@@ -9,6 +9,7 @@ mod attribution;
 pub mod board;
 mod call_error;
 pub mod dialogue;
+pub mod dice;
 pub mod exchange;
 pub mod handshake;
 mod inbox;

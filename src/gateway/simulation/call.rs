@@ -1,6 +1,6 @@
 //! One call of a client: what its handler does for it, and what its client hears.
 
-use std::{cell::Cell, future::pending, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, future::pending, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};

@@ -31,7 +31,8 @@ use crate::{
     settings::Settings,
     upstream::{
         UpstreamSpec,
-        actor::{Dice, Launch, Post},
+        actor::{Launch, Post},
+        dice::Dice,
         port::CallOptions,
         question::Question,
         status::StateWord,
@@ -195,7 +196,7 @@ fn fleet(
     let patience = Arc::new(ArcSwap::from_pointee(settings.supervision.clone()));
     let dice = Chance::new(seed, 999);
     Fleet::new(patience, stage.calls.clone(), launch, Arc::new(Deaf), stage.roster.clone())
-        .with_dice(Dice(Rc::new(move || dice.fraction())))
+        .with_dice(Dice::of(move || dice.fraction()))
         .start()
 }
 
