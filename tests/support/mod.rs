@@ -5,6 +5,7 @@
 pub mod client;
 pub mod database;
 pub mod events;
+pub mod exact;
 pub mod featured;
 pub mod fixtures;
 pub mod gateway;
