@@ -39,14 +39,15 @@ const FRAME: [&str; 3] =
 /// A client of either transport, as bytes.
 enum Served {
     Streamable(Client),
-    Sse(SseClient),
+    Sse(Box<SseClient>),
 }
 
 impl Served {
     async fn new(gateway: &TestGateway, key: &str, is_sse: bool) -> Served {
         let able = json!({"sampling": {}, "elicitation": {}});
         if is_sse {
-            Served::Sse(SseClient::that_can(&gateway.sse_url("all"), key, able).await)
+            let client = SseClient::that_can(&gateway.sse_url("all"), key, able).await;
+            Served::Sse(Box::new(client))
         } else {
             Served::Streamable(Client::that_can(&gateway.endpoint_url("all"), key, able).await)
         }

@@ -200,7 +200,7 @@ mod tests {
             Just(("application/jsonp", false, false)),
             Just(("", false, false)),
         ];
-        (known, "[ \t]?", "(;q=0.5|; charset=x|;)?").prop_map(
+        (known, "[ \t]?", "(;q=0\\.5|; charset=x|;)?").prop_map(
             |((name, json, events), pad, rest)| (format!("{pad}{name}{pad}{rest}"), json, events),
         )
     }
