@@ -109,6 +109,8 @@ const JSON_WORDS: &[&str] = &[
 ];
 
 const MESSAGES: &[&str] = &[
+    r#"{"jsonrpc":"2.0","id":-7,"method":"ping"}"#,
+    r#"{"jsonrpc":"2.0","id":1.5,"method":"ping","params":[{"name":1}]}"#,
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a__b","arguments":{"x":[1.0,{"name":2}]},"_meta":{"progressToken":"t","z":1}}}"#,
     r#"{"jsonrpc":"2.0","id":"é\n","result":{"content":[{"type":"text","text":"\u0000 \ud800"}],"n":12345678901234567890123}}"#,
     r#"{"error":{"code":-32602,"message":"no","data":{"a":1,"a":2}},"id":7,"jsonrpc":"2.0"}"#,
@@ -120,6 +122,8 @@ const MESSAGES: &[&str] = &[
 ];
 
 const BATCHES: &[&str] = &[
+    r#"[1,2,3,4,5,6]"#,
+    r#"[{"jsonrpc":"2.0","method":"a"},2,3,4,5,6,7]"#,
     r#"[{"jsonrpc":"2.0","id":1,"method":"a"}, 7 ,{"jsonrpc":"2.0","method":"b","params":[]}]"#,
     r#" [ {"jsonrpc":"2.0","id":1,"result":{}} ] "#,
     "[[],{\"jsonrpc\":\"2.0\",\n\"method\":\"b\"}]",
@@ -127,6 +131,8 @@ const BATCHES: &[&str] = &[
 
 /// The first bytes say how it is cut.
 const STREAMS: &[&str] = &[
+    "\u{2}\u{3}\u{0}{\"a\":\"}{\\\"\"}\r\n[[],{}] {}\n",
+    "\u{1}\u{1}[1]{\"a\":[\"\\\\\"]}",
     "\u{2}\u{3}\u{0}{\"a\":1}\r\n\r\n{\"b\":[\"}\\\"\"]} [1,2]\nlonger than a line may be, by far\nshort\n",
     "\u{1}\u{4}event: message\ndata: {\"a\":1}\ndata: two\n\n: so\r\n\r\nid: 7\nretry: 500\rdata\r\r",
     "\u{0}\u{feff}data:x\n\nid: a\u{0}b\ndata: y\n\nretry: +5\nretry: 12x\n\nretry: 3\nretry: no\n\n",
@@ -166,6 +172,11 @@ const STREAM_WORDS: &[&str] = &[
 ];
 
 const TEMPLATES: &[&str] = &[
+    "a{/b}\na/1/2",
+    "a{/b}{.c}\na/1.2/3",
+    "a{;b}\na;1/2",
+    "{a}{b}\n/",
+    "a{#b}\na#/?#",
     "test://{id}/data\ntest://123/data",
     "file:///{+path}\nfile:///a/b?x#y",
     "x://a{?q,r}\nx://a?q=1&r=/",
@@ -268,6 +279,8 @@ const HOST_WORDS: &[&str] = &[
 ];
 
 const FILES: &[&str] = &[
+    r#"{"mcpServers":{"a":7,"b":null,"c d":{"command":"x y"},"":{"command":"x"},"e":[]}}"#,
+    r#"{"mcpServers":{"a":{"command":"c"}}}"#,
     r#"{"mcpServers":{"a b":{"command":"npx","args":["-y","x"],"env":{"K":"${env:K}"}},"b":{"url":"https://x.example/mcp","headers":{"Authorization":"Bearer t"}}}}"#,
     r#"{"mcpServers":{"a":{"command":"x"},"a":{"command":"y"},"A.":{"command":""}}}"#,
     "{ // so\n servers: { 'x': { type: 'sse', url: 'http://h/sse', }, }, inputs: [] }",
