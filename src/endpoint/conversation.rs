@@ -247,7 +247,7 @@ pub async fn hear(
                     let behind = nesting::answer(&entry.namespace.published.load().active);
                     Turn::Answer(message::reply(&id, &behind))
                 }
-                "logging/setLevel" => Turn::Answer(set_level(entry, session, &frame, &id)),
+                "logging/setLevel" => Turn::Answer(set_level(entry, session, &frame, &id).await),
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
                         .to_bytes(Some(&id)),
@@ -305,16 +305,17 @@ pub fn caller(session: &Session) -> Caller<'_> {
     }
 }
 
-/// The level is the session's; each upstream is told as much as its clients want of it in all.
-fn set_level(entry: &EndpointEntry, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
+/// The level is the session's; each upstream is told as much as its clients want of it in all, before
+/// the client is answered.
+async fn set_level(entry: &EndpointEntry, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
     let Some(level) = Level::of(frame) else {
         let why = "`logging/setLevel` needs a `level` from `debug` to `emergency`";
         return Fault::invalid_params(why).to_bytes(Some(id));
     };
     session.set_log_level(level);
-    for board in &entry.namespace.published.load().boards {
-        board.port.set_level(&caller(session), level);
-    }
+    let (published, caller) = (entry.namespace.published.load_full(), caller(session));
+    let told = published.boards.iter().map(|board| board.port.set_level(&caller, level));
+    futures_util::future::join_all(told).await;
     message::reply(id, b"{}")
 }
 

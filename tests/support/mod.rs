@@ -5,8 +5,11 @@
 pub mod client;
 pub mod database;
 pub mod events;
+pub mod exact;
+pub mod featured;
 pub mod fixtures;
 pub mod gateway;
+pub mod node;
 pub mod operator;
 pub mod outage;
 pub mod peers;
