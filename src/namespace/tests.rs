@@ -22,6 +22,7 @@ const DEBOUNCE: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Memory {
     names: Mutex<Vec<String>>,
+    hidden: Mutex<Vec<String>>,
 }
 
 impl NamesKeeper for Memory {
@@ -32,6 +33,12 @@ impl NamesKeeper for Memory {
         let mut shown: Vec<String> = names.iter().map(|(_, _, shown)| shown.to_owned()).collect();
         shown.sort();
         *self.names.lock().unwrap() = shown;
+    }
+
+    fn hid(&self, hidden: HiddenTool<'_>) {
+        let HiddenTool { tool, profile, why, .. } = hidden;
+        let told = format!("{tool} {} {}", profile.as_str(), why.as_str());
+        self.hidden.lock().unwrap().push(told);
     }
 }
 
@@ -65,6 +72,7 @@ fn scene(naming: Naming) -> Scene {
         unknown_rest: 30 * SECOND,
         instructions_max: 100,
         links_max: 8,
+        schema_max: 4_096,
     };
     let handle = Namespace::start(
         spec(naming, &[1, 2]),

@@ -64,14 +64,8 @@ pub struct Limits {
 pub const DEPTH_MAX: usize = 32;
 
 impl Profile {
-    pub const ALL: [Self; 6] = [
-        Self::Raw,
-        Self::StrictCommon,
-        Self::Claude,
-        Self::OpenAi,
-        Self::Gemini,
-        Self::VsCode,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::StrictCommon, Self::Claude, Self::OpenAi, Self::Gemini, Self::VsCode];
 
     pub fn as_str(self) -> &'static str {
         match self {

@@ -71,9 +71,10 @@ fn decoded(step: &str) -> String {
     let mut bytes = Vec::with_capacity(step.len());
     let mut rest = step.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|_| byte == b'%').and_then(|hex| {
-            u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()
-        });
+        let hex = after
+            .get(..2)
+            .filter(|_| byte == b'%')
+            .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
         bytes.push(hex.unwrap_or(byte));
         rest = if hex.is_some() { &after[2..] } else { after };
     }
@@ -86,7 +87,8 @@ mod tests {
 
     #[test]
     fn a_pointer_is_followed_within_the_schema_and_nowhere_else() {
-        let root = r#"{"$defs":{"a":{"x":1},"b/c":{"y":[{"z":2}]},"d~e":true},"definitions":{"a":{}}}"#;
+        let root =
+            r#"{"$defs":{"a":{"x":1},"b/c":{"y":[{"z":2}]},"d~e":true},"definitions":{"a":{}}}"#;
         for (reference, found) in [
             ("#", Some(root)),
             ("#/$defs/a", Some(r#"{"x":1}"#)),

@@ -23,11 +23,7 @@ pub struct Root {
 }
 
 /// The schema of a tool's arguments in the words of one family.
-pub fn arguments(
-    schema: &str,
-    rules: &'static Rules,
-    schema_max: usize,
-) -> Result<Root, Unusable> {
+pub fn arguments(schema: &str, rules: &'static Rules, schema_max: usize) -> Result<Root, Unusable> {
     let mut walker = Walker::new(schema, rules, schema_max);
     let mut draft = match schema {
         "true" => Draft::empty(),
@@ -51,11 +47,7 @@ pub fn arguments(
     wrapped(walker, draft, schema)
 }
 
-fn finished(
-    mut walker: Walker<'_>,
-    mut draft: Draft<'_>,
-    schema: &str,
-) -> Result<Root, Unusable> {
+fn finished(mut walker: Walker<'_>, mut draft: Draft<'_>, schema: &str) -> Result<Root, Unusable> {
     walker.members(&mut draft, 0)?;
     let text = draft.text_or(schema).into_owned();
     Ok(Root { text, repairs: walker.repairs, wrapped_in: None })
@@ -65,7 +57,9 @@ fn finished(
 fn unions_of(draft: &Draft<'_>, rules: &Rules) -> Vec<&'static str> {
     // What such clients have no word for is left out, and is in nobody's way.
     let stays = |key: &str| {
-        rules.vocabulary.is_none_or(|taken| taken.contains(&key) || matches!(key, "allOf" | "oneOf"))
+        rules
+            .vocabulary
+            .is_none_or(|taken| taken.contains(&key) || matches!(key, "allOf" | "oneOf"))
     };
     ROOT_UNIONS.iter().copied().filter(|key| draft.has(key) && stays(key)).collect()
 }
@@ -126,11 +120,7 @@ fn flattened(
     Ok(Some(flat))
 }
 
-fn wrapped(
-    mut walker: Walker<'_>,
-    mut draft: Draft<'_>,
-    schema: &str,
-) -> Result<Root, Unusable> {
+fn wrapped(mut walker: Walker<'_>, mut draft: Draft<'_>, schema: &str) -> Result<Root, Unusable> {
     for union in ["anyOf", "oneOf"] {
         let branches = draft.get(union).and_then(elements).unwrap_or_default();
         if !branches.is_empty() && branches.iter().all(|branch| is_no_object(branch)) {
@@ -146,9 +136,8 @@ fn wrapped(
         None => r#","additionalProperties":false"#,
         Some(_) => "",
     };
-    let text = format!(
-        r#"{{"type":"object","properties":{{{key}:{inner}}},"required":[{key}]{closed}}}"#
-    );
+    let text =
+        format!(r#"{{"type":"object","properties":{{{key}:{inner}}},"required":[{key}]{closed}}}"#);
     Ok(Root { text, repairs: walker.repairs, wrapped_in: Some(name.into()) })
 }
 

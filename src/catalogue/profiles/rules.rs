@@ -103,8 +103,7 @@ pub const GEMINI: Rules = Rules {
 pub const RESULTS: Rules = Rules { name: |_| true, ..CLAUDE };
 
 /// The formats that Gemini knows.
-pub const GEMINI_FORMATS: &[&str] =
-    &["date-time", "double", "enum", "float", "int32", "int64"];
+pub const GEMINI_FORMATS: &[&str] = &["date-time", "double", "enum", "float", "int32", "int64"];
 
 /// What may not stand at the root of a schema of arguments.
 pub const ROOT_UNIONS: &[&str] =
@@ -243,9 +242,17 @@ pub fn is_rule(name: &str) -> bool {
 /// The type that a keyword speaks of; it holds for values of no other.
 pub fn type_of(keyword: &str) -> Option<&'static str> {
     Some(match keyword {
-        "properties" | "patternProperties" | "additionalProperties" | "unevaluatedProperties"
-        | "propertyNames" | "required" | "minProperties" | "maxProperties"
-        | "dependentRequired" | "dependentSchemas" | "propertyOrdering" => "object",
+        "properties"
+        | "patternProperties"
+        | "additionalProperties"
+        | "unevaluatedProperties"
+        | "propertyNames"
+        | "required"
+        | "minProperties"
+        | "maxProperties"
+        | "dependentRequired"
+        | "dependentSchemas"
+        | "propertyOrdering" => "object",
         "items" | "prefixItems" | "unevaluatedItems" | "contains" | "minContains"
         | "maxContains" | "minItems" | "maxItems" | "uniqueItems" => "array",
         "minLength" | "maxLength" | "pattern" => "string",

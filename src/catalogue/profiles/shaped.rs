@@ -44,8 +44,7 @@ impl Shaped {
             let Some(name) = name_of(tool) else { continue };
             let digest: [u8; 32] = Sha256::digest(tool).into();
             let known = memory.0.remove(&digest).or_else(|| remembered.get(&digest).cloned());
-            let outcome =
-                known.unwrap_or_else(|| Arc::new(shape(tool, &name, profile, limits)));
+            let outcome = known.unwrap_or_else(|| Arc::new(shape(tool, &name, profile, limits)));
             remembered.insert(digest, outcome.clone());
             let text = match &*outcome {
                 Outcome::AsItCame => Some(tool.as_bytes()),

@@ -125,7 +125,7 @@ fn refers_within(schema: &str) -> bool {
     let Ok(value) = serde_json::from_str::<serde_json::Value>(schema) else { return false };
     let mut left = vec![&value];
     // Each look-up may read the whole.
-    let mut looked_up = 0;
+    let mut left_to_read = READ_MAX;
     while let Some(value) = left.pop() {
         match value {
             serde_json::Value::Array(values) => left.extend(values),
@@ -133,10 +133,13 @@ fn refers_within(schema: &str) -> bool {
                 for (key, value) in members {
                     let is_reference = matches!(&**key, "$ref" | "$dynamicRef" | "$recursiveRef");
                     if let Some(reference) = value.as_str().filter(|_| is_reference) {
-                        looked_up += 1;
-                        if looked_up > REFS_MAX || refs.resolve(reference).0.is_none() {
+                        let (target, read) = refs.resolve(reference);
+                        let Some(left) =
+                            left_to_read.checked_sub(read).filter(|_| target.is_some())
+                        else {
                             return false;
-                        }
+                        };
+                        left_to_read = left;
                     }
                     left.push(value);
                 }
@@ -147,8 +150,8 @@ fn refers_within(schema: &str) -> bool {
     true
 }
 
-/// References of one `outputSchema`.
-const REFS_MAX: usize = 1_000;
+/// Bytes that are read to follow all references of one `outputSchema`.
+const READ_MAX: usize = 4_194_304;
 
 #[cfg(test)]
 mod tests {

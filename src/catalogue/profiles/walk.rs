@@ -198,8 +198,7 @@ impl<'a> Walker<'a> {
 
     /// What older drafts and other dialects say, in the words of 2020-12.
     fn say_anew(&mut self, draft: &mut Draft<'_>) {
-        for (limit, exclusive) in
-            [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")]
+        for (limit, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")]
         {
             let Some("true" | "false") = draft.get(exclusive) else { continue };
             self.repairs.insert(Repair::Reworded);
@@ -209,7 +208,9 @@ impl<'a> Walker<'a> {
         }
         if draft.get("items").is_some_and(|items| items.starts_with('[')) {
             self.repairs.insert(Repair::Reworded);
-            match draft.has("prefixItems") || draft.get("items").and_then(elements).is_some_and(|all| all.is_empty()) {
+            match draft.has("prefixItems")
+                || draft.get("items").and_then(elements).is_some_and(|all| all.is_empty())
+            {
                 true => drop(draft.remove("items")),
                 false => draft.rename("items", "prefixItems"),
             }
@@ -283,9 +284,10 @@ impl<'a> Walker<'a> {
         for key in draft.keys() {
             let is_taken = vocabulary.contains(&&*key) || besides.contains(&&*key);
             let is_known_format = key != "format"
-                || draft.get("format").and_then(string).is_some_and(|format| {
-                    GEMINI_FORMATS.contains(&&*format)
-                });
+                || draft
+                    .get("format")
+                    .and_then(string)
+                    .is_some_and(|format| GEMINI_FORMATS.contains(&&*format));
             if is_taken && is_known_format {
                 continue;
             }
@@ -350,7 +352,11 @@ impl<'a> Walker<'a> {
             is_same &= new == value;
             members.push(format!("{}:{new}", quoted(key)));
         }
-        Ok(if is_same { map.text_or(text).into_owned() } else { format!("{{{}}}", members.join(",")) })
+        Ok(if is_same {
+            map.text_or(text).into_owned()
+        } else {
+            format!("{{{}}}", members.join(","))
+        })
     }
 }
 
