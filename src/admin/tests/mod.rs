@@ -310,6 +310,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
             unknown_rest: SECOND,
             instructions_max: 1_000,
             links_max: 8,
+            schema_max: 262_144,
         },
     });
     witness.meet(&conductor);

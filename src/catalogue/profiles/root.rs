@@ -98,7 +98,7 @@ fn flattened(
     }
     for part in parts {
         let repairs = walker.repairs.clone();
-        let part = walker.schema(&part, 1)?;
+        let part = walker.part(&part, 1)?;
         if part == "true" {
             continue;
         }
@@ -108,7 +108,7 @@ fn flattened(
             return Ok(None);
         }
         walker.work(flat.text().len())?;
-        match conjoin(&flat, &part) {
+        match conjoin(&flat, &part, walker.rules.vocabulary.is_none()) {
             Joined::Whole(both) => flat = both,
             Joined::Impossible => return Err(Unusable::RootNotObject),
             Joined::Partly(_) => {

@@ -21,8 +21,9 @@ pub enum Joined {
     Impossible,
 }
 
-/// One schema that takes what both take. Where both have a note, that of the first is kept.
-pub fn conjoin(one: &Draft<'_>, other: &Draft<'_>) -> Joined {
+/// One schema that takes what both take. Where both have a note, that of the first is kept. A member that
+/// both speak of becomes one that both allow, by `allOf` where `has_all_of`.
+pub fn conjoin(one: &Draft<'_>, other: &Draft<'_>, has_all_of: bool) -> Joined {
     let mut joined = one.clone().into_owned();
     let mut is_whole = !closes_on(one, other) && !closes_on(other, one);
     for (key, value) in other.iter() {
@@ -50,8 +51,11 @@ pub fn conjoin(one: &Draft<'_>, other: &Draft<'_>) -> Joined {
                     }
                 }
             }
-            "properties" => match properties(mine, value) {
-                Some(both) => joined.set("properties", both),
+            "properties" => match properties(mine, value, has_all_of) {
+                Some((both, are_whole)) => {
+                    joined.set("properties", both);
+                    is_whole &= are_whole;
+                }
                 None => is_whole = false,
             },
             "required" => match (strings(mine), strings(value)) {
@@ -92,22 +96,39 @@ fn narrower(mine: &str, theirs: &[String]) -> Option<String> {
     }
 }
 
-/// The members of both. One that both have has to be as both say.
-fn properties(mine: &str, theirs: &str) -> Option<String> {
+/// The members of both, and whether one that both have is as both say.
+fn properties(mine: &str, theirs: &str, has_all_of: bool) -> Option<(String, bool)> {
     let (mine, theirs) = (Draft::parse(mine)?, Draft::parse(theirs)?);
     let others: HashMap<&str, &str> = theirs.iter().collect();
     let own: HashSet<&str> = mine.iter().map(|(key, _)| key).collect();
-    let mut members: Vec<String> = Vec::new();
+    let (mut members, mut are_whole) = (Vec::new(), true);
     for (key, value) in mine.iter() {
         let value = match others.get(key) {
-            Some(other) if *other != value => format!(r#"{{"allOf":[{value},{other}]}}"#),
+            Some(other) if *other != value && has_all_of => {
+                format!(r#"{{"allOf":[{value},{other}]}}"#)
+            }
+            Some(other) if *other != value => {
+                let both = member(value, other);
+                are_whole &= both.is_some();
+                both.unwrap_or_else(|| value.to_owned())
+            }
             _ => value.to_owned(),
         };
         members.push(format!("{}:{value}", quoted(key)));
     }
     let added = theirs.iter().filter(|(key, _)| !own.contains(key));
     members.extend(added.map(|(key, value)| format!("{}:{value}", quoted(key))));
-    Some(format!("{{{}}}", members.join(",")))
+    Some((format!("{{{}}}", members.join(",")), are_whole))
+}
+
+/// What both say of one member, without `allOf`.
+fn member(mine: &str, other: &str) -> Option<String> {
+    let (mine, other) = (Draft::parse(mine)?, Draft::parse(other)?);
+    match conjoin(&mine, &other, false) {
+        // Alternatives have to stand alone.
+        Joined::Whole(both) if !both.has("anyOf") => Some(both.text()),
+        Joined::Whole(_) | Joined::Partly(_) | Joined::Impossible => None,
+    }
 }
 
 impl Walker<'_> {
@@ -209,7 +230,7 @@ impl Walker<'_> {
         other: &Draft<'_>,
     ) -> Result<Option<Draft<'static>>, Unusable> {
         self.work(size(one) + size(other))?;
-        match conjoin(one, other) {
+        match conjoin(one, other, self.rules.vocabulary.is_none()) {
             Joined::Whole(both) => Ok(Some(both)),
             Joined::Partly(both) => {
                 self.repairs.insert(Repair::KeywordDropped);

@@ -43,6 +43,8 @@ pub struct Walker<'a> {
     inlinable: usize,
     /// The references that what is read just now stands in the place of.
     in_progress: Vec<String>,
+    /// How deep the schema stands that is read as a part of another.
+    part_at: Option<usize>,
 }
 
 impl<'a> Walker<'a> {
@@ -55,6 +57,7 @@ impl<'a> Walker<'a> {
             work_left: schema_max.saturating_mul(WORK_PER_BYTE),
             inlinable: schema_max,
             in_progress: Vec::new(),
+            part_at: None,
         }
     }
 
@@ -90,18 +93,26 @@ impl<'a> Walker<'a> {
         Ok(draft.text_or(text))
     }
 
+    /// One of several schemas that together say what a value may be.
+    pub fn part<'t>(&mut self, text: &'t str, depth: usize) -> Result<Cow<'t, str>, Unusable> {
+        let outer = self.part_at.replace(depth);
+        let part = self.schema(text, depth);
+        self.part_at = outer;
+        part
+    }
+
     /// The members of a schema whose own reference was followed already.
     pub fn members(&mut self, draft: &mut Draft<'_>, depth: usize) -> Result<(), Unusable> {
         self.drop_dialect(draft);
         self.say_anew(draft);
         self.drop_malformed(draft);
-        self.keep_to_vocabulary(draft, STEPS);
+        self.keep_to_vocabulary(draft, STEPS, depth);
         self.children(draft, depth)?;
         self.say_items(draft);
         self.split_types(draft);
         if self.rules.vocabulary.is_some() {
             self.express(draft)?;
-            self.keep_to_vocabulary(draft, &[]);
+            self.keep_to_vocabulary(draft, &[], depth);
         }
         Ok(())
     }
@@ -279,21 +290,21 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn keep_to_vocabulary(&mut self, draft: &mut Draft<'_>, besides: &[&str]) {
+    fn keep_to_vocabulary(&mut self, draft: &mut Draft<'_>, besides: &[&str], depth: usize) {
         let Some(vocabulary) = self.rules.vocabulary else { return };
+        // Models fill in what is declared, so that a closed object is what they take any for. But the
+        // parts of a whole may declare what another forbids.
+        let is_part = self.part_at == Some(depth)
+            || ["allOf", "anyOf", "oneOf"].iter().any(|union| draft.has(union));
         for key in draft.keys() {
             let is_taken = vocabulary.contains(&&*key) || besides.contains(&&*key);
-            let is_known_format = key != "format"
-                || draft
-                    .get("format")
-                    .and_then(string)
-                    .is_some_and(|format| GEMINI_FORMATS.contains(&&*format));
-            if is_taken && is_known_format {
+            let is_known = |format: String| GEMINI_FORMATS.contains(&&*format);
+            let value = draft.get(&key).unwrap_or_default();
+            if is_taken && (key != "format" || string(value).is_some_and(is_known)) {
                 continue;
             }
-            // Models fill in what is declared, so that a closed object is what they take it for.
-            let closes = matches!(&*key, "additionalProperties" | "unevaluatedProperties")
-                && matches!(draft.get(&key), Some("false" | "true" | "{}"));
+            let closes = OPEN_OR_CLOSED.contains(&&*key)
+                && (matches!(value, "true" | "{}") || (value == "false" && !is_part));
             let lost = is_rule(&key) && !closes;
             draft.remove(&key);
             self.repairs.insert(if lost { Repair::KeywordDropped } else { Repair::NoteDropped });
@@ -318,8 +329,14 @@ impl<'a> Walker<'a> {
                 }
                 Shape::Schemas => {
                     let mut new: Vec<String> = Vec::new();
+                    // Of alternatives each is whole, unless something stands beside them all.
+                    let is_part = key == "allOf" || draft.has("properties");
                     for one in elements(&value).unwrap_or_default() {
-                        new.push(self.schema(one, depth + 1)?.into_owned());
+                        let one = match is_part {
+                            true => self.part(one, depth + 1)?,
+                            false => self.schema(one, depth + 1)?,
+                        };
+                        new.push(one.into_owned());
                     }
                     if !self.rules.has_booleans {
                         new.retain(|one| one != "false");
