@@ -120,7 +120,7 @@ async fn any_id_of_a_call_comes_back_byte_for_byte_and_is_told_from_others() {
     for id in ids {
         let reply = client.post(&with(id, "{}")).await;
         let answer = reply.messages.last().expect("an answer");
-        assert!(answer.contains(&format!(r#""id":{id},"#)), "{id}: {answer}");
+        assert!(answer.contains(&format!(r#""id": {id},"#)), "{id}: {answer}");
     }
     // At once, a number and the text that looks like it are two calls, each with its own answer.
     let number = with("1", r#"{"of":"number"}"#);

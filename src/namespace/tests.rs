@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides};
+use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides, profiles::Profile};
 use crate::upstream::{
     UpstreamSpec,
     board::Remembered,
@@ -274,4 +274,23 @@ async fn calls_of_unknown_tools_have_upstreams_listed_anew_once_in_a_while() {
     tokio::time::sleep(30 * SECOND).await;
     call().await;
     assert!(asked(1));
+}
+
+#[actix::test]
+async fn a_tool_that_clients_of_a_profile_do_not_see_is_reported_once() {
+    let scene = scene(Naming::Never);
+    let list = |profile| {
+        let published = scene.snapshot();
+        let shaped = published.shaped(profile).map(|shaped| shaped.list().clone());
+        shaped.unwrap_or_else(|| published.routes.list().clone())
+    };
+    scene.lists(1, &["a/b", "c"]).await;
+    let seen = r#"[{"name":"c","inputSchema":{"type":"object"}}]"#;
+    assert_eq!(list(Profile::Claude), seen);
+    assert_eq!(list(Profile::Raw), r#"[{"name":"a/b"},{"name":"c"}]"#);
+
+    scene.lists(1, &["a/b", "c", "d/e"]).await;
+    assert_eq!(list(Profile::Claude), seen);
+    let why = "claude name_not_accepted";
+    assert_eq!(*scene.memory.hidden.lock().unwrap(), [format!("a/b {why}"), format!("d/e {why}")]);
 }

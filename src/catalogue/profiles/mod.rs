@@ -18,7 +18,7 @@ mod root;
 mod rules;
 mod shaped;
 mod tool;
-mod types;
+mod typing;
 mod unions;
 mod walk;
 

@@ -8,7 +8,7 @@ use super::{
     draft::{Draft, elements, quoted, string},
     outcome::{Repair, Repairs, Unusable},
     rules::{ROOT_UNIONS, Rules},
-    types::{has_type, types_of},
+    typing::{has_type, types_of},
     unions::{Joined, conjoin},
     walk::Walker,
 };

@@ -7,7 +7,7 @@ use super::{
     draft::{Draft, array, elements, quoted, string, strings},
     outcome::{Repair, Unusable},
     rules::{is_rule, type_of},
-    types::{any_types, types_of},
+    typing::{any_types, types_of},
     walk::Walker,
 };
 

@@ -11,7 +11,7 @@ use super::{
     outcome::{Repair, Repairs, Unusable},
     refs::Refs,
     rules::{GEMINI_FORMATS, Rules, Shape, is_rule, keyword},
-    types,
+    typing,
 };
 
 /// How often the bytes of the largest schema may be read. Each level of nesting reads those below it.
@@ -185,7 +185,7 @@ impl<'a> Walker<'a> {
         let (target, read) = self.refs.resolve(reference);
         self.work(read)?;
         let target = target.as_deref().and_then(Draft::parse);
-        let kind = target.as_ref().and_then(types::types_of);
+        let kind = target.as_ref().and_then(typing::types_of);
         if let Some([only]) = kind.as_deref()
             && !draft.has("type")
         {
@@ -234,7 +234,7 @@ impl<'a> Walker<'a> {
             let is_rule = draft.remove("required").as_deref() == Some("true");
             self.repairs.insert(if is_rule { Repair::KeywordDropped } else { Repair::Reworded });
         }
-        if let Some(repair) = types::mend(draft) {
+        if let Some(repair) = typing::mend(draft) {
             self.repairs.insert(repair);
         }
         if self.rules.vocabulary.is_some() {
@@ -258,7 +258,7 @@ impl<'a> Walker<'a> {
             .collect();
         let has_null = values.contains(&"null");
         let others = values.len() - texts.len() - usize::from(has_null);
-        let may_be_text = !draft.has("type") || types::has_type(draft, "string");
+        let may_be_text = !draft.has("type") || typing::has_type(draft, "string");
         if texts.is_empty() || others > 0 || !may_be_text {
             self.repairs.insert(Repair::KeywordDropped);
             draft.remove("enum");
@@ -268,8 +268,8 @@ impl<'a> Walker<'a> {
             self.repairs.insert(Repair::Reworded);
             draft.set("enum", array(&texts));
         }
-        let may_be_null = !draft.has("type") || types::has_type(draft, "null");
-        if types::types_of(draft).is_none_or(|types| types.len() > 1) {
+        let may_be_null = !draft.has("type") || typing::has_type(draft, "null");
+        if typing::types_of(draft).is_none_or(|types| types.len() > 1) {
             self.repairs.insert(Repair::Reworded);
             draft.set("type", r#""string""#);
             if has_null && may_be_null {

@@ -13,8 +13,7 @@ struct Case {
 }
 
 fn corpus() -> Vec<Case> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/schemas.json");
-    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    serde_json::from_str(include_str!("../../../../tests/fixtures/schemas.json")).unwrap()
 }
 
 #[test]
