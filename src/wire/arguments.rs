@@ -13,7 +13,7 @@ impl Frame {
         #[derive(Deserialize)]
         struct Message<'a> {
             #[serde(borrow)]
-            params: Params<'a>,
+            params: &'a RawValue,
         }
         #[derive(Deserialize)]
         struct Params<'a> {
@@ -22,7 +22,11 @@ impl Frame {
         }
 
         let text = std::str::from_utf8(self.bytes()).ok()?;
-        let Message { params: Params { arguments } } = serde_json::from_str(text).ok()?;
+        let Message { params } = serde_json::from_str(text).ok()?;
+        // A list would be taken for an object whose members have lost their names.
+        let params = params.get();
+        let is_object = params.starts_with('{');
+        let Params { arguments } = serde_json::from_str(params).ok().filter(|_| is_object)?;
         let arguments = arguments.get();
         let start = (arguments.as_ptr().addr() - text.as_ptr().addr()) as u32;
         Some((Span { start, end: start + arguments.len() as u32 }, arguments))
