@@ -14,6 +14,7 @@ pub mod links;
 pub mod listing;
 pub mod naming;
 pub mod overrides;
+pub mod profiles;
 pub mod resources;
 pub mod routes;
 pub mod template;

@@ -18,10 +18,11 @@ use crate::{
         kind::{Kind, PerKind},
         naming::{KnownNames, Naming},
         overrides::Overrides,
+        profiles::{Choice, Profile},
     },
     identity::keys::{KeyHash, KeyRecord},
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
-    store::{self, ItemKind, Server, ServerKind, Wanted},
+    store::{self, ItemKind, SchemaProfile, Server, ServerKind, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
         board::Remembered,
@@ -234,12 +235,26 @@ fn decision(policy: &store::ToolPolicy) -> Decision {
     }
 }
 
+fn choice(stored: SchemaProfile) -> Choice {
+    match stored {
+        SchemaProfile::Raw => Choice::Fixed(Profile::Raw),
+        SchemaProfile::StrictCommon => Choice::Fixed(Profile::StrictCommon),
+        SchemaProfile::Claude => Choice::Fixed(Profile::Claude),
+        SchemaProfile::OpenAi => Choice::Fixed(Profile::OpenAi),
+        SchemaProfile::Gemini => Choice::Fixed(Profile::Gemini),
+        SchemaProfile::VsCode => Choice::Fixed(Profile::VsCode),
+        SchemaProfile::Auto => Choice::Auto,
+    }
+}
+
 /// An endpoint as requests find it.
 pub struct EndpointEntry {
     pub id: Uuid,
     pub name: String,
     pub description: Option<String>,
     pub facts: EndpointFacts,
+    /// What its tools are made fit for.
+    pub schema_profile: Choice,
     pub namespace: NamespaceHandle,
 }
 
@@ -255,6 +270,7 @@ impl EndpointEntry {
                 use_query_param_auth: row.use_query_param_auth,
                 enable_oauth: row.enable_oauth,
             },
+            schema_profile: choice(row.schema_profile),
             namespace,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         naming::{KnownNames, Naming},
     },
     logs::entry::About,
-    namespace::NamesKeeper,
+    namespace::{NamesKeeper, shapes::HiddenTool},
     session::Session,
     store::{self, Journal, ListedItem, ListedTool, Record, ShownName},
     upstream::{
@@ -193,6 +193,17 @@ impl NamesKeeper for Witness {
             naming: stored_naming(naming),
         });
         self.journal.record(Record::ShownNames { namespace, kind, names: names.collect() });
+    }
+
+    fn hid(&self, hidden: HiddenTool<'_>) {
+        let HiddenTool { server, tool, profile, why, .. } = hidden;
+        let profile = profile.as_str();
+        metrics::counter!("metamcpd_profile_tools_hidden_total", "profile" => profile).increment(1);
+        let board = self.conductor.get().and_then(Weak::upgrade);
+        let Some(board) = board.and_then(|conductor| conductor.board(server)) else { return };
+        let spec = board.spec();
+        let about = About { uuid: server, name: &spec.name };
+        self.logbook.hidden_from(about, tool, profile, why.as_str(), &why.to_string());
     }
 }
 

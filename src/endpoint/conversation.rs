@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     EndpointState,
     asking::Askings,
-    older,
+    fitting, older,
     routing::{self, Asked, Found, settled},
     subscribing,
 };
@@ -353,8 +353,16 @@ async fn list(entry: &EndpointEntry, session: &Session, kind: Kind, id: &[u8]) -
     if kind.topic() != Topic::Resources {
         session.saw_list(kind.topic(), &counts);
     }
+    let tools = match kind {
+        Kind::Tool => match fitting::tools(entry, session, &published).await {
+            Ok(tools) => Some(tools),
+            Err(fault) => return fault.to_bytes(Some(id)),
+        },
+        Kind::Prompt | Kind::Resource | Kind::Template => None,
+    };
     let field = kind.list_field().as_bytes();
-    message::reply_of(id, &[b"{\"", field, b"\":", published.list(kind), b"}"])
+    let list = tools.as_ref().unwrap_or_else(|| published.list(kind));
+    message::reply_of(id, &[b"{\"", field, b"\":", list, b"}"])
 }
 
 async fn call(
@@ -367,7 +375,14 @@ async fn call(
 ) -> Turn {
     let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
-    let Found { board, key, edit } = match routing::find(entry, asked, &frame).await {
+    let found = match routing::find(entry, asked, &frame).await {
+        Ok(found) if asked == Asked::Tool => {
+            let arguments = fitting::arguments(entry, session, &frame).await;
+            arguments.map(|arguments| (found, arguments))
+        }
+        other => other.map(|found| (found, None)),
+    };
+    let (Found { board, key, edit }, arguments) = match found {
         Ok(found) => found,
         Err(fault) => {
             if let Some(name) = frame.name_span().filter(|_| asked == Asked::Tool) {
@@ -377,7 +392,8 @@ async fn call(
             return fail(fault);
         }
     };
-    let edits: Option<(Span, &[u8])> = edit.as_ref().map(|(span, bytes)| (*span, &**bytes));
+    let edits = edit.iter().chain(&arguments);
+    let edits: Vec<(Span, &[u8])> = edits.map(|(span, bytes)| (*span, &**bytes)).collect();
     let (conductor, endpoint) = (state.conductor.clone(), entry.id);
     let called = Called { conductor, endpoint, board, tool: key };
     let caller = caller(session);

@@ -8,6 +8,7 @@ mod asking;
 mod call_stream;
 mod conversation;
 pub mod edge;
+mod fitting;
 mod guard;
 mod introduction;
 mod older;

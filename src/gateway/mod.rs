@@ -309,6 +309,7 @@ fn rooms(
             unknown_rest: settings.lists.unknown_rest,
             instructions_max: settings.lists.instructions_max,
             links_max: settings.lists.links_max,
+            schema_max: settings.lists.schema_max,
         },
     });
     witness.meet(&conductor);

@@ -8,6 +8,7 @@
 pub mod links;
 mod present;
 pub mod published;
+pub mod shapes;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use crate::{
         curation::Curation,
         kind::{Kind, PerKind},
         naming::{Assignment, KnownNames, MemberTools, Naming, assign},
+        profiles::Limits,
         resources::Resources,
         routes::{Member, Route, Routes, forwardable},
     },
@@ -35,6 +37,7 @@ use crate::{
 use links::Links;
 use present::{Present, merged};
 use published::Published;
+use shapes::{HiddenTool, ShapedLists, Shapes};
 
 /// A namespace as the operator wants it.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,11 +73,17 @@ pub struct NamespaceOptions {
     pub instructions_max: usize,
     /// Linked resources that are remembered (`lists.links_max`).
     pub links_max: usize,
+    /// Bytes of one schema that a profile works on (`lists.schema_max`).
+    pub schema_max: usize,
 }
 
-/// Who remembers the names that were given, those of vanished tools among them. Never waits.
+/// Who remembers the names that were given, those of vanished tools among them, and hears of tools that
+/// some clients do not see. Never waits.
 pub trait NamesKeeper: Send + Sync {
     fn named(&self, namespace: Uuid, kind: Kind, naming: Naming, names: &KnownNames);
+
+    /// Clients of some profile do not see a tool that they saw before, or that is new.
+    fn hid(&self, hidden: HiddenTool<'_>);
 }
 
 pub struct Namespace {
@@ -84,6 +93,7 @@ pub struct Namespace {
     keeper: Arc<dyn NamesKeeper>,
     published: Arc<ArcSwap<Published>>,
     links: Arc<Links>,
+    shapes: Arc<Shapes>,
     /// Counts the lists that differed from the one before.
     announce: watch::Sender<ListCounts>,
     /// What the published snapshot was made of, so that one like it is not made again.
@@ -220,7 +230,10 @@ impl Namespace {
         counts: ListCounts,
     ) -> NamespaceHandle {
         let links = Arc::new(Links::new(options.links_max));
-        let published = Arc::new(ArcSwap::from_pointee(Published::empty(links.clone())));
+        let limits = Limits { schema_max: options.schema_max };
+        let shapes = Shapes::new(spec.id, limits, keeper.clone());
+        let published = Published::empty(links.clone(), ShapedLists::new(shapes.clone()));
+        let published = Arc::new(ArcSwap::from_pointee(published));
         let (announce, changes) = watch::channel(counts);
         let id = spec.id;
         let naming = spec.naming;
@@ -231,6 +244,7 @@ impl Namespace {
             keeper,
             published: published.clone(),
             links,
+            shapes,
             announce,
             made_of: Vec::new(),
             is_outdated: true,
@@ -321,6 +335,7 @@ impl Namespace {
             holders,
             instructions: merged(active(), self.options.instructions_max),
             links: self.links.clone(),
+            shaped: ShapedLists::new(self.shapes.clone()),
             is_settled: PerKind::of(|kind| active().all(|one| one.is_settled[kind])),
         };
         let before = self.published.swap(Arc::new(published));

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use uuid::Uuid;
 
-use super::links::Links;
+use super::{links::Links, shapes::ShapedLists};
 use crate::{
     catalogue::{
         item::URI_MAX,
@@ -38,12 +38,14 @@ pub struct Published {
     pub instructions: Option<Arc<str>>,
     /// Resources that no list has. The same in every snapshot of a namespace.
     pub links: Arc<Links>,
+    /// The tools for clients that cannot take every one, as far as somebody asked.
+    pub(super) shaped: ShapedLists,
     /// Whether a list made of it leaves out no upstream that may still come.
     pub is_settled: PerKind<bool>,
 }
 
 impl Published {
-    pub fn empty(links: Arc<Links>) -> Self {
+    pub fn empty(links: Arc<Links>, shaped: ShapedLists) -> Self {
         Self {
             routes: Routes::empty(),
             prompts: Routes::empty(),
@@ -56,6 +58,7 @@ impl Published {
             holders: HashMap::new(),
             instructions: None,
             links,
+            shaped,
             is_settled: PerKind::default(),
         }
     }

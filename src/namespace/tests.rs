@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides};
+use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides, profiles::Profile};
 use crate::upstream::{
     UpstreamSpec,
     board::Remembered,
@@ -22,6 +22,7 @@ const DEBOUNCE: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Memory {
     names: Mutex<Vec<String>>,
+    hidden: Mutex<Vec<String>>,
 }
 
 impl NamesKeeper for Memory {
@@ -32,6 +33,12 @@ impl NamesKeeper for Memory {
         let mut shown: Vec<String> = names.iter().map(|(_, _, shown)| shown.to_owned()).collect();
         shown.sort();
         *self.names.lock().unwrap() = shown;
+    }
+
+    fn hid(&self, hidden: HiddenTool<'_>) {
+        let HiddenTool { tool, profile, why, .. } = hidden;
+        let told = format!("{tool} {} {}", profile.as_str(), why.as_str());
+        self.hidden.lock().unwrap().push(told);
     }
 }
 
@@ -65,6 +72,7 @@ fn scene(naming: Naming) -> Scene {
         unknown_rest: 30 * SECOND,
         instructions_max: 100,
         links_max: 8,
+        schema_max: 4_096,
     };
     let handle = Namespace::start(
         spec(naming, &[1, 2]),
@@ -266,4 +274,23 @@ async fn calls_of_unknown_tools_have_upstreams_listed_anew_once_in_a_while() {
     tokio::time::sleep(30 * SECOND).await;
     call().await;
     assert!(asked(1));
+}
+
+#[actix::test]
+async fn a_tool_that_clients_of_a_profile_do_not_see_is_reported_once() {
+    let scene = scene(Naming::Never);
+    let list = |profile| {
+        let published = scene.snapshot();
+        let shaped = published.shaped(profile).map(|shaped| shaped.list().clone());
+        shaped.unwrap_or_else(|| published.routes.list().clone())
+    };
+    scene.lists(1, &["a/b", "c"]).await;
+    let seen = r#"[{"name":"c","inputSchema":{"type":"object"}}]"#;
+    assert_eq!(list(Profile::Claude), seen);
+    assert_eq!(list(Profile::Raw), r#"[{"name":"a/b"},{"name":"c"}]"#);
+
+    scene.lists(1, &["a/b", "c", "d/e"]).await;
+    assert_eq!(list(Profile::Claude), seen);
+    let why = "claude name_not_accepted";
+    assert_eq!(*scene.memory.hidden.lock().unwrap(), [format!("a/b {why}"), format!("d/e {why}")]);
 }

@@ -74,7 +74,7 @@ impl Store {
 
         let endpoints =
             endpoint::Entity::find().order_by_asc(endpoint::Column::Uuid).all(&snapshot).await?;
-        let endpoints = endpoints.into_iter().map(endpoint_of).collect();
+        let endpoints = endpoints.into_iter().map(endpoint_of).collect::<Result<Vec<_>, _>>()?;
 
         let keys = api_keys::records(&snapshot).await?;
         let config = config::values(&snapshot).await?;

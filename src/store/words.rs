@@ -116,3 +116,18 @@ words! {
         Admin = "ADMIN",
     }
 }
+
+words! {
+    /// Which family of clients the tools of an endpoint are made fit for.
+    SchemaProfile {
+        /// None: they are shown as they come.
+        Raw = "raw",
+        StrictCommon = "strict-common",
+        Claude = "claude",
+        OpenAi = "openai",
+        Gemini = "gemini",
+        VsCode = "vscode",
+        /// Each client's own, by its `clientInfo`.
+        Auto = "auto",
+    }
+}
