@@ -32,6 +32,7 @@ mod nesting;
 mod official_clients;
 mod orderly_stop;
 mod outcomes;
+mod paging;
 mod processes;
 mod refresh;
 mod relay;

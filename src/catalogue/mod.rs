@@ -14,10 +14,12 @@ pub mod links;
 pub mod listing;
 pub mod naming;
 pub mod overrides;
+pub mod pages;
 pub mod profiles;
 pub mod resources;
 pub mod routes;
 pub mod template;
+pub mod uris;
 
 mod pairs;
 

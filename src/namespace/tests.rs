@@ -89,6 +89,7 @@ fn spec(naming: Naming, members: &[u128]) -> NamespaceSpec {
     NamespaceSpec {
         id: Uuid::from_u128(9),
         naming,
+        uri_naming: Naming::Never,
         members: members.iter().map(member).collect(),
         known: PerKind::default(),
         curations: PerKind::default(),
