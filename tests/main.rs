@@ -55,3 +55,4 @@ mod supervision;
 mod tidy;
 mod tolerance;
 mod upstream_resumption;
+mod uri_rewriting;

@@ -4,7 +4,10 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, SOON, SseClient, TestGateway, fixtures::without_python, gateway::Start, python,
+    Client, SOON, SseClient, TestGateway,
+    fixtures::without_python,
+    gateway::Start,
+    shelf::{Shelf, items},
     wait_until,
 };
 
@@ -17,35 +20,19 @@ const LISTS: [(&str, &str, &str); 4] = [
 
 const PAGES_OF_TWO: &str = "[lists]\npage_size = 2";
 
-fn items(key: &str, keys: &[&str]) -> String {
-    json!(keys.iter().map(|one| json!({key: one, "name": one})).collect::<Vec<_>>()).to_string()
-}
-
 /// Two upstreams that each offer something of every kind.
-async fn offers(gateway: &TestGateway) {
-    for (label, prompts, uris, templates) in [
-        ("one", &["p", "q"][..], &["u://b", "u://a"][..], &["t://{x}", "t://{+y}"][..]),
-        ("two", &["p"], &["u://c", "u://d", "u://e"], &["v://{x}"]),
-    ] {
-        let directory = gateway.scratch().join(label);
-        std::fs::create_dir_all(&directory).expect("its directory");
-        for (file, content) in [
-            ("prompts", items("name", prompts)),
-            ("resources", items("uri", uris)),
-            ("resourceTemplates", items("uriTemplate", templates)),
-        ] {
-            std::fs::write(directory.join(file), content).expect("the file");
-        }
-        let path = directory.display().to_string();
-        gateway.stdio(label, &python("offers.py", &[label, &path])).await;
-    }
-}
-
-/// At once, so that nobody reads half of it.
-fn put(gateway: &TestGateway, label: &str, file: &str, content: &str) {
-    let directory = gateway.scratch().join(label);
-    std::fs::write(directory.join("draft"), content).expect("the file");
-    std::fs::rename(directory.join("draft"), directory.join(file)).expect("its name");
+async fn offers(gateway: &TestGateway) -> [Shelf; 2] {
+    let one = [
+        ("prompts", &*items("name", &["p", "q"])),
+        ("resources", &*items("uri", &["u://b", "u://a"])),
+        ("resourceTemplates", &*items("uriTemplate", &["t://{x}", "t://{+y}"])),
+    ];
+    let two = [
+        ("prompts", &*items("name", &["p"])),
+        ("resources", &*items("uri", &["u://c", "u://d", "u://e"])),
+        ("resourceTemplates", &*items("uriTemplate", &["v://{x}"])),
+    ];
+    [Shelf::new(gateway, "one", &one).await, Shelf::new(gateway, "two", &two).await]
 }
 
 async fn page(client: &Client, method: &str, cursor: Option<&str>) -> Value {
@@ -130,7 +117,7 @@ async fn what_stays_is_seen_once_whatever_changes_between_two_pages() {
         return;
     }
     let mut gateway = Start::new().settings(PAGES_OF_TWO).run().await;
-    offers(&gateway).await;
+    let [one, two] = offers(&gateway).await;
     let client = gateway.client_of(&["one", "two"]).await;
     let uris = |page: &Value| keys(page, "resources", "uri");
     let first = page(&client, "resources/list", None).await;
@@ -138,8 +125,8 @@ async fn what_stays_is_seen_once_whatever_changes_between_two_pages() {
     let cursor = first["nextCursor"].as_str().expect("a cursor").to_owned();
 
     // The last that was seen goes, one comes before it and one after, and the servers change places.
-    put(&gateway, "one", "resources", &items("uri", &["u://0", "u://z", "u://a"]));
-    put(&gateway, "two", "resources", &items("uri", &["u://e", "u://d", "u://c"]));
+    one.put("resources", &items("uri", &["u://0", "u://z", "u://a"]));
+    two.put("resources", &items("uri", &["u://e", "u://d", "u://c"]));
     gateway.replace("namespaces/all/servers", json!(["two", "one"])).await;
     let second = wait_until("the change", SOON, async || {
         let second = page(&client, "resources/list", Some(&cursor)).await;
