@@ -178,6 +178,60 @@ async fn a_renamed_tool_is_the_same_tool_on_the_next_page() {
 }
 
 #[tokio::test]
+async fn a_change_between_two_pages_is_announced_to_who_read_the_first_before_it() {
+    if without_python() {
+        return;
+    }
+    let gateway = Start::new().settings(PAGES_OF_TWO).run().await;
+    let [one, _two] = offers(&gateway).await;
+    let client = gateway.client_of(&["one", "two"]).await;
+    let first = page(&client, "prompts/list", None).await;
+    let cursor = first["nextCursor"].as_str().expect("a cursor");
+    one.put("prompts", &items("name", &["0", "p", "q"]));
+    let key = gateway.key("watcher").await;
+    let watcher = gateway.client("all", &key).await;
+    wait_until("the change", SOON, async || {
+        let page = page(&watcher, "prompts/list", None).await;
+        keys(&page, "prompts", "name").contains(&"one__0".to_owned()).then_some(())
+    })
+    .await;
+    let second = page(&client, "prompts/list", Some(cursor)).await;
+    assert_eq!(keys(&second, "prompts", "name"), ["two__p"]);
+    let mut stream = client.listen().await;
+    let is_change = |message: &Value| message["method"] == "notifications/prompts/list_changed";
+    stream.events.find("the change", SOON, is_change).await;
+}
+
+/// The gateway is a client that follows cursors itself.
+#[tokio::test]
+async fn a_gateway_in_front_reads_every_page_of_the_one_behind() {
+    if without_python() {
+        return;
+    }
+    let gateway = Start::new().settings(PAGES_OF_TWO).run().await;
+    offers(&gateway).await;
+    let client = gateway.client_of(&["one", "two"]).await;
+    let row = json!({
+        "name": "inner", "type": "STREAMABLE_HTTP", "url": gateway.endpoint_url("all"),
+        "bearer_token": client_key(&client),
+    });
+    gateway.create("mcp-servers", row).await;
+    gateway.publish("outer", &["inner"]).await;
+    gateway.ready("inner").await;
+    let key = gateway.key("outer").await;
+    let outer = gateway.client("outer", &key).await;
+    for (method, field, name) in LISTS {
+        let seen = async |client: &Client| {
+            let ask = async |params| client.request(method, params).await["result"].clone();
+            let all = walk(ask, field, name).await.concat();
+            let own = all.into_iter().map(|name| name.trim_start_matches("inner__").to_owned());
+            own.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(seen(&outer).await, seen(&client).await, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_of_another_list_or_endpoint_or_of_nobody_is_refused() {
     if without_python() {
         return;

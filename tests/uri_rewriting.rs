@@ -16,7 +16,7 @@ const UPDATED: &str = "notifications/resources/updated";
 /// A client over either transport.
 enum Door {
     Http(Client),
-    Sse(SseClient),
+    Sse(Box<SseClient>),
 }
 
 impl Door {
@@ -24,7 +24,7 @@ impl Door {
         let key = gateway.key("doors").await;
         let http = gateway.client("all", &key).await;
         let sse = gateway.sse_client("all", &key).await;
-        [Door::Http(http), Door::Sse(sse)]
+        [Door::Http(http), Door::Sse(Box::new(sse))]
     }
 
     async fn ask(&self, method: &str, params: Value) -> Value {

@@ -5,6 +5,7 @@
 //! The room is pure. It asks no upstream, remembers nothing and reads no clock: who calls it brings
 //! the lists and the names given earlier, and stores or publishes what it answers.
 
+pub mod apps;
 pub mod changes;
 pub mod curation;
 pub mod instructions;

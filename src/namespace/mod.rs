@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::{
     catalogue::{
         curation::Curation,
+        item::Item,
         kind::{Kind, PerKind},
         naming::{Assignment, KnownNames, MemberTools, Naming, assign},
         profiles::Limits,
@@ -39,6 +40,7 @@ use links::Links;
 use present::{Present, merged};
 use published::Published;
 use shapes::{HiddenTool, ShapedLists, Shapes};
+use uris::shown_apps;
 
 /// A namespace as the operator wants it.
 #[derive(Clone, Debug, PartialEq)]
@@ -318,9 +320,6 @@ impl Namespace {
             return;
         }
         let began = Instant::now();
-        let (tools, tool_names) = self.name_and_route(&present, Kind::Tool, hold[Kind::Tool]);
-        let (prompts, prompt_names) =
-            self.name_and_route(&present, Kind::Prompt, hold[Kind::Prompt]);
         let uris = self.write_uris(&present, hold);
         let members =
             |kind| -> Vec<Member<'_>> { present.iter().map(|one| one.member(kind)).collect() };
@@ -330,6 +329,11 @@ impl Namespace {
             &self.spec.curations,
             uris,
         );
+        let apps = shown_apps(&present, &resources);
+        let (tools, tool_names) =
+            self.name_and_route(&present, Kind::Tool, &apps, hold[Kind::Tool]);
+        let (prompts, prompt_names) =
+            self.name_and_route(&present, Kind::Prompt, &[], hold[Kind::Prompt]);
         let Assignment { hidden: hidden_tools, refused, holders, .. } = tool_names;
         hidden[Kind::Tool] = hidden_tools;
         hidden[Kind::Prompt] = prompt_names.hidden;
@@ -360,11 +364,13 @@ impl Namespace {
         self.last_took = began.elapsed();
     }
 
-    /// Gives what is known by names its names, and remembers those that are to hold.
+    /// Gives what is known by names its names, and remembers those that are to hold. `edited` has the
+    /// items of those members whose own are not to be shown as they came.
     fn name_and_route(
         &mut self,
         present: &[Present],
         kind: Kind,
+        edited: &[Option<Vec<Item>>],
         names_hold: bool,
     ) -> (Routes, Assignment) {
         let names: Vec<Vec<&str>> = present.iter().map(|one| one.keys(kind)).collect();
@@ -382,7 +388,12 @@ impl Namespace {
         let (known, curation) = (&mut known[kind], &curations[kind]);
         let assignment =
             assign(*naming, self.options.names_max, &named, known, &curation.renamings());
-        let members: Vec<Member<'_>> = present.iter().map(|one| one.member(kind)).collect();
+        let members = present.iter().enumerate().map(|(index, one)| {
+            let edited = edited.get(index).and_then(Option::as_deref);
+            let own = one.member(kind);
+            Member { items: edited.unwrap_or(own.items), ..own }
+        });
+        let members: Vec<Member<'_>> = members.collect();
         let routes = Routes::build(&members, &assignment, curation);
 
         let is_new = assignment

@@ -123,8 +123,12 @@ impl Published {
             }
             let learned = self.learned(uri);
             let unlisted = learned.or_else(|| self.sole_with_resources());
-            let member = unlisted.filter(|member| self.resources.lets_unlisted(*member, uri))?;
-            Some((member, uri))
+            let may_reach = |member: &usize| {
+                self.resources.lets_unlisted(*member, uri)
+                    // What clients know behind a prefix is not meant without.
+                    && self.resources.is_rewritten(*member, uri) != Some(true)
+            };
+            Some((unlisted.filter(may_reach)?, uri))
         });
         self.lead(found?)
     }

@@ -4,11 +4,34 @@ use std::sync::Arc;
 
 use super::{Namespace, present::Present, published::Published};
 use crate::catalogue::{
+    apps::with_shown_app,
+    item::Item,
     kind::{Kind, PerKind},
     naming::Naming,
+    resources::Resources,
     routes::Member,
     uris::{Collisions, Prefixes, Uris, collisions},
 };
+
+/// The tools of those members of which any names a resource that clients know by another URI.
+pub(super) fn shown_apps(present: &[Present], resources: &Resources) -> Vec<Option<Vec<Item>>> {
+    if resources.uri_naming() == Naming::Never {
+        return Vec::new();
+    }
+    let tools_of = |(member, one): (usize, &Present)| {
+        let prefix = |uri: &str| match resources.is_rewritten(member, uri) {
+            Some(true) => resources.prefix(member),
+            Some(false) | None => "",
+        };
+        let own = one.member(Kind::Tool).items;
+        let shown: Vec<Option<Item>> =
+            own.iter().map(|tool| with_shown_app(tool, prefix)).collect();
+        let pairs = || shown.iter().zip(own);
+        let is_any = shown.iter().any(Option::is_some);
+        is_any.then(|| pairs().map(|(shown, own)| shown.as_ref().unwrap_or(own).clone()).collect())
+    };
+    present.iter().enumerate().map(tools_of).collect()
+}
 
 /// What is known by URIs.
 const KINDS: [Kind; 2] = [Kind::Resource, Kind::Template];
