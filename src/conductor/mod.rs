@@ -186,7 +186,9 @@ impl Conductor {
         Running {
             servers: self.roster.load().keys().copied().collect(),
             namespaces: namespaces
-                .map(|handle| (handle.id, snapshot::stored_naming(handle.naming)))
+                .map(|NamespaceHandle { id, naming, uri_naming, .. }| {
+                    (id, [naming, uri_naming].map(snapshot::stored_naming))
+                })
                 .collect(),
         }
     }
@@ -285,11 +287,14 @@ impl Conductor {
         let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
         for spec in wanted {
             let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
-            let (id, naming) = (spec.id, spec.naming);
+            let (id, naming, uri_naming) = (spec.id, spec.naming, spec.uri_naming);
             let told = match known {
                 Some(handle) => {
                     let told = handle.actor.send(namespace::Reconfigure(spec)).await.is_ok();
-                    self.lock_namespaces().entry(id).and_modify(|handle| handle.naming = naming);
+                    self.lock_namespaces().entry(id).and_modify(|handle| {
+                        handle.naming = naming;
+                        handle.uri_naming = uri_naming;
+                    });
                     told
                 }
                 None => self.start_namespace(spec).await,

@@ -194,8 +194,12 @@ pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
         let is_member = |server: Uuid| members.iter().any(|member| member.server == server);
         let mut known = PerKind::<KnownNames>::default();
         for name in wanted.shown_names.get(&row.uuid).into_iter().flatten() {
+            let current = match name.kind {
+                ItemKind::Tool | ItemKind::Prompt => row.naming,
+                ItemKind::Resource | ItemKind::ResourceTemplate => row.uri_naming,
+            };
             // A server that has left gives its names back.
-            if name.naming == row.naming && is_member(name.server) {
+            if name.naming == current && is_member(name.server) {
                 let known = &mut known[kind(name.kind)];
                 known.insert(name.server, &name.tool_name, &name.shown_name);
             }
@@ -216,7 +220,14 @@ pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
                 curations[kind(policy.kind)].decide(policy.server, &policy.key, decision);
             }
         }
-        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, curations }
+        NamespaceSpec {
+            id: row.uuid,
+            naming: naming(row.naming),
+            uri_naming: naming(row.uri_naming),
+            members,
+            known,
+            curations,
+        }
     };
     wanted.namespaces.iter().map(describe).collect()
 }

@@ -25,7 +25,11 @@ use crate::{
     conductor::{Conductor, Defaults, Logbook, Parts, Witness},
     data_dir::DataDir,
     egress::{Egress, EgressError},
-    endpoint::{self, EndpointState, edge::Edge},
+    endpoint::{
+        self, EndpointState,
+        edge::Edge,
+        paging::{self, Paging},
+    },
     fleet::{Fleet, Roster},
     identity::{
         keys::KeyText,
@@ -165,7 +169,8 @@ impl Gateway {
         conductor.reconcile().await?;
         actix::spawn(conductor.clone().keep_up());
 
-        let (server, url) = listen(listener, &settings, &conductor, prometheus, &tokens)?;
+        let paging = Paging::new(vault.sealer(paging::PURPOSE)?, settings.lists.page_size);
+        let (server, url) = listen(listener, &settings, &conductor, paging, prometheus, &tokens)?;
         actix::spawn(operator::socket::serve(socket, conductor.clone(), url.clone()));
         let mut endpoints: Vec<String> = conductor.endpoints.load().keys().cloned().collect();
         endpoints.sort_unstable();
@@ -321,6 +326,7 @@ fn listen(
     listener: std::net::TcpListener,
     settings: &Settings,
     conductor: &Arc<Conductor>,
+    paging: Paging,
     prometheus: PrometheusHandle,
     tokens: &Tokens,
 ) -> Result<(ServerHandle, String), StartError> {
@@ -343,6 +349,7 @@ fn listen(
         body_max: server.body_max,
         body_timeout: server.body_timeout,
         debounce: settings.lists.debounce,
+        paging,
         path_prefix: path_prefix.unwrap_or_default(),
         draining: tokens.draining.clone(),
         ending: tokens.ending.clone(),

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides, profiles::Profile};
+use crate::catalogue::{curation::Decision, overrides::Overrides, profiles::Profile};
 use crate::upstream::{
     UpstreamSpec,
     board::Remembered,
@@ -89,6 +89,7 @@ fn spec(naming: Naming, members: &[u128]) -> NamespaceSpec {
     NamespaceSpec {
         id: Uuid::from_u128(9),
         naming,
+        uri_naming: Naming::Never,
         members: members.iter().map(member).collect(),
         known: PerKind::default(),
         curations: PerKind::default(),
@@ -113,6 +114,17 @@ impl Scene {
 
     fn snapshot(&self) -> Arc<Published> {
         self.handle.published.load_full()
+    }
+
+    /// An upstream lists its resources, and the namespace takes note of it.
+    async fn lists_uris(&self, id: u128, uris: &[&str]) {
+        let item = |uri: &&str| {
+            Item::parse(Kind::Resource, format!(r#"{{"uri":"{uri}"}}"#).into()).unwrap()
+        };
+        self.board(id).set_list(Kind::Resource, Arc::new(uris.iter().map(item).collect()));
+        self.board(id).set_list(Kind::Template, Arc::default());
+        self.handle.actor.send(UpstreamChanged(Uuid::from_u128(id))).await.unwrap();
+        tokio::time::sleep(2 * DEBOUNCE).await;
     }
 
     fn shows(&self, name: &str) -> bool {
@@ -293,4 +305,39 @@ async fn a_tool_that_clients_of_a_profile_do_not_see_is_reported_once() {
     assert_eq!(list(Profile::Claude), seen);
     let why = "claude name_not_accepted";
     assert_eq!(*scene.memory.hidden.lock().unwrap(), [format!("a/b {why}"), format!("d/e {why}")]);
+}
+
+#[actix::test]
+async fn who_had_a_uri_first_is_decided_by_the_order_until_all_have_come_and_by_that_from_then_on()
+{
+    let scene = scene(Naming::Always);
+    let rewriting = |members: &[u128]| NamespaceSpec {
+        uri_naming: Naming::OnConflict,
+        ..spec(Naming::Always, members)
+    };
+    let reconfigure = async |members: &[u128]| {
+        scene.handle.actor.send(Reconfigure(rewriting(members))).await.unwrap();
+    };
+    reconfigure(&[1, 2]).await;
+    let holder = |uri: &str| {
+        let published = scene.snapshot();
+        let (board, own) = published.find_resource(uri)?;
+        Some((board.id.as_u128(), own.to_owned()))
+    };
+    scene.lists_uris(2, &["u:a", "u:b"]).await;
+    assert_eq!(holder("u:a"), Some((2, "u:a".to_owned())), "nobody else has come yet");
+    scene.lists_uris(1, &["u:a"]).await;
+    assert_eq!(holder("u:a"), Some((1, "u:a".to_owned())));
+    assert_eq!(holder("mcp+u2+u:a"), Some((2, "u:a".to_owned())));
+
+    // `u:b` was shown for good, and never contested, so that nothing is remembered of it.
+    reconfigure(&[1, 2]).await;
+    scene.lists_uris(1, &["u:a", "u:b"]).await;
+    assert_eq!(holder("u:b"), Some((2, "u:b".to_owned())), "whatever the order");
+    assert_eq!(holder("mcp+u1+u:b"), Some((1, "u:b".to_owned())));
+    reconfigure(&[2, 1]).await;
+    assert_eq!(holder("u:a"), Some((1, "u:a".to_owned())));
+    scene.lists_uris(1, &[]).await;
+    assert_eq!(holder("u:a"), None, "it is kept for who had it");
+    assert_eq!(holder("mcp+u2+u:a"), Some((2, "u:a".to_owned())));
 }

@@ -83,7 +83,7 @@ words! {
 }
 
 words! {
-    /// How a namespace names the tools of its servers.
+    /// How a namespace names the tools and prompts of its servers, and whether it rewrites their URIs.
     Naming {
         Always = "ALWAYS",
         OnConflict = "ON_CONFLICT",
