@@ -1,0 +1,23 @@
+//! The bars, a file each.
+
+mod b04;
+
+use std::pin::Pin;
+
+use crate::{Outcome, Plan, report::Report};
+
+/// What runs while a bar is taken.
+pub type Run<'a> = Pin<Box<dyn Future<Output = Outcome<()>> + 'a>>;
+
+/// A bar: what the daemon is held to, and how that is measured.
+#[derive(Debug)]
+pub struct Bar {
+    pub name: &'static str,
+    /// One line about what it is.
+    pub about: &'static str,
+    /// Puts its figures into the report. What it finds until something is in its way is kept.
+    pub run: for<'a> fn(&'a Plan, &'a mut Report) -> Run<'a>,
+}
+
+/// Every bar, in the order in which they are taken.
+pub const ALL: &[Bar] = &[b04::BAR];
