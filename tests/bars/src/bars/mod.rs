@@ -1,6 +1,12 @@
 //! The bars, a file each.
 
+mod b01;
+mod b02;
+mod b03;
 mod b04;
+mod b05;
+mod b07;
+mod b24;
 
 use std::pin::Pin;
 
@@ -20,4 +26,5 @@ pub struct Bar {
 }
 
 /// Every bar, in the order in which they are taken.
-pub const ALL: &[Bar] = &[b04::BAR];
+pub const ALL: &[Bar] = 
+    &[b04::BAR, b01::BAR, b02::BAR, b03::BAR, b05::BAR, b07::BAR, b24::BAR];

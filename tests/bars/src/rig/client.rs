@@ -129,8 +129,9 @@ impl Reply {
         Reply::Error(reason.unwrap_or_else(|| format!("{} {}", error["code"], error["message"])))
     }
 
-    pub fn is_text(&self) -> bool {
-        matches!(self, Reply::Text(_))
+    /// Whether it is a result, and not this one.
+    pub fn is_text_other_than(&self, other: &str) -> bool {
+        matches!(self, Reply::Text(text) if text != other)
     }
 }
 
