@@ -2,11 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evil_mcp::{
-    Character, Fault,
-    fault::Condition,
-    value::Exit,
-};
+use evil_mcp::{Character, Fault, fault::Condition, value::Exit};
 use futures_util::future::try_join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -81,8 +77,7 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     let character = Character::good().with(Fault::HangInit).when(Condition::While(switch.clone()));
     admin.stdio(plan, "turncoat", &character).await?;
     let child = admin.pid_of("turncoat").await?;
-    let members: Vec<String> =
-        others.iter().cloned().chain(["turncoat".to_owned()]).collect();
+    let members: Vec<String> = others.iter().cloned().chain(["turncoat".to_owned()]).collect();
     let names: Vec<&str> = members.iter().map(String::as_str).collect();
     admin.publish("warm", &names).await?;
     let mut healthy = Client::connect(&daemon, "all", &key).await?;

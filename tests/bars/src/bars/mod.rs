@@ -5,7 +5,11 @@ mod b02;
 mod b03;
 mod b04;
 mod b05;
+mod b06;
 mod b07;
+mod b10;
+mod b13;
+mod b21;
 mod b24;
 
 use std::pin::Pin;
@@ -26,5 +30,16 @@ pub struct Bar {
 }
 
 /// Every bar, in the order in which they are taken.
-pub const ALL: &[Bar] = 
-    &[b04::BAR, b01::BAR, b02::BAR, b03::BAR, b05::BAR, b07::BAR, b24::BAR];
+pub const ALL: &[Bar] = &[
+    b04::BAR,
+    b01::BAR,
+    b02::BAR,
+    b03::BAR,
+    b05::BAR,
+    b06::BAR,
+    b07::BAR,
+    b10::BAR,
+    b13::BAR,
+    b21::BAR,
+    b24::BAR,
+];

@@ -50,10 +50,6 @@ impl Admin {
         self.ask(Method::PATCH, path, Some(body)).await
     }
 
-    pub async fn remove(&mut self, path: &str) -> Outcome<()> {
-        self.ask(Method::DELETE, path, None).await.map(drop)
-    }
-
     /// Makes a STDIO server of this character.
     pub async fn stdio(&mut self, plan: &Plan, name: &str, character: &Character) -> Outcome<()> {
         let mut args = vec!["stdio".to_owned()];

@@ -80,7 +80,8 @@ impl Connection {
         }
     }
 
-    async fn connect(&mut self) -> Outcome<()> {
+    /// Connects, unless a request is to do it.
+    pub async fn connect(&mut self) -> Outcome<()> {
         self.close();
         let socket = TcpStream::connect(("127.0.0.1", self.port)).await?;
         socket.set_nodelay(true)?;

@@ -5,6 +5,7 @@ pub mod client;
 pub mod daemon;
 pub mod host;
 pub mod http;
+pub mod load;
 pub mod remote;
 pub mod stats;
 

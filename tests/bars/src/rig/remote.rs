@@ -35,10 +35,6 @@ impl Remote {
         format!("http://{}/mcp", self.network.address())
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Kills it, and starts another in its place.
     pub fn kill9(&mut self) -> Outcome<()> {
         self.end()?;

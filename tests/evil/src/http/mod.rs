@@ -32,6 +32,7 @@ use crate::{
 };
 use legacy::Session;
 use line::Line;
+pub use packed::bomb;
 use request::Request;
 
 /// What all connections of a server share.
