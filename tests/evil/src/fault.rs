@@ -178,6 +178,8 @@ words! {
 
         /// Answers calls with this status and no message.
         Status(u64) = "status",
+        /// Answers everything with this status, the handshake too.
+        Closed(u64) = "closed",
         /// Says `Retry-After`, in seconds, with the status.
         RetryAfter(u64) = "retry-after",
         /// Sends clients elsewhere (307).
@@ -226,6 +228,8 @@ words! {
         Stream = "stream",
         /// Ends each stream before its answer, which is to be fetched by `Last-Event-ID` (HTTP).
         Resumable = "resumable",
+        /// Speaks the modern era, and no other (a child; over HTTP both are spoken).
+        Modern = "modern",
         /// Misbehaves only while this file exists.
         While(PathBuf) = "while",
         /// Misbehaves only towards each call whose number this divides.

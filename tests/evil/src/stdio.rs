@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{
     Outcome,
     character::Character,
-    fault::Fault,
+    fault::{Condition, Fault},
     offer::{self, Answer},
     process,
     script::{Step, encoded, script},
@@ -180,13 +180,17 @@ impl Server {
         if faults.iter().any(hangs) {
             return Ok(());
         }
-        // A child of the legacy era: to the modern hello it answers as to any method it does not know.
-        let method = match method {
-            "server/discover" => "no/discover",
-            method => method,
-        };
         let lists = self.lists.fetch_add(u64::from(method == "tools/list"), Ordering::Relaxed) + 1;
-        let answer = offer::answer(&self.character, method, params, lists).message(id);
+        let mut answer = offer::answer(&self.character, method, params, lists);
+        // To the hello of the other era it answers as to any method that it does not know.
+        match (self.is_modern(), method) {
+            (true, "initialize") | (false, "server/discover") => {
+                let words = format!("there is no {method}; supported: {}", self.versions());
+                answer.said = Err((-32601, words));
+            }
+            _ => {}
+        }
+        let answer = self.dated(method, answer).message(id);
         let end: &[u8] = if faults.contains(&Fault::Crlf) { b"\r\n" } else { b"\n" };
         say_bytes(&[&encoded(&answer), end].concat())?;
         if method == "tools/list" && faults.contains(&Fault::NoRead) {
@@ -205,7 +209,7 @@ impl Server {
         // A caller may ask for a fault of its own.
         let asked = params["arguments"]["fault"].as_str().and_then(Fault::read);
         faults.extend(asked.and_then(Result::ok));
-        let answer = offer::call(params);
+        let answer = self.dated("tools/call", offer::call(params));
         let steps = script(&faults, number, id, &answer.message(id));
         let takes_time = answer.takes > Duration::ZERO
             || answer.steps > 0
@@ -258,6 +262,26 @@ impl Server {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
         let whose = nonce.unwrap_or_else(|| "nobody".to_owned());
         self.character.note_call(&format!("cancelled {whose} {now}"))
+    }
+
+    fn is_modern(&self) -> bool {
+        self.character.conditions.contains(&Condition::Modern)
+    }
+
+    fn versions(&self) -> String {
+        match self.is_modern() {
+            true => offer::MODERN.to_owned(),
+            false => offer::LEGACY.join(", "),
+        }
+    }
+
+    /// An answer as its era has it.
+    fn dated(&self, method: &str, mut answer: Answer) -> Answer {
+        if self.is_modern() {
+            let modern = |result| offer::modern(&self.character, method, result);
+            answer.said = answer.said.map(modern);
+        }
+        answer
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<String, String>> {

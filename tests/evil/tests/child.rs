@@ -108,6 +108,21 @@ fn a_good_server_does_as_the_protocol_says() {
 }
 
 #[test]
+fn one_of_the_modern_era_is_asked_what_it_speaks() {
+    let mut server = Server::start(&Character::good().when(Condition::Modern));
+    server.ask(1, "server/discover", json!({}));
+    assert_eq!(server.heard()["result"]["supportedVersions"], json!(["2026-07-28"]));
+    server.ask(2, "initialize", json!({}));
+    assert_eq!(server.heard()["error"]["code"], -32601);
+    server.echo(3);
+    assert_eq!(server.heard()["result"]["resultType"], "complete");
+
+    let mut server = Server::start(&Character::good());
+    server.ask(1, "server/discover", json!({}));
+    assert_eq!(server.heard()["error"]["code"], -32601);
+}
+
+#[test]
 fn progress_and_cancellation_work() {
     let mut server = Server::start(&Character::good());
     let params =

@@ -162,6 +162,12 @@ fn it_answers_with_whatever_it_is_told() {
 }
 
 #[test]
+fn one_that_is_closed_does_not_even_say_hello() {
+    let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+    assert_eq!(send(&with(Fault::Closed(401)), "POST", "", hello).status, 401);
+}
+
+#[test]
 fn it_breaks_connections_as_it_is_told() {
     let cut = call(&with(Fault::Cut(Bytes(10))));
     assert_eq!((cut.whole, cut.body.len()), (false, 10));

@@ -2,6 +2,7 @@
 //! hung without an end; and no call is ever executed twice.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -81,7 +82,7 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     let tools: Vec<String> = names.iter().map(|name| format!("{name}__echo")).collect();
     let given = AtomicU64::new(0);
     let began = Instant::now();
-    let chaos = Chaos::begin(plan.seed, children, remotes);
+    let chaos = Chaos::begin(plan, children, remotes);
     let clients = (0..CLIENTS).map(async |number| {
         let client = Client::connect(&daemon, "all", &key).await?;
         call_all(client, number as u32, plan.seed, &tools, &given, calls, began).await
@@ -183,10 +184,10 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn begin(seed: u64, children: Vec<Starts>, remotes: Vec<Remote>) -> Chaos {
+    fn begin(plan: &Plan, children: Vec<Starts>, remotes: Vec<Remote>) -> Chaos {
         let over = Arc::new(AtomicBool::new(false));
-        let until = Arc::clone(&over);
-        let thread = thread::spawn(move || rage(seed, &children, remotes, &until));
+        let (until, evil, seed) = (Arc::clone(&over), plan.evil.clone(), plan.seed);
+        let thread = thread::spawn(move || rage(seed, &evil, &children, remotes, &until));
         Chaos { over, thread }
     }
 
@@ -197,8 +198,14 @@ impl Chaos {
     }
 }
 
+/// The process of a child, if it has one just now.
+fn living(child: &Starts, evil: &Path) -> Option<u32> {
+    child.pids().last().copied().filter(|pid| host::runs(*pid, evil))
+}
+
 fn rage(
     seed: u64,
+    evil: &Path,
     children: &[Starts],
     mut remotes: Vec<Remote>,
     over: &AtomicBool,
@@ -211,11 +218,11 @@ fn rage(
         let hang = dice.between(Duration::from_millis(20), Duration::from_millis(400));
         match dice.below(8) {
             0..3 => {
-                let pid = children[victim].pids().last().copied();
-                kills += u32::from(pid.is_some_and(|pid| host::signal(pid, Signal::KILL)));
+                let Some(pid) = living(&children[victim], evil) else { continue };
+                kills += u32::from(host::signal(pid, Signal::KILL));
             }
             3 => {
-                let Some(pid) = children[victim].pids().last().copied() else { continue };
+                let Some(pid) = living(&children[victim], evil) else { continue };
                 hangs += u32::from(host::signal(pid, Signal::STOP));
                 thread::sleep(hang);
                 host::signal(pid, Signal::CONT);

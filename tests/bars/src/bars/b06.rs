@@ -53,12 +53,21 @@ fn troubles() -> Vec<Trouble> {
             weight: Some((16, "echo", json!({}), Duration::ZERO)),
         },
         Trouble {
-            name: "flooding",
+            name: "babbling",
+            faults: vec![Fault::StdoutFlood(Rate(5_000_000))],
+            weight: None,
+        },
+        Trouble {
+            name: "complaining",
+            faults: vec![Fault::StderrFlood(Rate(20_000_000))],
+            weight: None,
+        },
+        Trouble {
+            name: "announcing",
             faults: vec![
-                Fault::StdoutFlood(Rate(5_000_000)),
-                Fault::StderrFlood(Rate(20_000_000)),
                 Fault::FloodListChanged(Rate(2_000)),
                 Fault::FloodLog(Rate(2_000)),
+                Fault::FloodUpdated(Rate(2_000)),
             ],
             weight: None,
         },

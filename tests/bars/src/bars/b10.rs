@@ -43,13 +43,16 @@ calls = { in_flight_max = 10000, queue_max = 10000 }
 sessions = { in_flight_max = 10000 }
 "#;
 
+/// The word by which a connection that came just before the port was closed is refused.
+const STOPPING: &str = r#""reason":"stopping""#;
+
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Answered,
-    /// There was no connection, or 503 with a time to come back.
+    /// There was no connection, or a word that it is stopping and when to come back.
     Refused,
-    /// 503 without such a time, or another answer that is no result.
+    /// Another answer that is no result.
     Failed,
     /// The connection ended without an answer.
     Broken,
@@ -57,6 +60,7 @@ enum Fate {
 
 struct Ended {
     began: Instant,
+    took: Duration,
     nonce: u64,
     fate: Fate,
     said: String,
@@ -115,9 +119,15 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
             refused += usize::from(!in_time && !answered);
             let is_lost = !answered && (in_time || executed.contains(&call.nonce));
             lost += usize::from(is_lost);
-            late += usize::from(!in_time && call.fate == Fate::Failed);
-            if is_lost {
-                report.note(format!("lost: {:?} {}", call.fate, call.said));
+            let is_unsaid = !in_time && call.fate == Fate::Failed;
+            late += usize::from(is_unsaid);
+            if is_lost || is_unsaid {
+                let after = call.began.saturating_duration_since(told);
+                let took = call.took;
+                report.note(format!(
+                    "{:?} {after:.1?} after the signal, in {took:.1?}: {}",
+                    call.fate, call.said
+                ));
             }
         }
     }
@@ -132,7 +142,7 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
 async fn call(port: u16, path: String, headers: HeaderMap, nonce: u64, takes: u64) -> Ended {
     let began = Instant::now();
     let mut connection = Connection::new(port);
-    let ended = |fate, said: String| Ended { began, nonce, fate, said };
+    let ended = |fate, said: String| Ended { began, took: began.elapsed(), nonce, fate, said };
     if let Err(problem) = connection.connect().await {
         return ended(Fate::Refused, problem.to_string());
     }
@@ -146,6 +156,7 @@ async fn call(port: u16, path: String, headers: HeaderMap, nonce: u64, takes: u6
             let fate = match answer.status {
                 StatusCode::OK if is_result(&said, nonce) => Fate::Answered,
                 StatusCode::SERVICE_UNAVAILABLE if told_when => Fate::Refused,
+                StatusCode::OK if said.contains(STOPPING) => Fate::Refused,
                 _ => Fate::Failed,
             };
             ended(fate, format!("{} {said}", answer.status))

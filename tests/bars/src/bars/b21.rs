@@ -127,11 +127,13 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     let packed = bomb(200_000_000, br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
     let path = client.path.clone();
-    let answer = client.connection.send(Method::POST, &path, &headers, packed.into()).await?;
+    // One that is refused at its head may find the connection closed before its body is through.
+    let answer = client.connection.send(Method::POST, &path, &headers, packed.into()).await;
+    let status = answer.as_ref().ok().map(|answer| answer.status);
     judge(report, "200 MB in a gzip from a client", peak.grown()?, BODY_MAX);
-    let refused = answer.status.is_client_error();
-    report.never("packed requests that were let in", usize::from(!refused), 1);
-    report.note(format!("a gzip from a client: {}", answer.status));
+    let let_in = status.is_some_and(|status| !status.is_client_error());
+    report.never("packed requests that were let in", usize::from(let_in), 1);
+    report.note(format!("a gzip from a client: {status:?}"));
 
     let (alone, beside) = (percentile(&alone, 0.99), percentile(&beside, 0.99));
     let ratio = beside.as_secs_f64() / alone.as_secs_f64();

@@ -30,6 +30,11 @@ pub fn is_alive(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| !matches!(fields[0].as_str(), "Z" | "X"))
 }
 
+/// Whether a process runs this program. A number that was noted may be another's by now.
+pub fn runs(pid: u32, program: &Path) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|running| running == program)
+}
+
 /// The living processes that were started for a data directory, or that bear a mark as an argument.
 pub fn belonging(instance: &str, mark: &str) -> Vec<u32> {
     let marked = |pid: u32| {

@@ -79,26 +79,9 @@ fn play(
 /// Answers by something that is no answer; whether that was done.
 fn spoilt(faults: &[Fault], whole: &Value, line: &mut Line) -> io::Result<bool> {
     let body = encoded(whole);
-    let after = faults.iter().find_map(|fault| match fault {
-        Fault::RetryAfter(secs) => Some(secs.to_string()),
-        _ => None,
-    });
     for fault in faults {
         match fault {
-            Fault::Status(status) => {
-                let status = u16::try_from(*status).unwrap_or(500);
-                let mut headers = vec![("content-type", "text/plain")];
-                headers.extend(after.as_deref().map(|secs| ("retry-after", secs)));
-                match status {
-                    401 => headers.push(("www-authenticate", "Bearer realm=\"evil\"")),
-                    403 => headers.push((
-                        "www-authenticate",
-                        "Bearer error=\"insufficient_scope\", scope=\"more\"",
-                    )),
-                    _ => {}
-                }
-                line.answer(status, &headers, b"no")?;
-            }
+            Fault::Status(code) => status(*code, faults, line)?,
             Fault::Redirect(url) => line.answer(307, &[("location", url)], b"")?,
             Fault::ContentType(kind) => line.answer(200, &[("content-type", kind)], &body)?,
             Fault::Html => line.answer(200, &[("content-type", "text/html")], PAGE)?,
@@ -123,6 +106,22 @@ fn spoilt(faults: &[Fault], whole: &Value, line: &mut Line) -> io::Result<bool> 
         return Ok(true);
     }
     Ok(false)
+}
+
+/// Answers with a status, and with what belongs to it.
+pub fn status(code: u64, faults: &[Fault], line: &mut Line) -> io::Result<()> {
+    let after = faults.iter().find_map(|fault| match fault {
+        Fault::RetryAfter(secs) => Some(secs.to_string()),
+        _ => None,
+    });
+    let mut headers = vec![("content-type", "text/plain")];
+    headers.extend(after.as_deref().map(|secs| ("retry-after", secs)));
+    headers.extend(match code {
+        401 => Some(("www-authenticate", "Bearer realm=\"evil\"")),
+        403 => Some(("www-authenticate", "Bearer error=\"insufficient_scope\", scope=\"more\"")),
+        _ => None,
+    });
+    line.answer(u16::try_from(code).unwrap_or(500), &headers, b"no")
 }
 
 /// Says the steps: the only message as JSON, more than one as a stream.

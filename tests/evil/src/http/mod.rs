@@ -173,6 +173,13 @@ fn serve(shared: &Shared, request: &Request, line: &mut Line) -> std::io::Result
     if request.path.split('?').next() != Some("/mcp") {
         return line.answer(404, &[], b"");
     }
+    let closed = shared.character.now().iter().find_map(|fault| match fault {
+        Fault::Closed(code) => Some(*code),
+        _ => None,
+    });
+    if let Some(code) = closed {
+        return call::status(code, shared.character.now(), line);
+    }
     let message: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
     match modern::is_meant(request, &message) {
         true => modern::serve(shared, request, &message, line),
