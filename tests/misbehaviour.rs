@@ -70,7 +70,6 @@ async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other()
         (Fault::ErrorWithoutId, Err("call_timeout")),
         (Fault::ExitEvery(1), Err("upstream_ended")),
         (Fault::PartialLine, Err("upstream_ended")),
-        (Fault::CloseStdout, Err("upstream_ended")),
     ];
     for (fault, wanted) in faults {
         let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
@@ -79,6 +78,19 @@ async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other()
         let after = only_answer(&client, "evil__echo", None).await;
         assert_eq!(outcome(&after), Ok(()), "after {fault}: {after}");
     }
+}
+
+#[tokio::test]
+async fn a_child_that_closes_its_output_has_ended_though_it_lives() {
+    let gateway = TestGateway::start().await;
+    gateway.stdio("evil", &evil(&Character::good())).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    let answer = only_answer(&client, "evil__echo", Some(&Fault::CloseStdout)).await;
+    assert_eq!(outcome(&answer), Err("upstream_ended"), "{answer}");
+    gateway.ready("evil").await;
+    let after = only_answer(&client, "evil__echo", None).await;
+    assert_eq!(outcome(&after), Ok(()), "{after}");
 }
 
 #[tokio::test]

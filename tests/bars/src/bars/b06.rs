@@ -86,7 +86,7 @@ fn troubles() -> Vec<Trouble> {
 }
 
 async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
-    let lasts = Duration::from_secs(plan.size(4, 30) as u64);
+    let lasts = Duration::from_secs(plan.size(3, 30) as u64);
     let daemon = Daemon::start(plan, SETTINGS).await?;
     let mut admin = daemon.admin().await?;
     admin.stdio(plan, "well", &Character::good()).await?;
@@ -108,9 +108,9 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
         let (alone, beside) = (percentile(&alone, 0.99), percentile(&beside, 0.99));
         let ratio = beside.as_secs_f64() / alone.as_secs_f64();
         let name = trouble.name;
-        report.at_most(format!("p99 beside a {name} server, of its own"), ratio, 2.0, "x");
+        report.at_most(format!("p99 beside one that is {name}, of its own"), ratio, 2.0, "x");
         let more = beside.saturating_sub(alone);
-        report.time(format!("p99 beside a {name} server, more"), more, Duration::from_millis(10));
+        report.time(format!("p99 beside one that is {name}, more"), more, Duration::from_millis(10));
         report.note(format!("{name}: p99 {beside:.1?}, alone {alone:.1?}"));
     }
     Ok(())

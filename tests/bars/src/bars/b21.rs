@@ -31,7 +31,7 @@ const MESSAGE_MAX: u64 = 16 << 20;
 const BODY_MAX: u64 = 4 << 20;
 
 const SETTINGS: &str = r#"
-calls = { timeout = "20s", total = "60s" }
+calls = { timeout = "6s", total = "20s" }
 supervision = { backoff_min = "10ms", backoff_max = "50ms", failures_burst = 1000000, failures_slow = 1000000 }
 "#;
 
