@@ -133,3 +133,16 @@ async fn a_remote_server_that_answers_with_nonsense_fails_its_own_call_once_and_
         assert_eq!(outcome(&answer), Ok(()), "{fault}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_forgets_every_session_does_not_end_that_of_the_client() {
+    let gateway = hasty().await;
+    let server = Server::start(Character::good().with(Fault::Expire(0))).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    let answer = only_answer(&client, "evil__echo", None).await;
+    assert_eq!(outcome(&answer), Err("upstream_http_status"), "{answer}");
+    assert_eq!(answer["error"]["code"], -32603, "-32001 is for the client's own session");
+    assert_eq!(server.calls(), 0, "nothing was executed");
+}
