@@ -27,6 +27,7 @@ mod inspector;
 mod lists;
 mod logs;
 mod metamcp_faults;
+mod misbehaviour;
 mod naming;
 mod nesting;
 mod official_clients;

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod database;
 pub mod events;
+pub mod evil;
 pub mod exact;
 pub mod featured;
 pub mod fixtures;
@@ -23,6 +24,7 @@ pub mod stdio_client;
 pub mod wait;
 
 pub use client::Client;
+pub use evil::evil;
 pub use fixtures::python;
 pub use gateway::TestGateway;
 pub use sse_client::SseClient;
