@@ -75,6 +75,29 @@ async fn a_daemon_that_was_killed_starts_again_without_a_manual_step() {
     assert!(alive(&book).len() <= HOSTILES, "only the new tree lives: {:?}", alive(&book));
 }
 
+/// Each waits for the one before it, for no longer than its turn lasts, and is not failed by that.
+#[tokio::test]
+async fn many_servers_that_start_together_start_in_turn_and_all_of_them() {
+    let gateway = crate::support::gateway::Start::new()
+        .settings("[upstream]\nconnect_timeout = \"10s\"\n[upstream.spawns]\nat_once = 1\nturn_max = \"300ms\"")
+        .run()
+        .await;
+    if !without_python() {
+        let command = python("hang_init.py", &[]);
+        let body =
+            json!({"name": "mute", "type": "STDIO", "command": command[0], "args": command[1..]});
+        gateway.create("mcp-servers", body).await;
+    }
+    for number in 0..6 {
+        gateway.demo(&format!("demo{number}")).await;
+    }
+    for number in 0..6 {
+        let server = gateway.ready(&format!("demo{number}")).await;
+        assert_eq!(server["runtime"]["restarts"], 0, "{server}");
+    }
+    assert_eq!(gateway.metric("metamcpd_spawns_waiting").await, Some(0.0));
+}
+
 #[tokio::test]
 async fn deleting_an_upstream_ends_its_whole_tree() {
     let Some((gateway, book)) = hostile().await else { return };

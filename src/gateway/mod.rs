@@ -232,7 +232,8 @@ fn rooms(
     let Kept { store, journal, logbook, sealer, ended } = kept;
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
-    let lifeline = Lifeline::new(PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
+    let (exe, instance) = (PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
+    let lifeline = Lifeline::new(exe, instance, settings.upstream.spawns);
     let strays = lifeline.orphan_reaper();
     actix::spawn(async move {
         loop {

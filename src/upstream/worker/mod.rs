@@ -42,7 +42,7 @@ use crate::{
     },
     egress::Egress,
 };
-use lifeline::{Lifeline, StopGrace};
+use lifeline::{Lifeline, SpawnOptions, StopGrace};
 use listing::{Announcements, keep_listed};
 use remote::Speech;
 use remote_stream::ResumeOptions;
@@ -56,6 +56,8 @@ pub struct WorkerOptions {
     pub connect_timeout: Duration,
     /// How long a server that is stopped has for each of its two goodbyes.
     pub stop: StopGrace,
+    /// How many processes are started at once.
+    pub spawns: SpawnOptions,
     /// How long a server may read nothing while something waits for it.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,

@@ -28,7 +28,7 @@ use tokio_stream::StreamExt;
 use super::{
     Assignment, News, carry_out, introduce, keep_listed,
     lifeline::{
-        self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, child_environment,
+        self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
     listing::Announcements,
 };
@@ -69,8 +69,15 @@ pub async fn work(
     let Ok(lease) = board.lease.clone().acquire_owned().await else {
         return Exit::of(Reason::SpawnFailed);
     };
-    let mut server = match start(assignment, command, args, env, lease).await {
-        Ok(server) => server,
+    let starting = start(assignment, command, args, env, lease);
+    let started = tokio::select! {
+        biased;
+        // A start may have to wait for its turn. One that is under way is ended by its lifeline.
+        () = assignment.stop.cancelled() => return Exit::of(Reason::Asked),
+        started = starting => started,
+    };
+    let (mut server, turn) = match started {
+        Ok(started) => started,
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
@@ -91,7 +98,9 @@ pub async fn work(
 
     let link = Link::Pipe(pipe.clone());
     let serve = async {
-        introduce(assignment, &link).await?;
+        let introduced = introduce(assignment, &link).await;
+        drop(turn);
+        introduced?;
         Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
     };
     let hearer = Hearer { assignment, pipe: &pipe, changed: &changed };
@@ -165,7 +174,7 @@ async fn start(
     args: &[String],
     env: &BTreeMap<String, String>,
     lease: OwnedSemaphorePermit,
-) -> Result<Server, Exit> {
+) -> Result<(Server, Turn), Exit> {
     let (board, workshop) = (&assignment.board, &assignment.workshop);
     let allowed = board.spec().may_use_variables;
     let mut configured = BTreeMap::new();
@@ -183,7 +192,7 @@ async fn start(
     let environment = child_environment(std::env::vars(), &configured);
     let label = format!("{}/{}", board.id, assignment.generation);
     let launch = Launch { label: &label, program, args, env: &environment, cwd: None::<&Path> };
-    let spawned = workshop.lifeline.spawn(&launch).map_err(not_started)?;
+    let spawned = workshop.lifeline.spawn(&launch).await.map_err(not_started)?;
     let mut child = spawned.child;
     let streams = (child.stdin.take(), child.stderr.take());
     let stdout_end =
@@ -203,7 +212,7 @@ async fn start(
         Err(_elapsed) => return Err(Exit::new(Reason::SpawnFailed, "it took too long to start")),
     };
     (assignment.tell)(News::Running { pid });
-    Ok(server)
+    Ok((server, spawned.turn))
 }
 
 fn unresolved(place: &str, error: &Unresolved) -> Exit {

@@ -6,6 +6,7 @@
 //! the shim. When to start and when to stop is decided elsewhere, and so is what is read and
 //! written. What a server asks another daemon to run, a container for one, is out of our reach.
 
+mod brakes;
 pub mod environment;
 mod orphans;
 pub mod processes;
@@ -27,10 +28,12 @@ use serde::Deserialize;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+pub use brakes::{SpawnOptions, Turn};
 pub use environment::{BadWord, child_environment};
 pub use orphans::{OrphanReaper, become_subreaper, sweep};
 pub use report::{Ending, Fact, Report, ServerExit, SpawnError, Step};
 
+use brakes::Brakes;
 use orphans::Shims;
 
 /// The word after the program's name that makes it a shim.
@@ -54,6 +57,7 @@ pub struct Lifeline {
     exe: PathBuf,
     instance: String,
     shims: Arc<Shims>,
+    brakes: Arc<Brakes>,
 }
 
 /// One server to start.
@@ -77,6 +81,8 @@ pub struct Spawned {
     pub child: Child,
     pub guard: LifelineGuard,
     pub report: Report,
+    /// To be dropped when the start is over, whichever way: the next one may then begin.
+    pub turn: Turn,
 }
 
 /// Holds a server's life: when it is dropped, the whole tree is killed.
@@ -117,14 +123,20 @@ impl Default for StopGrace {
 impl Lifeline {
     /// `exe` is this program, usually `/proc/self/exe`, which stays right when the file is
     /// replaced. `instance` is the id of the data directory.
-    pub fn new(exe: PathBuf, instance: String) -> Lifeline {
-        Lifeline { exe, instance, shims: Arc::default() }
+    pub fn new(exe: PathBuf, instance: String, spawns: SpawnOptions) -> Lifeline {
+        let brakes = Arc::new(Brakes::new(spawns));
+        Lifeline { exe, instance, shims: Arc::default(), brakes }
     }
 
-    /// Starts a shim, and has it start the server. Must be called within a tokio runtime.
-    pub fn spawn(&self, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
+    /// Starts a shim, and has it start the server, when its turn has come. Dropping the future before
+    /// that starts nothing.
+    pub async fn spawn(&self, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
         environment::check_words(launch.program, launch.args, launch.env)?;
+        let turn = self.brakes.turn().await;
+        self.spawn_now(launch, turn)
+    }
 
+    fn spawn_now(&self, launch: &Launch<'_>, turn: Turn) -> Result<Spawned, SpawnError> {
         let shim_error = |source| SpawnError::Shim { source };
         let (ours, theirs) = UnixStream::pair().map_err(shim_error)?;
         let (server_stdin, stdin) = io::pipe().map_err(shim_error)?;
@@ -152,7 +164,7 @@ impl Lifeline {
 
         let cwd = launch.cwd.map(Path::to_path_buf).unwrap_or_default();
         let report = Report::new(listening, launch.program.to_owned(), cwd);
-        Ok(Spawned { child, guard, report })
+        Ok(Spawned { child, guard, report, turn })
     }
 
     /// What kills the trees of shims that were themselves killed. One is enough for a daemon.
