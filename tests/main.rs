@@ -39,6 +39,7 @@ mod relay_pairs;
 mod relay_remote;
 mod remote_upstreams;
 mod restarts;
+mod resting;
 mod resumption;
 mod revival;
 mod runtime_settings;

@@ -14,6 +14,7 @@ mod m0007_logs;
 mod m0008_ended_sessions;
 mod m0009_items;
 mod m0012_schema_profiles;
+mod m0013_upkeep;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_ended_sessions::Migration),
             Box::new(m0009_items::Migration),
             Box::new(m0012_schema_profiles::Migration),
+            Box::new(m0013_upkeep::Migration),
         ]
     }
 }

@@ -13,7 +13,7 @@ use crate::upstream::{
     actor::{Panic, Post},
     lifecycle::Patience,
     link::Link,
-    port::Outlook,
+    outlook::Outlook,
     status::StateWord,
     testing::{Deaf, calls, pipe, spec},
     worker::News,

@@ -299,6 +299,7 @@ fn rooms(
         settings_key: admin_key,
         defaults: Defaults {
             connect_timeout: settings.upstream.connect_timeout,
+            prefetch_timeout: settings.upstream.prefetch_timeout,
             patience: settings.supervision.clone(),
             values: settings.runtime(),
         },

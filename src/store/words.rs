@@ -65,6 +65,14 @@ words! {
 }
 
 words! {
+    /// Whether a server is started with the daemon, or by the first call.
+    StartMode {
+        Eager = "EAGER",
+        Lazy = "LAZY",
+    }
+}
+
+words! {
     /// Which era of the protocol is spoken with an upstream.
     Protocol {
         Auto = "AUTO",

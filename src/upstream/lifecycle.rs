@@ -19,6 +19,8 @@ pub enum State {
     Disabled,
     /// It is on, and told not to run: the daemon is stopping.
     Stopped,
+    /// It is on, and nobody needs it: the first call wakes it.
+    Idle,
     /// A worker is connecting. `after` is what went wrong before, if anything did.
     Starting {
         after: After,
@@ -62,6 +64,7 @@ pub enum After {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Start,
+    Rest,
     Stop,
     Disable,
 }
@@ -73,6 +76,10 @@ pub enum Event {
     DisableRequested,
     /// An operator's restart, or a changed row: what was counted is forgiven.
     RestartRequested,
+    /// Nobody needs it now.
+    RestRequested,
+    /// Somebody needs it.
+    Wanted,
     WorkerReady,
     WorkerEnded(Reason),
     /// The reminder that the state asked for has come due.
@@ -142,9 +149,12 @@ impl Lifecycle {
         use State::*;
 
         let (state, actions) = match (self.state.clone(), event) {
-            (Stopped | Disabled, StartRequested) | (Stopped, RestartRequested) => {
-                (Starting { after: After::Nothing }, vec![Action::StartWorker])
-            }
+            (Stopped | Disabled | Idle, StartRequested)
+            | (Stopped | Idle, RestartRequested)
+            | (Idle, Wanted) => (Starting { after: After::Nothing }, vec![Action::StartWorker]),
+
+            (Stopped | Disabled, RestRequested) => (Idle, vec![]),
+            (Ready { .. }, RestRequested) => (Ending { then: Next::Rest }, vec![Action::EndWorker]),
 
             (Starting { after }, WorkerReady) => {
                 let after_steady = patience.steady_after;
@@ -182,10 +192,13 @@ impl Lifecycle {
             (Starting { .. } | Ready { .. }, DisableRequested) => {
                 (Ending { then: Next::Disable }, vec![Action::EndWorker])
             }
-            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, StopRequested) => {
+            (Idle | Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, StopRequested) => {
                 (Stopped, vec![])
             }
-            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. } | Stopped, DisableRequested) => {
+            (
+                Idle | Backoff { .. } | NeedsAuth { .. } | Crashed { .. } | Stopped,
+                DisableRequested,
+            ) => {
                 self.forgive();
                 (Disabled, vec![])
             }
@@ -193,13 +206,16 @@ impl Lifecycle {
             (Ending { then: Next::Start }, WorkerEnded(_)) => {
                 (Starting { after: After::Nothing }, vec![Action::StartWorker])
             }
+            (Ending { then: Next::Rest }, WorkerEnded(_)) => (Idle, vec![]),
             (Ending { then: Next::Stop }, WorkerEnded(_)) => (Stopped, vec![]),
             (Ending { then: Next::Disable }, WorkerEnded(_)) => {
                 self.forgive();
                 (Disabled, vec![])
             }
-            (Ending { .. }, StartRequested | RestartRequested) => {
-                (Ending { then: Next::Start }, vec![])
+            (Ending { .. }, StartRequested | RestartRequested)
+            | (Ending { then: Next::Rest }, Wanted) => (Ending { then: Next::Start }, vec![]),
+            (Ending { then: Next::Disable }, RestRequested) => {
+                (Ending { then: Next::Rest }, vec![])
             }
             (Ending { .. }, StopRequested) => (Ending { then: Next::Stop }, vec![]),
             (Ending { .. }, DisableRequested) => (Ending { then: Next::Disable }, vec![]),
@@ -207,8 +223,8 @@ impl Lifecycle {
             // Spelt out, so that a new event must be given its place here by hand.
             (
                 unmoved,
-                StartRequested | StopRequested | DisableRequested | RestartRequested | WorkerReady
-                | WorkerEnded(_) | TimeCame,
+                StartRequested | StopRequested | DisableRequested | RestartRequested
+                | RestRequested | Wanted | WorkerReady | WorkerEnded(_) | TimeCame,
             ) => (unmoved, vec![]),
         };
         self.state = state;
@@ -223,6 +239,7 @@ impl Lifecycle {
             | State::Crashed { until, .. } => Some(until),
             State::Disabled
             | State::Stopped
+            | State::Idle
             | State::Starting { .. }
             | State::Ready { .. }
             | State::Ending { .. } => None,

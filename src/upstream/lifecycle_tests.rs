@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, After, Event, Event::*, Lifecycle, Patience, Reason, State, Uptime};
+use super::{Action, After, Event, Event::*, Lifecycle, Next, Patience, Reason, State, Uptime};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -210,6 +210,62 @@ fn a_stop_is_final_and_late_news_changes_nothing() {
     assert_eq!(story.hears(StopRequested), [Action::EndWorker]);
     assert_eq!(story.hears(WorkerReady), []);
     assert_eq!(story.hears(WorkerEnded(Reason::Asked)), []);
+    assert_eq!(story.upstream.state, State::Stopped);
+}
+
+#[test]
+fn what_rests_is_started_by_whoever_needs_it_and_by_an_operator() {
+    for wish in [Wanted, StartRequested, RestartRequested] {
+        let mut upstream = Lifecycle::new(true);
+        let mut hears = |event| upstream.step(event, secs(1), 0.5, &patience());
+        assert_eq!(hears(RestRequested), [], "it has never been started");
+        assert_eq!(hears(RestRequested), []);
+        assert_eq!(hears(TimeCame), []);
+        assert_eq!(hears(wish), [Action::StartWorker]);
+        assert_eq!(upstream.state, State::Starting { after: After::Nothing });
+    }
+    for (order, state) in [(StopRequested, State::Stopped), (DisableRequested, State::Disabled)] {
+        let mut upstream = Lifecycle::new(true);
+        let mut hears = |event| upstream.step(event, secs(1), 0.5, &patience());
+        hears(RestRequested);
+        assert_eq!(hears(order), []);
+        assert_eq!(hears(Wanted), [], "no call starts what is not to run");
+        assert_eq!(upstream.state, state);
+    }
+}
+
+#[test]
+fn what_is_ready_goes_to_rest_by_ending_its_worker_and_nothing_else_does() {
+    let mut story = Story::begins();
+    assert_eq!(story.hears(RestRequested), [], "it is starting");
+    story.hears(WorkerReady);
+    assert_eq!(story.hears(RestRequested), [Action::EndWorker]);
+    assert_eq!(story.upstream.state, State::Ending { then: Next::Rest });
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), []);
+    assert_eq!(story.upstream.state, State::Idle);
+
+    let mut story = Story::begins();
+    story.fails();
+    assert_eq!(story.hears(RestRequested), []);
+    assert!(matches!(story.upstream.state, State::Backoff { .. }), "what fails is tried again");
+}
+
+#[test]
+fn who_needs_it_while_it_goes_to_rest_gets_the_next_worker() {
+    let mut story = Story::begins();
+    story.hears(WorkerReady);
+    story.hears(RestRequested);
+    assert_eq!(story.hears(Wanted), []);
+    assert_eq!(story.hears(Wanted), []);
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), [Action::StartWorker]);
+    assert_eq!(story.upstream.state, State::Starting { after: After::Nothing });
+
+    let mut story = Story::begins();
+    story.hears(WorkerReady);
+    story.hears(RestRequested);
+    story.hears(StopRequested);
+    assert_eq!(story.hears(Wanted), [], "the daemon is stopping");
+    story.hears(WorkerEnded(Reason::Asked));
     assert_eq!(story.upstream.state, State::Stopped);
 }
 

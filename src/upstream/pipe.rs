@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -24,6 +24,7 @@ use super::{
     dialogue::{Aside, Dialogue},
     exchange::{Heard, own_id},
     inbox::Listening,
+    places::Place,
     question::Say,
 };
 use crate::wire::{Frame, Kind, message};
@@ -57,7 +58,7 @@ struct Call {
     /// After this nobody waits any more, even if the client has gone without a word.
     expires: Instant,
     /// Counts the call among those in flight for as long as the server may work on it.
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// One call's side of the pipe.
@@ -102,12 +103,12 @@ impl Pipe {
         self: &Arc<Self>,
         write: impl FnOnce(u64) -> Bytes,
         client: Option<Client>,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
         queue_wait: Duration,
         lifetime: Duration,
     ) -> Result<PipeLeg, CallError> {
-        let place = match tokio::time::timeout(queue_wait, self.queue.reserve()).await {
-            Ok(Ok(place)) => place,
+        let room = match tokio::time::timeout(queue_wait, self.queue.reserve()).await {
+            Ok(Ok(room)) => room,
             Ok(Err(_closed)) => return Err(self.not_sent()),
             Err(_elapsed) => {
                 metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.queue_max")
@@ -116,8 +117,8 @@ impl Pipe {
             }
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let leg = self.enter(id, client, permit, lifetime)?;
-        place.send(write(id));
+        let leg = self.enter(id, client, place, lifetime)?;
+        room.send(write(id));
         Ok(leg)
     }
 
@@ -126,12 +127,11 @@ impl Pipe {
         self: &Arc<Self>,
         id: u64,
         client: Option<Client>,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
         lifetime: Duration,
     ) -> Result<PipeLeg, CallError> {
         let (outcome_in, outcome) = oneshot::channel();
-        let call =
-            Call { outcome: outcome_in, expires: Instant::now() + lifetime, _permit: permit };
+        let call = Call { outcome: outcome_in, expires: Instant::now() + lifetime, _place: place };
         let mut waiting = self.lock();
         if waiting.closed.is_some() {
             drop(waiting);

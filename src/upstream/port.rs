@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ use super::{
     exchange::{Heard, SessionKey},
     link::{Caller, Leg, Link, Sending},
     log_levels::LogLevels,
+    outlook::{Absence, Outlook},
+    places::{Place, Places},
     question::{Patience, Question},
     reason::Reason,
     spec::{CallLimits, Isolation},
@@ -49,12 +51,17 @@ pub struct CallOptions {
     pub reset_on_progress: bool,
     /// Calls that one upstream may have in flight.
     pub in_flight_max: usize,
-    /// How long a call waits for its turn when that many are.
+    /// Calls that wait for their turn at one upstream when that many are.
+    pub waiting_max: usize,
+    /// How long a call waits for its turn.
     #[serde(with = "humantime_serde")]
     pub queue_wait: Duration,
     /// How long a call waits for an upstream that is starting.
     #[serde(with = "humantime_serde")]
     pub ready_wait: Duration,
+    /// How long a call waits for an upstream that it woke, or that is being fetched.
+    #[serde(with = "humantime_serde")]
+    pub wake_wait: Duration,
     /// Notifications and questions of one call that wait for a slow client before some are dropped.
     pub events_max: usize,
     /// Messages that wait for an upstream to read them.
@@ -80,31 +87,8 @@ pub struct Facts {
     pub name: Arc<str>,
     pub isolation: Isolation,
     pub limits: CallLimits,
-}
-
-/// Whether a call may hope for a connection.
-#[derive(Clone, Debug)]
-pub enum Outlook {
-    Up,
-    /// It is starting, or will be before long.
-    Coming(Absence),
-    /// Waiting is pointless.
-    Down(Absence),
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug)]
-pub struct Absence {
-    pub state: StateWord,
-    pub reason: Reason,
-    pub detail: Option<String>,
-}
-
-impl Absence {
-    fn error(self, facts: &Facts) -> CallError {
-        let Self { state, reason, detail } = self;
-        CallError::Unavailable { server: facts.name.clone(), state, reason, detail }
-    }
+    /// Calls that it may have in flight, where the settings do not say that.
+    pub concurrency_max: Option<usize>,
 }
 
 /// The call path of one upstream, for as long as its row exists.
@@ -114,7 +98,9 @@ pub struct Port {
     pub(super) facts: ArcSwap<Facts>,
     link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
-    permits: Arc<Semaphore>,
+    places: Places,
+    /// Told by a call that finds the upstream resting.
+    wanted: Notify,
     /// What log messages its clients want.
     pub levels: Arc<LogLevels>,
     /// Which resources its clients want to hear of.
@@ -124,7 +110,8 @@ pub struct Port {
 
 impl Port {
     pub fn new(id: Uuid, facts: Facts, options: CallOptions) -> Self {
-        let permits = Arc::new(Semaphore::new(options.in_flight_max));
+        let in_flight_max = facts.concurrency_max.unwrap_or(options.in_flight_max);
+        let places = Places::new(in_flight_max, options.waiting_max);
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
         let facts = ArcSwap::from_pointee(facts);
@@ -134,7 +121,8 @@ impl Port {
             facts,
             link: ArcSwapOption::empty(),
             outlook,
-            permits,
+            places,
+            wanted: Notify::new(),
             levels: Arc::default(),
             subscriptions: Arc::default(),
             has_subscriptions: AtomicBool::new(false),
@@ -156,6 +144,7 @@ impl Port {
     }
 
     pub fn set_facts(&self, facts: Facts) {
+        self.places.set_max(facts.concurrency_max.unwrap_or(self.options.in_flight_max));
         self.facts.store(Arc::new(facts));
     }
 
@@ -169,6 +158,38 @@ impl Port {
     pub fn close(&self, outlook: Outlook) {
         self.link.store(None);
         self.outlook.send_replace(outlook);
+    }
+
+    /// Closes it for a rest, unless somebody uses the upstream: a call is on its way through here, or
+    /// a client waits to hear of a resource. Whether it is closed.
+    ///
+    /// A call takes its place first and then looks whether its connection is still the present one;
+    /// here the connection goes first and then the places are looked at. So one of the two sees the other.
+    pub fn rest(&self, resting: Outlook) -> bool {
+        let link = self.link.swap(None);
+        fence(Ordering::SeqCst);
+        if self.places.is_used() || !self.subscriptions.is_empty() {
+            self.link.store(link);
+            self.outlook.send_replace(Outlook::Up);
+            return false;
+        }
+        self.outlook.send_replace(resting);
+        true
+    }
+
+    /// For how long no call has been with the upstream. `None` while one is.
+    pub fn idle_for(&self) -> Option<Duration> {
+        self.places.idle_for()
+    }
+
+    /// Wakes the upstream, should it rest.
+    pub fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until somebody needs the upstream, which rests.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Whether a call may hope for a connection just now.
@@ -235,15 +256,21 @@ impl Port {
         if let Some(level) = caller.log_level {
             self.set_level(caller, level).await;
         }
-        let deadline = Instant::now() + self.options.ready_wait;
+        let began = Instant::now();
+        let deadline = began + self.options.ready_wait.max(self.options.wake_wait);
         loop {
-            let link = self.link(&facts, deadline, &cancel).await?;
+            let link = self.link(&facts, began, &cancel).await?;
             let begin = async {
+                let place = self.place(&facts).await?;
+                fence(Ordering::SeqCst);
+                if !self.is_present(&link) {
+                    return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
+                }
                 let sending = Sending {
                     key: caller.key(facts.isolation),
                     client: Some(caller.session.clone()),
                     declared: caller.declared(facts.isolation),
-                    permit: Some(self.permit(&facts).await?),
+                    place: Some(place),
                     queue_wait: self.options.queue_wait,
                     lifetime: facts.limits.total,
                 };
@@ -266,11 +293,15 @@ impl Port {
         }
     }
 
-    /// The connection, waited for while there is hope.
+    fn is_present(&self, link: &Arc<Link>) -> bool {
+        self.link.load().as_ref().is_some_and(|present| Arc::ptr_eq(present, link))
+    }
+
+    /// The connection, waited for while there is hope, by who has waited since `began`.
     pub(super) async fn link(
         &self,
         facts: &Facts,
-        deadline: Instant,
+        began: Instant,
         cancel: &CancellationToken,
     ) -> Result<Arc<Link>, CallError> {
         if let Some(link) = self.link.load_full() {
@@ -284,9 +315,18 @@ impl Port {
             }
             let absence = match seen {
                 Outlook::Down(absence) => return Err(absence.error(facts)),
+                Outlook::Resting(absence) => {
+                    self.want();
+                    Some(absence)
+                }
                 Outlook::Coming(absence) => Some(absence),
                 Outlook::Up => None,
             };
+            let patience = match &absence {
+                Some(absence) if absence.is_waking() => self.options.wake_wait,
+                Some(_) | None => self.options.ready_wait,
+            };
+            let deadline = began + patience;
             tokio::select! {
                 biased;
                 changed = outlook.changed() => if changed.is_err() {
@@ -301,19 +341,11 @@ impl Port {
         }
     }
 
-    async fn permit(&self, facts: &Facts) -> Result<OwnedSemaphorePermit, CallError> {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let turn = self.permits.clone().acquire_owned();
-        match tokio::time::timeout(self.options.queue_wait, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => {
-                metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.in_flight_max")
-                    .increment(1);
-                Err(CallError::Busy { server: facts.name.clone() })
-            }
-        }
+    async fn place(&self, facts: &Facts) -> Result<Place, CallError> {
+        self.places.take(self.options.queue_wait).await.map_err(|refused| {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => refused.limit()).increment(1);
+            CallError::Busy { server: facts.name.clone() }
+        })
     }
 }
 

@@ -15,6 +15,12 @@ pub enum Reason {
     Retry,
     /// The operator, or a change of the row, asked for it.
     Asked,
+    /// Nobody has needed it for as long as its row says, or since the daemon started.
+    Idle,
+    /// A call needs it.
+    Wanted,
+    /// Its first start may have to fetch a program, and is given the time for that.
+    Prefetching,
     /// The row's `enabled` was switched off.
     Disabled,
     /// The daemon is stopping.
@@ -68,6 +74,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether it tells of something that went wrong.
+    pub fn is_failure(self) -> bool {
+        !matches!(
+            self,
+            Self::Started
+                | Self::Ready
+                | Self::Retry
+                | Self::Asked
+                | Self::Idle
+                | Self::Wanted
+                | Self::Prefetching
+                | Self::Disabled
+                | Self::Stopping
+        )
+    }
+
     /// Whether trying again soon is pointless, because a person has to change something first.
     pub fn needs_a_person(self) -> bool {
         matches!(
@@ -103,6 +125,9 @@ impl Reason {
             Self::Ready => "ready",
             Self::Retry => "retry",
             Self::Asked => "asked",
+            Self::Idle => "idle",
+            Self::Wanted => "wanted",
+            Self::Prefetching => "prefetching",
             Self::Disabled => "disabled",
             Self::Stopping => "stopping",
             Self::CommandNotFound => "command_not_found",

@@ -78,7 +78,9 @@ impl State {
     pub fn shown(&self) -> (StateWord, ErrorStatus) {
         match self {
             Self::Disabled => (StateWord::Disabled, ErrorStatus::None),
-            Self::Stopped | Self::Ending { .. } => (StateWord::Stopped, ErrorStatus::None),
+            Self::Stopped | Self::Idle | Self::Ending { .. } => {
+                (StateWord::Stopped, ErrorStatus::None)
+            }
             Self::Ready { .. } => (StateWord::Ready, ErrorStatus::None),
             Self::Starting { after: After::Nothing } => (StateWord::Starting, ErrorStatus::None),
             Self::Starting { after: After::Failure } => (StateWord::Starting, ErrorStatus::Error),

@@ -11,7 +11,7 @@ use super::{
     dialogue::{Dialogue, Scope},
     pipe::Pipe,
     port::CallOptions,
-    spec::{CallLimits, Transport},
+    spec::{CallLimits, Transport, Upkeep},
     status::{CatalogueChange, Output, Transition},
 };
 use crate::catalogue::{item::Item, kind::Kind};
@@ -45,6 +45,7 @@ pub fn spec(id: u128) -> UpstreamSpec {
         limits: CallLimits { inactivity: SECOND, total: SECOND, reset_on_progress: true },
         connect_timeout: SECOND,
         may_use_variables: true,
+        upkeep: Upkeep::default(),
     }
 }
 
@@ -54,8 +55,10 @@ pub fn calls() -> CallOptions {
         total: SECOND,
         reset_on_progress: true,
         in_flight_max: 8,
+        waiting_max: 8,
         queue_wait: SECOND,
         ready_wait: SECOND,
+        wake_wait: SECOND,
         events_max: 8,
         queue_max: 8,
         doubt: SECOND,

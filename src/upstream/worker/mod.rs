@@ -54,6 +54,9 @@ pub struct WorkerOptions {
     /// How long a start, a handshake and a list may each take, unless the row says otherwise.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// The same of the first start of a program that may have to be fetched before it runs.
+    #[serde(with = "humantime_serde")]
+    pub prefetch_timeout: Duration,
     /// How long a server that is stopped has for each of its two goodbyes.
     pub stop: StopGrace,
     /// How many processes are started at once.
@@ -151,7 +154,7 @@ pub async fn work(assignment: Assignment) -> Exit {
 async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let spec = assignment.board.spec();
     let server: Arc<str> = Arc::from(&*spec.name);
-    let patience = spec.connect_timeout;
+    let patience = assignment.board.start_patience();
     let answer = match link {
         Link::Pipe(pipe) => {
             // A process has one session, which all its clients share.

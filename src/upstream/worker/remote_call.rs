@@ -7,7 +7,7 @@ use std::{future::ready, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     dialects::{REFUSAL_MAX, has_forgotten},
@@ -28,6 +28,7 @@ use crate::{
         exchange::{Heard, SessionKey, own_id},
         inbox::Listening,
         link::Sending,
+        places::Place,
         status::StateWord,
     },
     wire::{Bad, Frame, Kind, message},
@@ -133,7 +134,7 @@ pub struct RemoteLeg {
     /// What comes for it by the session's standing stream.
     listening: Listening,
     is_answered: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// The request and what comes back on its own connection.
@@ -169,7 +170,7 @@ impl RemoteLeg {
         write: impl FnOnce(u64) -> Bytes,
         sending: Sending,
     ) -> Result<Self, CallError> {
-        let Sending { key, client, declared, permit, .. } = sending;
+        let Sending { key, client, declared, place, .. } = sending;
         let not_sent = || CallError::NotSent { server: remote.server.clone(), detail: None };
         if remote.is_closed() {
             return Err(not_sent());
@@ -187,7 +188,7 @@ impl RemoteLeg {
         let sending = deliver(remote.clone(), session.clone(), outgoing.clone(), None);
         let (remote, part) = (remote.clone(), Part::Sending(Box::pin(sending)));
         let call = Call { remote, session, outgoing, part, is_repeated: false };
-        Ok(Self { call, listening, is_answered: false, _permit: permit })
+        Ok(Self { call, listening, is_answered: false, _place: place })
     }
 
     pub async fn next(&mut self) -> Heard {

@@ -205,7 +205,7 @@ async fn start(
         report: spawned.report,
         lease: Some(lease),
     };
-    let patience = board.spec().connect_timeout;
+    let patience = board.start_patience();
     let pid = match timeout(patience, server.report.pid()).await {
         Ok(Ok(pid)) => pid,
         Ok(Err(error)) => return Err(not_started(error)),
