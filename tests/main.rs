@@ -11,6 +11,7 @@ mod support;
 mod access;
 mod admin_api;
 mod batches;
+mod breaking;
 mod calls;
 mod command_line;
 mod connect;

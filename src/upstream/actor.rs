@@ -218,7 +218,12 @@ impl Handler<Ended> for Upstream {
             if exit.reason == Reason::HandshakeTimeout {
                 self.board.set_is_fetched(true);
             }
-            self.step(Event::WorkerEnded(exit.reason), exit, ctx);
+            let rest = self.board.port.breaker.throttled_for();
+            let event = match exit.reason {
+                Reason::Throttled => Event::WorkerThrottled(rest.unwrap_or_default()),
+                reason => Event::WorkerEnded(reason),
+            };
+            self.step(event, exit, ctx);
         }
     }
 }
@@ -386,6 +391,7 @@ impl Upstream {
                 self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);
                 if matches!(self.lifecycle.state, State::Ready { .. }) {
                     self.board.set_is_fetched(true);
+                    self.board.port.breaker.forgive();
                     let mut runtime = self.board.runtime();
                     runtime.protocol_version = Some(version);
                     self.board.set_runtime(runtime);

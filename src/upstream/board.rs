@@ -85,6 +85,7 @@ impl Board {
             last_exit: None,
             restarts: 0,
             next_attempt_at: None,
+            degraded: Vec::new(),
             pid: None,
             protocol_version: None,
             listings: PerKind::of(|kind| ListingReport::of(lists[kind].as_deref())),
@@ -128,6 +129,7 @@ impl Board {
     pub fn runtime(&self) -> Runtime {
         let mut runtime = Runtime::clone(&self.runtime.load());
         runtime.stderr_tail = self.stderr.lines();
+        runtime.degraded = self.port.degradations().collect();
         runtime
     }
 

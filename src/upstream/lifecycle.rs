@@ -82,6 +82,8 @@ pub enum Event {
     Wanted,
     WorkerReady,
     WorkerEnded(Reason),
+    /// The upstream asked to be left alone for so long, which is no failure.
+    WorkerThrottled(Duration),
     /// The reminder that the state asked for has come due.
     TimeCame,
 }
@@ -169,6 +171,17 @@ impl Lifecycle {
                 self.fail(after, reason, now, dice, patience)
             }
 
+            (Starting { after } | Ready { after }, WorkerThrottled(rest)) => {
+                // Later than it asked for, and never all at once.
+                let rest = rest.max(patience.backoff_min).mul_f64(1.0 + 0.2 * dice);
+                let until = now.saturating_add(rest);
+                let state = match after {
+                    After::Crash { since, probes } => Crashed { since, until, probes },
+                    After::Nothing | After::Failure => Backoff { until },
+                };
+                (state, vec![Action::RemindMe { after: rest }])
+            }
+
             (Backoff { .. } | NeedsAuth { .. }, TimeCame) => {
                 (Starting { after: After::Failure }, vec![Action::StartWorker])
             }
@@ -203,12 +216,12 @@ impl Lifecycle {
                 (Disabled, vec![])
             }
 
-            (Ending { then: Next::Start }, WorkerEnded(_)) => {
+            (Ending { then: Next::Start }, WorkerEnded(_) | WorkerThrottled(_)) => {
                 (Starting { after: After::Nothing }, vec![Action::StartWorker])
             }
-            (Ending { then: Next::Rest }, WorkerEnded(_)) => (Idle, vec![]),
-            (Ending { then: Next::Stop }, WorkerEnded(_)) => (Stopped, vec![]),
-            (Ending { then: Next::Disable }, WorkerEnded(_)) => {
+            (Ending { then: Next::Rest }, WorkerEnded(_) | WorkerThrottled(_)) => (Idle, vec![]),
+            (Ending { then: Next::Stop }, WorkerEnded(_) | WorkerThrottled(_)) => (Stopped, vec![]),
+            (Ending { then: Next::Disable }, WorkerEnded(_) | WorkerThrottled(_)) => {
                 self.forgive();
                 (Disabled, vec![])
             }
@@ -224,7 +237,8 @@ impl Lifecycle {
             (
                 unmoved,
                 StartRequested | StopRequested | DisableRequested | RestartRequested
-                | RestRequested | Wanted | WorkerReady | WorkerEnded(_) | TimeCame,
+                | RestRequested | Wanted | WorkerReady | WorkerEnded(_) | WorkerThrottled(_)
+                | TimeCame,
             ) => (unmoved, vec![]),
         };
         self.state = state;
@@ -332,7 +346,7 @@ impl Patience {
 }
 
 /// A fifth more or less, so that upstreams which failed together do not return together.
-fn spread(pace: Duration, dice: f64) -> Duration {
+pub(super) fn spread(pace: Duration, dice: f64) -> Duration {
     pace.mul_f64(0.8 + 0.4 * dice)
 }
 

@@ -199,6 +199,25 @@ fn what_only_a_person_can_mend_is_tried_at_a_slow_pace() {
 }
 
 #[test]
+fn what_asks_to_be_left_alone_is_and_that_is_no_failure() {
+    let mut story = Story::begins();
+    for _ in 0..20 {
+        // A tenth longer than it asked for, by the dice.
+        assert_eq!(story.hears(WorkerThrottled(secs(10))), [Action::RemindMe { after: secs(11) }]);
+        assert!(matches!(story.upstream.state, State::Backoff { .. }));
+        story.now += secs(11);
+        assert_eq!(story.hears(TimeCame), [Action::StartWorker]);
+    }
+    assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500), "it is its first");
+
+    let mut story = Story::begins();
+    story.crashes();
+    story.hears(TimeCame);
+    story.hears(WorkerThrottled(secs(10)));
+    assert!(matches!(story.upstream.state, State::Crashed { probes: 0, .. }), "nor is it a cure");
+}
+
+#[test]
 fn a_stop_is_final_and_late_news_changes_nothing() {
     let mut story = Story::begins();
     story.fails();

@@ -7,7 +7,9 @@
 pub mod actor;
 mod attribution;
 pub mod board;
+pub mod breaker;
 mod call_error;
+mod degradation;
 pub mod dialogue;
 pub mod dice;
 pub mod exchange;

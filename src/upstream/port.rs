@@ -23,6 +23,8 @@ use uuid::Uuid;
 
 use super::{
     CallError,
+    breaker::{Breaker, BreakerOptions},
+    degradation::Degradation,
     dialogue::DialogueOptions,
     exchange::{Heard, SessionKey},
     link::{Caller, Leg, Link, Sending},
@@ -62,6 +64,8 @@ pub struct CallOptions {
     /// How long a call waits for an upstream that it woke, or that is being fetched.
     #[serde(with = "humantime_serde")]
     pub wake_wait: Duration,
+    /// When a remote upstream is given a rest from calls.
+    pub breaker: BreakerOptions,
     /// Notifications and questions of one call that wait for a slow client before some are dropped.
     pub events_max: usize,
     /// Messages that wait for an upstream to read them.
@@ -99,6 +103,8 @@ pub struct Port {
     link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
     places: Places,
+    /// What the calls of a remote upstream pass.
+    pub breaker: Arc<Breaker>,
     /// Told by a call that finds the upstream resting.
     wanted: Notify,
     /// What log messages its clients want.
@@ -117,6 +123,7 @@ impl Port {
         let facts = ArcSwap::from_pointee(facts);
         Self {
             id,
+            breaker: Breaker::new(options.breaker),
             options,
             facts,
             link: ArcSwapOption::empty(),
@@ -175,6 +182,14 @@ impl Port {
         }
         self.outlook.send_replace(resting);
         true
+    }
+
+    /// In what ways the upstream is not as it should be, as its calls tell.
+    pub fn degradations(&self) -> impl Iterator<Item = Degradation> {
+        let is_throttled = self.breaker.throttled_for().is_some();
+        let throttled = is_throttled.then_some(Degradation::Throttled);
+        let open = self.breaker.is_open().then_some(Degradation::CircuitOpen);
+        [throttled, open].into_iter().flatten()
     }
 
     /// For how long no call has been with the upstream. `None` while one is.

@@ -65,6 +65,8 @@ pub enum Reason {
     TlsFailed,
     /// An HTTP status that is no answer, redirects among them.
     HttpStatus,
+    /// It asked to be left alone for a while: 429, or 503 with `Retry-After`.
+    Throttled,
     /// 401 or 403: a credential is missing, wrong or expired.
     Unauthorized,
     /// The server stopped answering pings, or its connection broke.
@@ -150,6 +152,7 @@ impl Reason {
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsFailed => "tls_failed",
             Self::HttpStatus => "http_status",
+            Self::Throttled => "throttled",
             Self::Unauthorized => "unauthorized",
             Self::Unreachable => "unreachable",
             Self::Panicked => "panicked",

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Isolation, Listener, UpstreamSpec,
+    breaker::BreakerOptions,
     dialogue::{Dialogue, Scope},
     pipe::Pipe,
     port::CallOptions,
@@ -59,10 +60,25 @@ pub fn calls() -> CallOptions {
         queue_wait: SECOND,
         ready_wait: SECOND,
         wake_wait: SECOND,
+        breaker: breaker(),
         events_max: 8,
         queue_max: 8,
         doubt: SECOND,
         elicitations_max: 2,
+    }
+}
+
+/// A breaker that a few failures open.
+pub fn breaker() -> BreakerOptions {
+    BreakerOptions {
+        failures: 3,
+        failures_percent: 50,
+        window_calls: 20,
+        window: SECOND,
+        open: SECOND,
+        open_max: SECOND,
+        retry_after_max: SECOND,
+        retry_wait: SECOND,
     }
 }
 

@@ -248,6 +248,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         queue_wait: SECOND,
         ready_wait: SECOND,
         wake_wait: SECOND,
+        breaker: crate::upstream::testing::breaker(),
         events_max: 1,
         queue_max: 1,
         doubt: Duration::from_secs(1),

@@ -17,6 +17,7 @@ mod remote_stream;
 mod resubscription;
 mod standing;
 mod stdio;
+mod throttling;
 
 use std::{sync::Arc, time::Duration};
 
