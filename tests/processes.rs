@@ -142,6 +142,28 @@ async fn a_helper_that_is_killed_is_a_crash_and_leaves_nothing() {
         .await;
 }
 
+#[tokio::test]
+async fn helpers_may_be_killed_over_and_over() {
+    let gateway = crate::support::gateway::Start::new()
+        .settings("[supervision]\nbackoff_min = \"5ms\"\nbackoff_max = \"5ms\"\nfailures_burst = 1000\nfailures_slow = 1000")
+        .run()
+        .await;
+    gateway.demo("demo").await;
+    for _ in 0..20 {
+        let pid = gateway.server_pid("demo").await;
+        processes::signal(parent(pid), Signal::KILL);
+        gateway
+            .server_until("demo", "READY again", |server| {
+                server["runtime"]["state"] == "READY" && server["runtime"]["pid"] != pid
+            })
+            .await;
+        assert!(!processes::is_alive(pid), "one generation at a time");
+    }
+    let history = gateway.history("demo").await;
+    assert!(history.iter().any(|one| one["reason"] == "guard_lost"), "{history:#?}");
+    assert_eq!(gateway.children().len(), 2, "the server and its helper: {:?}", gateway.children());
+}
+
 /// In a container that was entered from outside the daemon's session has no number.
 #[test]
 fn so_it_is_where_the_session_was_begun_outside_of_the_container() {

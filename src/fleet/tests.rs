@@ -30,6 +30,7 @@ fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
         burst_window: SECOND,
         failures_slow: 9,
         slow_window: SECOND,
+        failures_flapping: 5,
         probe_every: SECOND,
         probe_every_max: SECOND,
         steady_after: SECOND,

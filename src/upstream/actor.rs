@@ -346,6 +346,11 @@ impl Upstream {
         if !matches!(state, State::Starting { .. } | State::Ready { .. } | State::Ending { .. }) {
             self.board.settle_all();
         }
+        if is_failure {
+            let until = self.lifecycle.flapping_until(&self.patience.load());
+            let until = until.map(|until| self.epoch + until);
+            self.board.port.conduct.set_flapping_until(until);
+        }
         let transition = Transition {
             mcp_server_uuid: self.board.id,
             name: self.board.spec().name.clone(),
@@ -449,6 +454,7 @@ impl Upstream {
     fn start_worker(&mut self, ctx: &mut Context<Self>) {
         self.generation += 1;
         self.board.stderr.begin();
+        self.board.port.conduct.begin();
         let generation = self.generation;
         let stop = CancellationToken::new();
         let owner = ctx.address();

@@ -39,6 +39,7 @@ fn patience() -> Patience {
         burst_window: 60 * SECOND,
         failures_slow: 20,
         slow_window: 900 * SECOND,
+        failures_flapping: 5,
         probe_every: 60 * SECOND,
         probe_every_max: 300 * SECOND,
         steady_after: 600 * SECOND,

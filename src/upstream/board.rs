@@ -129,7 +129,7 @@ impl Board {
     pub fn runtime(&self) -> Runtime {
         let mut runtime = Runtime::clone(&self.runtime.load());
         runtime.stderr_tail = self.stderr.lines();
-        runtime.degraded = self.port.degradations().collect();
+        runtime.degraded = self.port.degradations();
         runtime
     }
 

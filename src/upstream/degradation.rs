@@ -11,4 +11,10 @@ pub enum Degradation {
     Throttled,
     /// Call after call has failed; calls are held back, and one at a time finds out whether it is well.
     CircuitOpen,
+    /// It fails again and again, though each time it comes back.
+    Flapping,
+    /// Several calls had no answer in time.
+    Slow,
+    /// It writes much on stdout that is no message.
+    StdoutNoise,
 }

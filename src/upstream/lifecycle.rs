@@ -112,6 +112,8 @@ pub struct Patience {
     pub failures_slow: usize,
     #[serde(with = "humantime_serde")]
     pub slow_window: Duration,
+    /// So many failures within `slow_window`, however well it was between them, make it flapping.
+    pub failures_flapping: usize,
     /// The pace of probing what is CRASHED, and of retrying what only a person can mend.
     #[serde(with = "humantime_serde")]
     pub probe_every: Duration,
@@ -131,12 +133,14 @@ pub struct Lifecycle {
     failures: VecDeque<Uptime>,
     /// Failures since it was last steady.
     streak: u32,
+    /// When it failed within the slow window, whatever was forgiven since.
+    flaps: VecDeque<Uptime>,
 }
 
 impl Lifecycle {
     pub fn new(enabled: bool) -> Self {
         let state = if enabled { State::Stopped } else { State::Disabled };
-        Self { state, failures: VecDeque::new(), streak: 0 }
+        Self { state, failures: VecDeque::new(), streak: 0, flaps: VecDeque::new() }
     }
 
     /// Moves on. `dice` is random in `0.0..1.0`.
@@ -192,10 +196,12 @@ impl Lifecycle {
             // A person who asks for a restart, or mends the row, starts the count anew.
             (Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, RestartRequested) => {
                 self.forgive();
+                self.flaps.clear();
                 (Starting { after: After::Failure }, vec![Action::StartWorker])
             }
             (Starting { .. } | Ready { .. }, RestartRequested) => {
                 self.forgive();
+                self.flaps.clear();
                 (Ending { then: Next::Start }, vec![Action::EndWorker])
             }
 
@@ -260,6 +266,14 @@ impl Lifecycle {
         }
     }
 
+    /// Until when it counts as flapping, if it does: a crash that comes every two minutes for ever is
+    /// forgiven each time, and is still no health.
+    pub fn flapping_until(&self, patience: &Patience) -> Option<Uptime> {
+        let last_of_them = patience.failures_flapping.checked_sub(1)?;
+        let from_the_end = self.flaps.len().checked_sub(last_of_them + 1)?;
+        self.flaps.get(from_the_end).map(|at| *at + patience.slow_window)
+    }
+
     fn forgive(&mut self) {
         self.failures.clear();
         self.streak = 0;
@@ -276,6 +290,10 @@ impl Lifecycle {
         let rest = |duration: Duration| {
             (now.saturating_add(duration), vec![Action::RemindMe { after: duration }])
         };
+        self.flaps.push_back(now);
+        while self.flaps.len() > patience.failures_flapping.max(1) {
+            self.flaps.pop_front();
+        }
         if let After::Crash { since, probes } = after {
             let probes = probes.saturating_add(1);
             let (until, actions) = rest(patience.until_probe(now - since, probes, dice));

@@ -16,6 +16,7 @@ fn patience() -> Patience {
         burst_window: secs(60),
         failures_slow: 6,
         slow_window: secs(900),
+        failures_flapping: 3,
         probe_every: secs(60),
         probe_every_max: secs(300),
         steady_after: secs(60),
@@ -215,6 +216,25 @@ fn what_asks_to_be_left_alone_is_and_that_is_no_failure() {
     story.hears(TimeCame);
     story.hears(WorkerThrottled(secs(10)));
     assert!(matches!(story.upstream.state, State::Crashed { probes: 0, .. }), "nor is it a cure");
+}
+
+#[test]
+fn what_fails_now_and_then_for_ever_is_flapping_though_it_is_forgiven_each_time() {
+    let mut story = Story::begins();
+    let mut until = Vec::new();
+    for _ in 0..4 {
+        story.hears(WorkerReady);
+        story.now += secs(90);
+        story.hears(TimeCame);
+        story.now += secs(10);
+        assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500), "it is forgiven");
+        until.push(story.upstream.flapping_until(&patience()).map(|until| until - secs(1_000)));
+    }
+    // Until the third last failure is longer ago than the window.
+    let half = Duration::from_millis(500);
+    assert_eq!(until, [None, None, Some(secs(1_000)), Some(secs(1_100) + half)]);
+    story.hears(RestartRequested);
+    assert_eq!(story.upstream.flapping_until(&patience()), None, "an operator has looked at it");
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod attribution;
 pub mod board;
 pub mod breaker;
 mod call_error;
+mod call_options;
+pub mod conduct;
 mod degradation;
 pub mod dialogue;
 pub mod dice;

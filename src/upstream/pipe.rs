@@ -42,6 +42,8 @@ pub struct Pipe {
     /// Turns to wait for a place in the queue with an answer.
     owed: Arc<Semaphore>,
     dialogue: Arc<Dialogue>,
+    /// Answers to what was never asked.
+    unasked: AtomicU64,
     /// Whether the server said that it can be told which log messages are wanted.
     has_logging: AtomicBool,
 }
@@ -84,6 +86,7 @@ impl Pipe {
             queue,
             owed: Arc::new(Semaphore::new(ANSWERS_OWED_MAX)),
             dialogue,
+            unasked: AtomicU64::new(0),
             has_logging: AtomicBool::new(false),
         };
         (Arc::new(pipe), lines)
@@ -158,7 +161,12 @@ impl Pipe {
                         drop(call.outcome.send(Ok(frame)));
                     }
                     None => {
-                        metrics::counter!("metamcpd_upstream_unknown_replies_total").increment(1)
+                        // One that was asked may come late, or once more; that is no fault.
+                        let is_ours = |id| id < self.next_id.load(Ordering::Relaxed);
+                        if !own_id(frame.id()).is_some_and(is_ours) {
+                            self.unasked.fetch_add(1, Ordering::Relaxed);
+                        }
+                        metrics::counter!("metamcpd_upstream_unknown_replies_total").increment(1);
                     }
                 }
                 Aside::Settled
@@ -169,6 +177,11 @@ impl Pipe {
             }
             Kind::Request | Kind::Notification => self.dialogue.hear(frame, || self.answering()),
         }
+    }
+
+    /// How many answers came to what was never asked.
+    pub fn unasked(&self) -> u64 {
+        self.unasked.load(Ordering::Relaxed)
     }
 
     /// Ends a call whose answer came and cannot be taken.

@@ -13,7 +13,6 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -21,11 +20,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use super::call_options::CallOptions;
 use super::{
     CallError,
-    breaker::{Breaker, BreakerOptions},
+    breaker::Breaker,
+    conduct::Conduct,
     degradation::Degradation,
-    dialogue::DialogueOptions,
     exchange::{Heard, SessionKey},
     link::{Caller, Leg, Link, Sending},
     log_levels::LogLevels,
@@ -38,52 +38,6 @@ use super::{
     subscriptions::Subscriptions,
 };
 use crate::wire::{Frame, Span, level::Level};
-
-/// The limits of `calls` in the settings.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CallOptions {
-    /// Longest time without a sign of life, unless the server's row says otherwise.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-    /// Longest time in all, unless the server's row says otherwise.
-    #[serde(with = "humantime_serde")]
-    pub total: Duration,
-    /// Whether progress begins `timeout` anew.
-    pub reset_on_progress: bool,
-    /// Calls that one upstream may have in flight.
-    pub in_flight_max: usize,
-    /// Calls that wait for their turn at one upstream when that many are.
-    pub waiting_max: usize,
-    /// How long a call waits for its turn.
-    #[serde(with = "humantime_serde")]
-    pub queue_wait: Duration,
-    /// How long a call waits for an upstream that is starting.
-    #[serde(with = "humantime_serde")]
-    pub ready_wait: Duration,
-    /// How long a call waits for an upstream that it woke, or that is being fetched.
-    #[serde(with = "humantime_serde")]
-    pub wake_wait: Duration,
-    /// When a remote upstream is given a rest from calls.
-    pub breaker: BreakerOptions,
-    /// Notifications and questions of one call that wait for a slow client before some are dropped.
-    pub events_max: usize,
-    /// Messages that wait for an upstream to read them.
-    pub queue_max: usize,
-    /// How long an upstream may still be at work on a call that was taken back.
-    #[serde(with = "humantime_serde")]
-    pub doubt: Duration,
-    /// Elicitations by URL of one upstream session whose completion may still be announced.
-    pub elicitations_max: usize,
-}
-
-impl CallOptions {
-    /// The limits of what passes beside calls.
-    pub fn dialogue(&self) -> DialogueOptions {
-        let Self { doubt, events_max, elicitations_max, .. } = *self;
-        DialogueOptions { doubt, events_max, elicitations_max }
-    }
-}
 
 /// What may change while the port is in use.
 #[derive(Clone, Debug)]
@@ -105,6 +59,7 @@ pub struct Port {
     places: Places,
     /// What the calls of a remote upstream pass.
     pub breaker: Arc<Breaker>,
+    pub conduct: Arc<Conduct>,
     /// Told by a call that finds the upstream resting.
     wanted: Notify,
     /// What log messages its clients want.
@@ -124,6 +79,7 @@ impl Port {
         Self {
             id,
             breaker: Breaker::new(options.breaker),
+            conduct: Arc::new(Conduct::new(options.strikes)),
             options,
             facts,
             link: ArcSwapOption::empty(),
@@ -185,11 +141,12 @@ impl Port {
     }
 
     /// In what ways the upstream is not as it should be, as its calls tell.
-    pub fn degradations(&self) -> impl Iterator<Item = Degradation> {
+    pub fn degradations(&self) -> Vec<Degradation> {
         let is_throttled = self.breaker.throttled_for().is_some();
         let throttled = is_throttled.then_some(Degradation::Throttled);
         let open = self.breaker.is_open().then_some(Degradation::CircuitOpen);
-        [throttled, open].into_iter().flatten()
+        let own = [throttled, open].into_iter().flatten();
+        own.chain(self.conduct.degradations()).collect()
     }
 
     /// For how long no call has been with the upstream. `None` while one is.
@@ -298,7 +255,10 @@ impl Port {
                 begun = begin => begun,
             };
             match begun {
-                Ok(leg) => return Ok(Conversation::new(leg, frame, facts, cancel)),
+                Ok(leg) => {
+                    let conduct = self.conduct.clone();
+                    return Ok(Conversation::new(leg, frame, facts, conduct, cancel));
+                }
                 Err(CallError::NotSent { .. }) if Instant::now() < deadline => {
                     // The connection has ended, and its actor is about to say so.
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -391,6 +351,7 @@ pub struct Conversation {
     leg: Leg,
     request: Frame,
     facts: Arc<Facts>,
+    conduct: Arc<Conduct>,
     cancel: CancellationToken,
     began: Instant,
     heard: Instant,
@@ -400,12 +361,19 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    fn new(leg: Leg, request: Frame, facts: Arc<Facts>, cancel: CancellationToken) -> Self {
+    fn new(
+        leg: Leg,
+        request: Frame,
+        facts: Arc<Facts>,
+        conduct: Arc<Conduct>,
+        cancel: CancellationToken,
+    ) -> Self {
         let now = Instant::now();
         Self {
             leg,
             request,
             facts,
+            conduct,
             cancel,
             began: now,
             heard: now,
@@ -468,6 +436,7 @@ impl Conversation {
         } else {
             CallError::Inactive { server, after: inactivity }
         };
+        self.conduct.timed_out();
         self.leg.cancel("the request timed out");
         error
     }

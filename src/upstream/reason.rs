@@ -71,6 +71,8 @@ pub enum Reason {
     Unauthorized,
     /// The server stopped answering pings, or its connection broke.
     Unreachable,
+    /// It did too often what the protocol does not allow; it was ended.
+    ProtocolError,
     /// Our own code panicked. Please report it.
     Panicked,
 }
@@ -117,6 +119,7 @@ impl Reason {
                 | Self::HandshakeTimeout
                 | Self::HandshakeFailed
                 | Self::ListFailed
+                | Self::ProtocolError
         )
     }
 
@@ -155,6 +158,7 @@ impl Reason {
             Self::Throttled => "throttled",
             Self::Unauthorized => "unauthorized",
             Self::Unreachable => "unreachable",
+            Self::ProtocolError => "protocol_error",
             Self::Panicked => "panicked",
         }
     }

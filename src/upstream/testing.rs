@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Isolation, Listener, UpstreamSpec,
     breaker::BreakerOptions,
+    conduct::StrikeOptions,
     dialogue::{Dialogue, Scope},
     pipe::Pipe,
     port::CallOptions,
@@ -61,6 +62,7 @@ pub fn calls() -> CallOptions {
         ready_wait: SECOND,
         wake_wait: SECOND,
         breaker: breaker(),
+        strikes: strikes(),
         events_max: 8,
         queue_max: 8,
         doubt: SECOND,
@@ -80,6 +82,12 @@ pub fn breaker() -> BreakerOptions {
         retry_after_max: SECOND,
         retry_wait: SECOND,
     }
+}
+
+/// Nothing counts.
+pub fn strikes() -> StrikeOptions {
+    let window = SECOND;
+    StrikeOptions { window, timeouts: 0, noise: 0, noise_max: 0, oversized: 0, unasked: 0 }
 }
 
 /// A pipe whose server may be behind by so many messages, and what it is given to read.

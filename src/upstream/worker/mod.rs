@@ -68,6 +68,9 @@ pub struct WorkerOptions {
     /// The pace of asking a remote upstream whether it is still there. Zero: never.
     #[serde(with = "humantime_serde")]
     pub ping_every: Duration,
+    /// How long the answer to a ping may take, of a server that left calls without one.
+    #[serde(with = "humantime_serde")]
+    pub ping_timeout: Duration,
     /// How long an HTTP+SSE server may take to say where messages go.
     #[serde(with = "humantime_serde")]
     pub endpoint_wait: Duration,
@@ -184,6 +187,22 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
         link.subscribe_again(&assignment.board.port.subscriptions);
     }
     Ok(())
+}
+
+/// Asks a server that left several calls without an answer whether it lives, and returns when it does
+/// not say so. A single call that is not answered may be a slow one.
+async fn watch_answers(assignment: &Assignment, link: &Link) -> Exit {
+    let board = &assignment.board;
+    loop {
+        board.port.conduct.suspected().await;
+        let server: Arc<str> = Arc::from(&*board.spec().name);
+        let patience = assignment.workshop.options.ping_timeout;
+        // Any answer will do, even one that says that `ping` is unknown.
+        if let Err(error) = link.ask(&server, "ping", b"{}", patience).await {
+            let detail = format!("several calls had no answer, and a ping has none: {error}");
+            return Exit::new(Reason::Unreachable, detail);
+        }
+    }
 }
 
 fn handshake_failure(error: CallError) -> Exit {

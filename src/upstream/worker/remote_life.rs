@@ -157,6 +157,7 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
                 return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
             }
             () = remote.signals.suspect.notified() => {}
+            () = assignment.board.port.conduct.suspected() => {}
             () = pace => {}
         }
         // Any answer will do, even one that says that `ping` is unknown.

@@ -5,6 +5,7 @@
 //! up another.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     convert::Infallible,
     os::fd::{AsFd, OwnedFd},
@@ -31,11 +32,13 @@ use super::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
     listing::Announcements,
+    watch_answers,
 };
 use crate::{
     upstream::{
         CallError, Exit, Reason,
         board::Board,
+        conduct::Offence,
         dialogue::{Dialogue, Scope},
         exchange::SessionKey,
         link::Link,
@@ -101,9 +104,14 @@ pub async fn work(
         let introduced = introduce(assignment, &link).await;
         drop(turn);
         introduced?;
-        Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
+        let exit = tokio::select! {
+            exit = keep_listed(assignment, &link, &changed) => exit,
+            exit = watch_answers(assignment, &link) => exit,
+        };
+        Err::<Infallible, Exit>(exit)
     };
-    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed };
+    let struck = RefCell::default();
+    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed, struck: &struck };
     let mut lines = Lines::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
@@ -117,6 +125,9 @@ pub async fn work(
         Err(exit) = serve => Ended::Failed(exit),
     };
     let exit = match ended {
+        Ended::Silent if struck.borrow().is_some() => {
+            struck.take().unwrap_or(Exit::of(Reason::ProtocolError))
+        }
         Ended::Told => Exit::of(Reason::Asked),
         Ended::Failed(exit) => exit,
         Ended::Stalled => Exit::of(Reason::StdinStalled),
@@ -325,7 +336,7 @@ impl Drop for Closer {
     }
 }
 
-/// Reads until the server has closed its stdout or ended.
+/// Reads until the server has closed its stdout or ended, or has done too much of what it must not.
 async fn read_stdout(
     child: &mut ProcessChunkStream,
     lines: &mut Lines,
@@ -339,6 +350,9 @@ async fn read_stdout(
                 Some(Item::Stdout(chunk)) => {
                     for line in lines.push(chunk) {
                         hearer.hear(line);
+                        if hearer.struck.borrow().is_some() {
+                            return;
+                        }
                     }
                 }
                 Some(Item::Stderr(_)) => {}
@@ -367,6 +381,8 @@ struct Hearer<'a> {
     assignment: &'a Assignment,
     pipe: &'a Arc<Pipe>,
     changed: &'a Announcements,
+    /// Why the server has to be started anew, once that is so.
+    struck: &'a RefCell<Option<Exit>>,
 }
 
 impl Hearer<'_> {
@@ -376,6 +392,7 @@ impl Hearer<'_> {
         let noise = |what: String| {
             metrics::counter!("metamcpd_upstream_noise_total").increment(1);
             board.wrote(Output::Stdout, &what);
+            self.strike(Offence::Noise);
         };
         let frame = match line {
             Line::TooLong(torn) => {
@@ -386,6 +403,7 @@ impl Hearer<'_> {
                 if let Some(id) = torn.id() {
                     self.pipe.refuse(id, &why);
                 }
+                self.strike(Offence::Oversized);
                 return noise(why);
             }
             Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
@@ -395,9 +413,19 @@ impl Hearer<'_> {
                 Err(_no_message) => return noise(beginning(&line, board)),
             },
         };
+        let unasked = self.pipe.unasked();
         let aside = self.pipe.hear(frame);
+        if self.pipe.unasked() > unasked {
+            self.strike(Offence::Unasked);
+        }
         let say = |answer| self.pipe.say(answer);
         carry_out(&*workshop.clients, board.id, aside, self.changed, say);
+    }
+
+    fn strike(&self, offence: Offence) {
+        if let Some(exit) = self.assignment.board.port.conduct.offends(offence) {
+            self.struck.borrow_mut().get_or_insert(exit);
+        }
     }
 }
 
