@@ -176,6 +176,14 @@ impl Settings {
             (self.logs.burst > 0, "logs.burst: at least 1"),
             (self.logs.rate > 0, "logs.rate: at least 1"),
             (!self.upstream.session_idle.is_zero(), "upstream.session_idle: more than 0s"),
+            (
+                (0..=19).contains(&self.upstream.children.niceness),
+                "upstream.children.niceness: 0 to 19",
+            ),
+            (
+                (0..=1000).contains(&self.upstream.children.oom_score_adj),
+                "upstream.children.oom_score_adj: 0 to 1000",
+            ),
             (self.upstream.spawns.at_once > 0, "upstream.spawns.at_once: at least 1"),
             (self.upstream.spawns.per_second > 0, "upstream.spawns.per_second: at least 1"),
             (self.upstream.spawns.burst > 0, "upstream.spawns.burst: at least 1"),

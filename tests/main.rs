@@ -16,6 +16,7 @@ mod calls;
 mod command_line;
 mod connect;
 mod connect_troubles;
+mod containers;
 mod curation;
 mod doctor;
 mod edge_rules;

@@ -164,6 +164,30 @@ async fn helpers_may_be_killed_over_and_over() {
     assert_eq!(gateway.children().len(), 2, "the server and its helper: {:?}", gateway.children());
 }
 
+#[tokio::test]
+async fn servers_stand_back_for_the_daemon_and_their_helpers_do_not() {
+    let gateway = TestGateway::start().await;
+    gateway.demo("demo").await;
+    let pid = gateway.server_pid("demo").await;
+    let score = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it lives");
+        text.trim().parse::<i32>().expect("a number")
+    };
+    let niceness = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+        let after_name = stat.rsplit(')').next().expect("a name in parentheses");
+        after_name
+            .split_whitespace()
+            .nth(16)
+            .and_then(|text| text.parse::<i32>().ok())
+            .expect("a number")
+    };
+    let helper = parent(pid);
+    assert_eq!((score(pid), niceness(pid)), (500, niceness(gateway.pid()).max(5)));
+    assert_eq!(score(helper), score(gateway.pid()));
+    assert_eq!(niceness(helper), niceness(gateway.pid()));
+}
+
 /// In a container that was entered from outside the daemon's session has no number.
 #[test]
 fn so_it_is_where_the_session_was_begun_outside_of_the_container() {

@@ -5,6 +5,7 @@
 
 mod drain;
 mod edge;
+mod leftovers;
 mod remembrance;
 #[cfg(test)]
 mod simulation;
@@ -162,6 +163,7 @@ impl Gateway {
             true => None,
             false => first_key(store, "admin", KeyKind::Admin).await?,
         };
+        leftovers::end_containers(&conductor.store, &data_dir.instance).await?;
         conductor.reconcile().await?;
         actix::spawn(conductor.clone().keep_up());
 
@@ -233,7 +235,8 @@ fn rooms(
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
     let (exe, instance) = (PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
-    let lifeline = Lifeline::new(exe, instance, settings.upstream.spawns);
+    let lifeline =
+        Lifeline::new(exe, instance, settings.upstream.spawns).treating(settings.upstream.children);
     let strays = lifeline.orphan_reaper();
     actix::spawn(async move {
         loop {

@@ -43,7 +43,7 @@ use crate::{
     },
     egress::Egress,
 };
-use lifeline::{Lifeline, SpawnOptions, StopGrace};
+use lifeline::{ChildOptions, Lifeline, SpawnOptions, StopGrace};
 use listing::{Announcements, keep_listed};
 use remote::Speech;
 use remote_stream::ResumeOptions;
@@ -62,6 +62,8 @@ pub struct WorkerOptions {
     pub stop: StopGrace,
     /// How many processes are started at once.
     pub spawns: SpawnOptions,
+    /// How servers are treated beside the daemon.
+    pub children: ChildOptions,
     /// How long a server may read nothing while something waits for it.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,

@@ -4,10 +4,12 @@
 //! tree and kills all of it when its socket to the daemon closes, however the daemon ended, or
 //! when the server itself ends. The server's standard streams are its own; no byte passes through
 //! the shim. When to start and when to stop is decided elsewhere, and so is what is read and
-//! written. What a server asks another daemon to run, a container for one, is out of our reach.
+//! written. A container, which is another daemon's child, is ended through that daemon (`containers`).
 
 mod brakes;
+pub mod containers;
 pub mod environment;
+mod orders;
 mod orphans;
 pub mod processes;
 mod report;
@@ -30,6 +32,7 @@ use tokio::time::timeout;
 
 pub use brakes::{SpawnOptions, Turn};
 pub use environment::{BadWord, child_environment};
+pub use orders::{ChildOptions, Orders};
 pub use orphans::{OrphanReaper, become_subreaper, sweep};
 pub use report::{Ending, Fact, Report, ServerExit, SpawnError, Step};
 
@@ -58,6 +61,7 @@ pub struct Lifeline {
     instance: String,
     shims: Arc<Shims>,
     brakes: Arc<Brakes>,
+    children: ChildOptions,
 }
 
 /// One server to start.
@@ -125,7 +129,12 @@ impl Lifeline {
     /// replaced. `instance` is the id of the data directory.
     pub fn new(exe: PathBuf, instance: String, spawns: SpawnOptions) -> Lifeline {
         let brakes = Arc::new(Brakes::new(spawns));
-        Lifeline { exe, instance, shims: Arc::default(), brakes }
+        Lifeline { exe, instance, shims: Arc::default(), brakes, children: ChildOptions::default() }
+    }
+
+    /// The same for servers that are treated like this.
+    pub fn treating(self, children: ChildOptions) -> Lifeline {
+        Lifeline { children, ..self }
     }
 
     /// Starts a shim, and has it start the server, when its turn has come. Dropping the future before
@@ -173,13 +182,18 @@ impl Lifeline {
     }
 
     fn shim_command(&self, launch: &Launch<'_>, control: UnixStream) -> Command {
+        let contained =
+            containers::labelled(launch.program, launch.args, &self.instance, launch.label);
+        let (args, container) = contained.unzip();
+        let orders = Orders { treatment: self.children, container };
         let mut command = Command::new(&self.exe);
         command
             .arg0(SHIM_NAME)
             .arg(SHIM_WORD)
+            .arg(orders.to_word())
             .arg(launch.cwd.unwrap_or(Path::new("")))
             .arg(launch.program)
-            .args(launch.args)
+            .args(args.as_deref().unwrap_or(launch.args))
             .env_clear()
             .envs(launch.env)
             .env(environment::INSTANCE_VARIABLE, &self.instance)
