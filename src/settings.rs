@@ -68,6 +68,7 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
+    pub core_dumps: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

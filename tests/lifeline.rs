@@ -79,7 +79,8 @@ fn spawn(instance: &str, program: &str, args: &[&str]) -> Spawned {
 fn spawn_in(instance: &str, program: &str, args: &[&str], cwd: Option<&Path>) -> Spawned {
     let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
     let env = environment();
-    let launch = Launch { label: "test/1", program, args: &args, env: &env, cwd };
+    let launch =
+        Launch { label: "test/1", program, args: &args, env: &env, cwd, confinement: None };
     // Without brakes there is nothing to wait for.
     lifeline(instance).spawn(&launch).now_or_never().unwrap().unwrap()
 }
@@ -234,7 +235,14 @@ async fn what_cannot_be_started_is_told_by_its_cause() {
 async fn a_line_break_in_an_argument_is_refused_before_anything_starts() {
     let env = environment();
     let args = ["a\nb".to_owned()];
-    let launch = Launch { label: "test/1", program: "cat", args: &args, env: &env, cwd: None };
+    let launch = Launch {
+        label: "test/1",
+        program: "cat",
+        args: &args,
+        env: &env,
+        cwd: None,
+        confinement: None,
+    };
     let refused = lifeline(&instance()).spawn(&launch).await;
     assert!(matches!(refused, Err(SpawnError::BadWord(_))));
 }
@@ -406,7 +414,14 @@ async fn the_daemon_that_loses_a_shim() {
     let reaper = lifeline.orphan_reaper();
     let env = environment();
     let args = [tree];
-    let launch = Launch { label: "test/1", program: "sh", args: &args, env: &env, cwd: None };
+    let launch = Launch {
+        label: "test/1",
+        program: "sh",
+        args: &args,
+        env: &env,
+        cwd: None,
+        confinement: None,
+    };
     let mut lost = lifeline.spawn(&launch).await.unwrap();
     let cat = Launch { program: "cat", args: &[], ..launch };
     let mut healthy = lifeline.spawn(&cat).await.unwrap();

@@ -14,6 +14,7 @@ mod batches;
 mod breaking;
 mod calls;
 mod command_line;
+mod confinement;
 mod connect;
 mod connect_troubles;
 mod containers;

@@ -37,6 +37,8 @@ pub struct Model {
     pub start: String,
     pub idle_stop_ms: Option<i64>,
     pub concurrency_max: Option<i32>,
+    /// `STANDARD` or `STRICT`.
+    pub profile: String,
     /// `NONE`, `ERROR` or `CRASHED`.
     pub error_status: String,
     pub error_reason: Option<String>,

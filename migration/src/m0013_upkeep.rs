@@ -30,9 +30,12 @@ ALTER TABLE mcp_servers ADD COLUMN idle_stop_ms bigint
     CONSTRAINT mcp_servers_idle_stop_check CHECK (idle_stop_ms > 0);
 ALTER TABLE mcp_servers ADD COLUMN concurrency_max integer
     CONSTRAINT mcp_servers_concurrency_check CHECK (concurrency_max > 0);
+ALTER TABLE mcp_servers ADD COLUMN profile text NOT NULL DEFAULT 'STANDARD'
+    CONSTRAINT mcp_servers_profile_check CHECK (profile IN ('STANDARD', 'STRICT'));
 "#;
 
 const DOWN: &str = r#"
+ALTER TABLE mcp_servers DROP COLUMN profile;
 ALTER TABLE mcp_servers DROP COLUMN concurrency_max;
 ALTER TABLE mcp_servers DROP COLUMN idle_stop_ms;
 ALTER TABLE mcp_servers DROP COLUMN start;

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     identity::secret::Secret,
     store::{
-        Isolation, NewServer, Problem, Protocol, Server, ServerKind, ServerPatch, StartMode,
-        Timeouts, Upkeep, UpkeepPatch,
+        Isolation, NewServer, Problem, Profile, Protocol, Server, ServerKind, ServerPatch,
+        StartMode, Timeouts, Upkeep, UpkeepPatch,
     },
 };
 
@@ -58,6 +58,8 @@ pub struct ServerBody {
     idle_stop_ms: Option<u64>,
     /// Calls that it may have in flight.
     concurrency_max: Option<u32>,
+    /// STANDARD unless given; STRICT confines its process. STDIO only.
+    profile: Option<Profile>,
     user_id: Option<String>,
 }
 
@@ -107,6 +109,8 @@ pub struct ServerChange {
     idle_stop_ms: Option<Option<u64>>,
     #[serde(default, deserialize_with = "named")]
     concurrency_max: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "given")]
+    profile: Option<Profile>,
     #[serde(default, deserialize_with = "named")]
     user_id: Option<Option<String>>,
 }
@@ -139,6 +143,7 @@ impl ServerBody {
                 start: self.start.unwrap_or(StartMode::Eager),
                 idle_stop: self.idle_stop_ms.map(Duration::from_millis),
                 concurrency_max: self.concurrency_max,
+                profile: self.profile.unwrap_or(Profile::Standard),
             },
             user_id: self.user_id,
         };
@@ -228,6 +233,7 @@ impl ServerChange {
                 start: self.start,
                 idle_stop: duration(self.idle_stop_ms),
                 concurrency_max: self.concurrency_max,
+                profile: self.profile,
             },
             user_id: self.user_id,
         })

@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     identity::secret::Secret,
-    store::{ErrorStatus, Isolation, Protocol, Server, ServerKind, StartMode, is_reference},
+    store::{
+        ErrorStatus, Isolation, Profile, Protocol, Server, ServerKind, StartMode, is_reference,
+    },
     upstream::{
         board::Board,
         status::{self, Runtime},
@@ -55,6 +57,8 @@ pub struct ServerView {
     idle_stop_ms: Option<u64>,
     /// Calls that it may have in flight; null follows the settings.
     concurrency_max: Option<u32>,
+    /// What its process may do.
+    profile: Profile,
     /// Null for what is public.
     user_id: Option<String>,
     error_status: ErrorStatus,
@@ -108,6 +112,7 @@ impl ServerView {
             start: server.upkeep.start,
             idle_stop_ms: millis(server.upkeep.idle_stop),
             concurrency_max: server.upkeep.concurrency_max,
+            profile: server.upkeep.profile,
             user_id: server.user_id,
             error_status: server.error_status,
             error_reason: server.error_reason,

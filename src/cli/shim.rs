@@ -127,9 +127,15 @@ fn start(order: Order, streams: Streams) -> Result<Pid, (Step, io::Error)> {
     if !order.cwd.is_empty() {
         std::env::set_current_dir(&order.cwd).map_err(|error| (Step::Enter, error))?;
     }
-    // The server inherits it; the shim is as dear as the daemon, since it is what cleans up.
-    let own_score = std::fs::read_to_string(OOM_SCORE);
-    set_oom_score(&order.orders.treatment.oom_score_adj.to_string());
+    // The server inherits it; the shim is as dear as the daemon, since it is what cleans up. What is open
+    // now can still be written when everything else is shut.
+    let mut oom_score = OomScore::open();
+    if let Some(score) = &mut oom_score {
+        score.set(order.orders.treatment.oom_score_adj);
+    }
+    if let Some(confinement) = &order.orders.confinement {
+        confinement.apply().map_err(|error| (Step::Confine, error))?;
+    }
     let spawned = Command::new(order.program)
         .args(order.args)
         .stdin(streams.stdin)
@@ -137,19 +143,36 @@ fn start(order: Order, streams: Streams) -> Result<Pid, (Step, io::Error)> {
         .stderr(streams.stderr)
         .process_group(0)
         .spawn();
-    if let Ok(own_score) = own_score {
-        set_oom_score(own_score.trim());
+    if let Some(score) = oom_score {
+        score.restore();
     }
     let server = Pid::from_child(&spawned.map_err(|error| (Step::Execute, error))?);
     stand_back(server, order.orders.treatment.niceness);
     Ok(server)
 }
 
-const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+/// How readily the kernel ends this process when memory is short. A courtesy: where the system does not
+/// allow it, the server runs without.
+struct OomScore {
+    file: std::fs::File,
+    own: String,
+}
 
-/// A courtesy: where the system does not allow it, the server runs without.
-fn set_oom_score(score: &str) {
-    let _ = std::fs::write(OOM_SCORE, score);
+impl OomScore {
+    fn open() -> Option<OomScore> {
+        const PLACE: &str = "/proc/self/oom_score_adj";
+        let own = std::fs::read_to_string(PLACE).ok()?;
+        let file = std::fs::File::options().write(true).open(PLACE).ok()?;
+        Some(OomScore { file, own })
+    }
+
+    fn set(&mut self, score: i32) {
+        let _ = self.file.write_all(score.to_string().as_bytes());
+    }
+
+    fn restore(mut self) {
+        let _ = self.file.write_all(self.own.trim().as_bytes());
+    }
 }
 
 /// Nor is this worth a failure. What stands back further already stays there.

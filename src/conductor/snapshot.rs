@@ -22,7 +22,7 @@ use crate::{
     },
     identity::keys::{KeyHash, KeyRecord},
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
-    store::{self, ItemKind, SchemaProfile, Server, ServerKind, StartMode, Wanted},
+    store::{self, ItemKind, Profile, SchemaProfile, Server, ServerKind, StartMode, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
         board::Remembered,
@@ -89,13 +89,14 @@ impl Defaults {
 
 impl Defaults {
     fn upkeep(&self, server: &Server) -> Upkeep {
-        let store::Upkeep { start, idle_stop, concurrency_max } = server.upkeep;
+        let store::Upkeep { start, idle_stop, concurrency_max, profile } = server.upkeep;
         let command = server.command.as_deref().filter(|_| server.kind == ServerKind::Stdio);
         let fetches = command.is_some_and(|command| runners::fetches(command, &server.args));
         // A row that says itself how long a start may take is taken at its word.
         let prefetches = fetches && server.timeouts.connect.is_none();
         Upkeep {
             is_lazy: start == StartMode::Lazy,
+            is_strict: profile == Profile::Strict,
             idle_stop,
             concurrency_max: concurrency_max.and_then(|max| usize::try_from(max).ok()),
             prefetch: prefetches.then_some(self.prefetch_timeout),

@@ -18,6 +18,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Da
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +126,11 @@ impl Gateway {
         let Plan { settings, data_dir, admin_key, imported, prometheus } = plan;
         let began = OffsetDateTime::now_utc();
         become_subreaper().map_err(StartError::Subreaper)?;
+        if !settings.server.core_dumps
+            && let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        {
+            tracing::warn!(%error, "other processes of this user can read the daemon's memory");
+        }
         let swept = sweep(&data_dir.instance);
         if swept > 0 {
             tracing::warn!(swept, "processes of an earlier run were still there and were killed");
@@ -253,6 +259,7 @@ fn rooms(
         queue_max: settings.calls.queue_max,
         dialogue: settings.calls.dialogue(),
         clients: witness.clone(),
+        data_dir: data_dir.path().to_owned(),
         own_exe: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("metamcpd")),
     });
     let launch: Launch = Rc::new(move |post: Post| {

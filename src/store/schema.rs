@@ -12,8 +12,7 @@ use sea_orm::{
 
 use super::testing::{on_both, on_both_databases, open, process, run};
 use super::{
-    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Protocol, SchemaProfile, ServerKind, StartMode,
-    Status,
+    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Profile, Protocol, SchemaProfile, ServerKind, StartMode, Status,
 };
 use super::{Store, StoreError};
 use crate::identity::vault::Vault;
@@ -258,6 +257,7 @@ async fn the_constraints_refuse_what_the_rules_refuse() {
             "UPDATE mcp_servers SET call_timeout_ms = 0".to_owned(),
             "UPDATE mcp_servers SET start = 'SOMEDAY'".to_owned(),
             "UPDATE mcp_servers SET idle_stop_ms = 0".to_owned(),
+            "UPDATE mcp_servers SET profile = 'LOOSE'".to_owned(),
             "UPDATE mcp_servers SET concurrency_max = 0".to_owned(),
             "UPDATE namespaces SET naming = 'SOMETIMES'".to_owned(),
             "UPDATE namespaces SET default_tool_status = 'MAYBE'".to_owned(),
@@ -289,6 +289,7 @@ async fn the_constraints_know_every_word_of_the_rules() {
         let statements = [
             words("mcp_servers SET type", all(ServerKind::ALL, |word| word.as_str())),
             words("mcp_servers SET isolation", all(Isolation::ALL, |word| word.as_str())),
+            words("mcp_servers SET profile", all(Profile::ALL, |word| word.as_str())),
             words("mcp_servers SET start", all(StartMode::ALL, |word| word.as_str())),
             words("mcp_servers SET protocol", all(Protocol::ALL, |word| word.as_str())),
             words("mcp_servers SET error_status", all(ErrorStatus::ALL, |word| word.as_str())),

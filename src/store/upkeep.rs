@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::rules::Problem;
 use super::server::{NewServer, duration_of, millis_of};
 use super::server_rules::TIMEOUT_MAX;
-use super::words::{ServerKind, StartMode};
+use super::words::{Profile, ServerKind, StartMode};
 
 /// When a server runs, and how much it is given to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,18 @@ pub struct Upkeep {
     pub idle_stop: Option<Duration>,
     /// Calls that it may have in flight; None follows the settings.
     pub concurrency_max: Option<u32>,
+    /// What its process may do; STDIO only.
+    pub profile: Profile,
 }
 
 impl Default for Upkeep {
     fn default() -> Self {
-        Upkeep { start: StartMode::Eager, idle_stop: None, concurrency_max: None }
+        Upkeep {
+            start: StartMode::Eager,
+            idle_stop: None,
+            concurrency_max: None,
+            profile: Profile::Standard,
+        }
     }
 }
 
@@ -35,6 +42,7 @@ pub struct UpkeepPatch {
     pub start: Option<StartMode>,
     pub idle_stop: Option<Option<Duration>>,
     pub concurrency_max: Option<Option<u32>>,
+    pub profile: Option<Profile>,
 }
 
 impl UpkeepPatch {
@@ -45,6 +53,7 @@ impl UpkeepPatch {
             start: self.start.unwrap_or(process.start),
             idle_stop: self.idle_stop.unwrap_or(process.idle_stop),
             concurrency_max: self.concurrency_max.unwrap_or(upkeep.concurrency_max),
+            profile: self.profile.unwrap_or(process.profile),
         }
     }
 }
@@ -55,6 +64,7 @@ impl Upkeep {
             start: StartMode::stored("mcp_servers.start", &row.start)?,
             idle_stop: duration_of(row.idle_stop_ms),
             concurrency_max: row.concurrency_max.and_then(|max| u32::try_from(max).ok()),
+            profile: Profile::stored("mcp_servers.profile", &row.profile)?,
         })
     }
 }
@@ -64,7 +74,8 @@ pub(super) fn write(server: &NewServer, row: &mut ActiveModel) {
     row.connect_timeout_ms = Set(millis_of(server.timeouts.connect));
     row.call_timeout_ms = Set(millis_of(server.timeouts.call));
     row.call_total_timeout_ms = Set(millis_of(server.timeouts.call_total));
-    let Upkeep { start, idle_stop, concurrency_max } = server.upkeep;
+    let Upkeep { start, idle_stop, concurrency_max, profile } = server.upkeep;
+    row.profile = Set(profile.as_str().to_owned());
     row.start = Set(start.as_str().to_owned());
     row.idle_stop_ms = Set(millis_of(idle_stop));
     row.concurrency_max = Set(concurrency_max.map(|max| i32::try_from(max).unwrap_or(i32::MAX)));
@@ -95,9 +106,12 @@ pub(super) fn check(server: &NewServer, problems: &mut Vec<Problem>) {
     if server.kind == ServerKind::Stdio {
         return;
     }
-    let only_processes = "only a STDIO server has a process to start and stop";
+    let only_processes = "only a STDIO server has a process of ours";
     if server.upkeep.start != StartMode::Eager {
         problems.push(Problem::new("start", only_processes).accepted("EAGER"));
+    }
+    if server.upkeep.profile != Profile::Standard {
+        problems.push(Problem::new("profile", only_processes).accepted("STANDARD"));
     }
     if server.upkeep.idle_stop.is_some() {
         problems.push(Problem::new("idle_stop_ms", only_processes).accepted("null"));
@@ -117,6 +131,7 @@ mod tests {
             start: StartMode::Lazy,
             idle_stop: Some(Duration::from_secs(60)),
             concurrency_max: Some(3),
+            profile: Profile::Strict,
         }
     }
 
@@ -147,10 +162,11 @@ mod tests {
                 start: Some(StartMode::Lazy),
                 idle_stop: Some(Some(Duration::from_secs(1))),
                 concurrency_max: Some(Some(0)),
+                profile: Some(Profile::Strict),
             };
             let patch = ServerPatch { upkeep, ..ServerPatch::default() };
             let refusal = store.patch_server(made.uuid, patch).await;
-            assert_eq!(refused(refusal), ["concurrency_max", "start", "idle_stop_ms"]);
+            assert_eq!(refused(refusal), ["concurrency_max", "start", "profile", "idle_stop_ms"]);
         })
         .await;
     }

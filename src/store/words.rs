@@ -73,6 +73,14 @@ words! {
 }
 
 words! {
+    /// What the process of a server may do.
+    Profile {
+        Standard = "STANDARD",
+        Strict = "STRICT",
+    }
+}
+
+words! {
     /// Which era of the protocol is spoken with an upstream.
     Protocol {
         Auto = "AUTO",

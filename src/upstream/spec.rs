@@ -27,6 +27,8 @@ pub struct UpstreamSpec {
 pub struct Upkeep {
     /// Whether it is started by the first call rather than with the daemon, once its tools are known.
     pub is_lazy: bool,
+    /// Whether its process is confined.
+    pub is_strict: bool,
     /// After so long without a call its worker is ended until the next one.
     pub idle_stop: Option<Duration>,
     /// Calls that it may have in flight, where the settings do not say that.
@@ -81,6 +83,7 @@ impl UpstreamSpec {
         self.transport != new.transport
             || self.isolation != new.isolation
             || self.may_use_variables != new.may_use_variables
+            || self.upkeep.is_strict != new.upkeep.is_strict
     }
 
     /// Every configured value that must never be shown, longest first, so that replacing one does

@@ -43,7 +43,10 @@ use crate::{
     },
     egress::Egress,
 };
-use lifeline::{ChildOptions, Lifeline, SpawnOptions, StopGrace};
+use lifeline::{
+    ChildOptions, Lifeline, SpawnOptions, StopGrace,
+    confinement::{Confinement, StrictOptions, has_landlock},
+};
 use listing::{Announcements, keep_listed};
 use remote::Speech;
 use remote_stream::ResumeOptions;
@@ -64,6 +67,8 @@ pub struct WorkerOptions {
     pub spawns: SpawnOptions,
     /// How servers are treated beside the daemon.
     pub children: ChildOptions,
+    /// What servers of the profile `STRICT` may take.
+    pub strict: StrictOptions,
     /// How long a server may read nothing while something waits for it.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
@@ -97,6 +102,8 @@ pub struct Workshop {
     pub dialogue: DialogueOptions,
     /// Who is told what is said outside of any call.
     pub clients: Arc<dyn Clients>,
+    /// Where the daemon keeps what is nobody else's.
+    pub data_dir: std::path::PathBuf,
     /// This very program, which a row may call by the name `metamcpd`.
     pub own_exe: std::path::PathBuf,
 }
@@ -109,6 +116,23 @@ pub struct FrameLimits {
     pub depth_max: usize,
     /// Bytes of one message from an upstream: a line, an event or a body.
     pub message_max: usize,
+}
+
+impl Workshop {
+    /// How the process of an upstream is confined, if it is to be.
+    fn confinement(&self, board: &Board) -> Result<Option<Confinement>, Exit> {
+        let spec = board.spec();
+        if !spec.upkeep.is_strict {
+            return Ok(None);
+        }
+        if !has_landlock() {
+            tracing::warn!(server = %spec.name, "the kernel has no Landlock, so that this STRICT server is not kept from the daemon's data");
+        }
+        let prepared = Confinement::prepare(&self.data_dir, board.id, self.options.strict);
+        prepared.map(Some).map_err(|error| {
+            Exit::new(Reason::SpawnFailed, format!("its home cannot be made: {error}"))
+        })
+    }
 }
 
 /// What a worker tells its actor.

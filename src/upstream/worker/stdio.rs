@@ -9,7 +9,6 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -44,7 +43,7 @@ use crate::{
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
-        variables::{Unresolved, resolve},
+        variables::resolve,
     },
     wire::{
         Frame,
@@ -191,7 +190,7 @@ async fn start(
     let mut configured = BTreeMap::new();
     for (name, value) in env {
         let resolved = resolve(value, allowed, |name| std::env::var(name).ok())
-            .map_err(|error| unresolved(name, &error))?;
+            .map_err(|error| Exit::new(error.reason(), format!("env `{name}`: {error}")))?;
         if resolved != *value {
             board.stderr.hide_value(&resolved);
         }
@@ -200,9 +199,15 @@ async fn start(
     let own = workshop.own_exe.to_string_lossy();
     // A first run has nothing but this binary, which need not be on the PATH.
     let program = if command == "metamcpd" { &*own } else { command };
+    let confinement = workshop.confinement(board)?;
+    if let Some(confinement) = &confinement {
+        confinement.settle(&mut configured);
+    }
     let environment = child_environment(std::env::vars(), &configured);
     let label = format!("{}/{}", board.id, assignment.generation);
-    let launch = Launch { label: &label, program, args, env: &environment, cwd: None::<&Path> };
+    let cwd = confinement.as_ref().map(|confinement| confinement.home.as_path());
+    let confinement = confinement.as_ref();
+    let launch = Launch { label: &label, program, args, env: &environment, cwd, confinement };
     let spawned = workshop.lifeline.spawn(&launch).await.map_err(not_started)?;
     let mut child = spawned.child;
     let streams = (child.stdin.take(), child.stderr.take());
@@ -226,10 +231,6 @@ async fn start(
     Ok((server, spawned.turn))
 }
 
-fn unresolved(place: &str, error: &Unresolved) -> Exit {
-    Exit::new(error.reason(), format!("env `{place}`: {error}"))
-}
-
 fn not_started(error: SpawnError) -> Exit {
     let reason = match &error {
         SpawnError::NotFound { .. } => Reason::CommandNotFound,
@@ -237,9 +238,10 @@ fn not_started(error: SpawnError) -> Exit {
             Reason::CommandNotExecutable
         }
         SpawnError::BadWord(_) | SpawnError::WorkingDirectory { .. } => Reason::ConfigInvalid,
-        SpawnError::Exhausted { .. } | SpawnError::Shim { .. } | SpawnError::ShimLost => {
-            Reason::SpawnFailed
-        }
+        SpawnError::NotConfined { .. }
+        | SpawnError::Exhausted { .. }
+        | SpawnError::Shim { .. }
+        | SpawnError::ShimLost => Reason::SpawnFailed,
     };
     Exit::new(reason, error.to_string())
 }

@@ -7,6 +7,7 @@
 //! written. A container, which is another daemon's child, is ended through that daemon (`containers`).
 
 mod brakes;
+pub mod confinement;
 pub mod containers;
 pub mod environment;
 mod orders;
@@ -37,6 +38,7 @@ pub use orphans::{OrphanReaper, become_subreaper, sweep};
 pub use report::{Ending, Fact, Report, ServerExit, SpawnError, Step};
 
 use brakes::Brakes;
+use confinement::Confinement;
 use orphans::Shims;
 
 /// The word after the program's name that makes it a shim.
@@ -76,6 +78,8 @@ pub struct Launch<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// Where it stands; where the daemon stands if `None`.
     pub cwd: Option<&'a Path>,
+    /// What it may not do.
+    pub confinement: Option<&'a Confinement>,
 }
 
 /// A shim that has been started. Whether the server could be, its report tells.
@@ -185,7 +189,8 @@ impl Lifeline {
         let contained =
             containers::labelled(launch.program, launch.args, &self.instance, launch.label);
         let (args, container) = contained.unzip();
-        let orders = Orders { treatment: self.children, container };
+        let confinement = launch.confinement.cloned();
+        let orders = Orders { treatment: self.children, confinement, container };
         let mut command = Command::new(&self.exe);
         command
             .arg0(SHIM_NAME)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::containers::Container;
+use super::{confinement::Confinement, containers::Container};
 
 /// How a server is treated beside the daemon (`upstream.children` in the settings).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,8 @@ pub struct ChildOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders {
     pub treatment: ChildOptions,
+    /// What it may not do, where it is confined.
+    pub confinement: Option<Confinement>,
     /// The container that has to end with the server.
     pub container: Option<Container>,
 }
@@ -46,7 +48,10 @@ mod tests {
             is_removed: true,
         };
         let treatment = ChildOptions { niceness: 5, oom_score_adj: 500 };
-        for orders in [Orders::default(), Orders { treatment, container: Some(container) }] {
+        for orders in [
+            Orders::default(),
+            Orders { treatment, container: Some(container), ..Orders::default() },
+        ] {
             assert_eq!(Orders::from_word(&orders.to_word()), Some(orders));
         }
         assert_eq!(Orders::from_word("/tmp"), None);
