@@ -185,6 +185,10 @@ impl Settings {
                 (0..=1000).contains(&self.upstream.children.oom_score_adj),
                 "upstream.children.oom_score_adj: 0 to 1000",
             ),
+            (
+                (1..=100).contains(&self.calls.breaker.failures_percent),
+                "calls.breaker.failures_percent: 1 to 100",
+            ),
             (self.upstream.spawns.at_once > 0, "upstream.spawns.at_once: at least 1"),
             (self.upstream.spawns.per_second > 0, "upstream.spawns.per_second: at least 1"),
             (self.upstream.spawns.burst > 0, "upstream.spawns.burst: at least 1"),

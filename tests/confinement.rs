@@ -43,6 +43,8 @@ async fn a_strict_server_has_a_home_of_its_own_and_no_more_than_its_share() {
     for place in [home.join("x"), home.join("tmp/x")] {
         let said = client.text_of("prying__write", json!({"path": place})).await;
         assert_eq!(said, "written", "{place:?}");
+        let mode = place.metadata().expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "what it writes is nobody else's");
     }
 }
 

@@ -15,7 +15,10 @@ use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, path_beneath_rules,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    fs::Mode,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -87,6 +90,8 @@ impl Confinement {
         }
         // What its memory holds is not to lie about in files.
         bound(Resource::Core, 0)?;
+        // What it writes is nobody else's.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         rustix::thread::set_no_new_privs(true)?;
         self.shut_out().map_err(io::Error::other)
     }
