@@ -80,7 +80,8 @@ pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
 pub use upkeep::{Upkeep, UpkeepPatch};
 pub use wanted::{Running, Wanted};
 pub use words::{
-    ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Profile, Protocol, SchemaProfile, ServerKind, StartMode, Status,
+    ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Profile, Protocol, SchemaProfile,
+    ServerKind, StartMode, Status,
 };
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as

@@ -12,7 +12,8 @@ use sea_orm::{
 
 use super::testing::{on_both, on_both_databases, open, process, run};
 use super::{
-    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Profile, Protocol, SchemaProfile, ServerKind, StartMode, Status,
+    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Profile, Protocol, SchemaProfile,
+    ServerKind, StartMode, Status,
 };
 use super::{Store, StoreError};
 use crate::identity::vault::Vault;

@@ -17,7 +17,9 @@ use landlock::{
 };
 use rustix::{
     fs::Mode,
+    io::Errno,
     process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CapabilitySet, remove_capability_from_bounding_set},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -92,7 +94,7 @@ impl Confinement {
         bound(Resource::Core, 0)?;
         // What it writes is nobody else's.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
-        rustix::thread::set_no_new_privs(true)?;
+        give_up_privileges()?;
         self.shut_out().map_err(io::Error::other)
     }
 
@@ -116,6 +118,20 @@ pub fn has_landlock() -> bool {
     required
         .handle_access(AccessFs::from_all(ABI::V1))
         .is_ok_and(|ruleset| ruleset.create().is_ok())
+}
+
+/// What is started from now on has no privilege, even as root: so Landlock holds for that too. We keep
+/// our own, to end whatever it starts.
+fn give_up_privileges() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    for capability in CapabilitySet::all().iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // Who may not give it up has none to pass on; and not every kernel knows each.
+            Ok(()) | Err(Errno::PERM | Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Never above what the daemon has itself.
