@@ -85,9 +85,7 @@ impl Defaults {
             upkeep: self.upkeep(server),
         }
     }
-}
 
-impl Defaults {
     fn upkeep(&self, server: &Server) -> Upkeep {
         let store::Upkeep { start, idle_stop, concurrency_max, profile } = server.upkeep;
         let command = server.command.as_deref().filter(|_| server.kind == ServerKind::Stdio);
