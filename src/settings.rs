@@ -68,6 +68,7 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
+    pub core_dumps: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -176,6 +177,21 @@ impl Settings {
             (self.logs.burst > 0, "logs.burst: at least 1"),
             (self.logs.rate > 0, "logs.rate: at least 1"),
             (!self.upstream.session_idle.is_zero(), "upstream.session_idle: more than 0s"),
+            (
+                (0..=19).contains(&self.upstream.children.niceness),
+                "upstream.children.niceness: 0 to 19",
+            ),
+            (
+                (0..=1000).contains(&self.upstream.children.oom_score_adj),
+                "upstream.children.oom_score_adj: 0 to 1000",
+            ),
+            (
+                (1..=100).contains(&self.calls.breaker.failures_percent),
+                "calls.breaker.failures_percent: 1 to 100",
+            ),
+            (self.upstream.spawns.at_once > 0, "upstream.spawns.at_once: at least 1"),
+            (self.upstream.spawns.per_second > 0, "upstream.spawns.per_second: at least 1"),
+            (self.upstream.spawns.burst > 0, "upstream.spawns.burst: at least 1"),
         ] {
             if !is_good {
                 return Err(BadSettings::OutOfRange(what));

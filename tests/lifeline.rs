@@ -11,9 +11,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use futures_util::FutureExt;
 use metamcpd::upstream::worker::lifeline::processes::{self, Marker, Process};
 use metamcpd::upstream::worker::lifeline::{
-    self, Ending, Launch, Lifeline, ServerExit, SpawnError, Spawned, StopGrace, Stopped, sweep,
+    self, Ending, Launch, Lifeline, ServerExit, SpawnError, SpawnOptions, Spawned, StopGrace,
+    Stopped, sweep,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
@@ -59,7 +61,7 @@ fn exe() -> PathBuf {
 }
 
 fn lifeline(instance: &str) -> Lifeline {
-    Lifeline::new(exe(), instance.to_owned())
+    Lifeline::new(exe(), instance.to_owned(), SpawnOptions::FREE)
 }
 
 fn instance() -> String {
@@ -77,8 +79,10 @@ fn spawn(instance: &str, program: &str, args: &[&str]) -> Spawned {
 fn spawn_in(instance: &str, program: &str, args: &[&str], cwd: Option<&Path>) -> Spawned {
     let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
     let env = environment();
-    let launch = Launch { label: "test/1", program, args: &args, env: &env, cwd };
-    lifeline(instance).spawn(&launch).unwrap()
+    let launch =
+        Launch { label: "test/1", program, args: &args, env: &env, cwd, confinement: None };
+    // Without brakes there is nothing to wait for.
+    lifeline(instance).spawn(&launch).now_or_never().unwrap().unwrap()
 }
 
 fn shell(instance: &str, script: &str) -> Spawned {
@@ -231,8 +235,15 @@ async fn what_cannot_be_started_is_told_by_its_cause() {
 async fn a_line_break_in_an_argument_is_refused_before_anything_starts() {
     let env = environment();
     let args = ["a\nb".to_owned()];
-    let launch = Launch { label: "test/1", program: "cat", args: &args, env: &env, cwd: None };
-    let refused = lifeline(&instance()).spawn(&launch);
+    let launch = Launch {
+        label: "test/1",
+        program: "cat",
+        args: &args,
+        env: &env,
+        cwd: None,
+        confinement: None,
+    };
+    let refused = lifeline(&instance()).spawn(&launch).await;
     assert!(matches!(refused, Err(SpawnError::BadWord(_))));
 }
 
@@ -403,10 +414,17 @@ async fn the_daemon_that_loses_a_shim() {
     let reaper = lifeline.orphan_reaper();
     let env = environment();
     let args = [tree];
-    let launch = Launch { label: "test/1", program: "sh", args: &args, env: &env, cwd: None };
-    let mut lost = lifeline.spawn(&launch).unwrap();
+    let launch = Launch {
+        label: "test/1",
+        program: "sh",
+        args: &args,
+        env: &env,
+        cwd: None,
+        confinement: None,
+    };
+    let mut lost = lifeline.spawn(&launch).await.unwrap();
     let cat = Launch { program: "cat", args: &[], ..launch };
-    let mut healthy = lifeline.spawn(&cat).unwrap();
+    let mut healthy = lifeline.spawn(&cat).await.unwrap();
     says_ready(&mut lost).await;
     // Somebody else's children, one alive and one dead, are none of the reaper's business.
     let mut strangers = [stranger("exec sleep 100"), stranger("exit")];

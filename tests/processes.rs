@@ -75,6 +75,29 @@ async fn a_daemon_that_was_killed_starts_again_without_a_manual_step() {
     assert!(alive(&book).len() <= HOSTILES, "only the new tree lives: {:?}", alive(&book));
 }
 
+/// Each waits for the one before it, for no longer than its turn lasts, and is not failed by that.
+#[tokio::test]
+async fn many_servers_that_start_together_start_in_turn_and_all_of_them() {
+    let gateway = crate::support::gateway::Start::new()
+        .settings("[upstream]\nconnect_timeout = \"10s\"\n[upstream.spawns]\nat_once = 1\nturn_max = \"300ms\"")
+        .run()
+        .await;
+    if !without_python() {
+        let command = python("hang_init.py", &[]);
+        let body =
+            json!({"name": "mute", "type": "STDIO", "command": command[0], "args": command[1..]});
+        gateway.create("mcp-servers", body).await;
+    }
+    for number in 0..6 {
+        gateway.demo(&format!("demo{number}")).await;
+    }
+    for number in 0..6 {
+        let server = gateway.ready(&format!("demo{number}")).await;
+        assert_eq!(server["runtime"]["restarts"], 0, "{server}");
+    }
+    assert_eq!(gateway.metric("metamcpd_spawns_waiting").await, Some(0.0));
+}
+
 #[tokio::test]
 async fn deleting_an_upstream_ends_its_whole_tree() {
     let Some((gateway, book)) = hostile().await else { return };
@@ -117,6 +140,52 @@ async fn a_helper_that_is_killed_is_a_crash_and_leaves_nothing() {
             server["runtime"]["state"] == "READY" && server["runtime"]["pid"] != pid
         })
         .await;
+}
+
+#[tokio::test]
+async fn helpers_may_be_killed_over_and_over() {
+    let gateway = crate::support::gateway::Start::new()
+        .settings("[supervision]\nbackoff_min = \"5ms\"\nbackoff_max = \"5ms\"\nfailures_burst = 1000\nfailures_slow = 1000")
+        .run()
+        .await;
+    gateway.demo("demo").await;
+    for _ in 0..20 {
+        let pid = gateway.server_pid("demo").await;
+        processes::signal(parent(pid), Signal::KILL);
+        gateway
+            .server_until("demo", "READY again", |server| {
+                server["runtime"]["state"] == "READY" && server["runtime"]["pid"] != pid
+            })
+            .await;
+        assert!(!processes::is_alive(pid), "one generation at a time");
+    }
+    let history = gateway.history("demo").await;
+    assert!(history.iter().any(|one| one["reason"] == "guard_lost"), "{history:#?}");
+    assert_eq!(gateway.children().len(), 2, "the server and its helper: {:?}", gateway.children());
+}
+
+#[tokio::test]
+async fn servers_stand_back_for_the_daemon_and_their_helpers_do_not() {
+    let gateway = TestGateway::start().await;
+    gateway.demo("demo").await;
+    let pid = gateway.server_pid("demo").await;
+    let score = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it lives");
+        text.trim().parse::<i32>().expect("a number")
+    };
+    let niceness = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+        let after_name = stat.rsplit(')').next().expect("a name in parentheses");
+        after_name
+            .split_whitespace()
+            .nth(16)
+            .and_then(|text| text.parse::<i32>().ok())
+            .expect("a number")
+    };
+    let helper = parent(pid);
+    assert_eq!((score(pid), niceness(pid)), (500, niceness(gateway.pid()).max(5)));
+    assert_eq!(score(helper), score(gateway.pid()));
+    assert_eq!(niceness(helper), niceness(gateway.pid()));
 }
 
 /// In a container that was entered from outside the daemon's session has no number.

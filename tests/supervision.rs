@@ -317,6 +317,97 @@ async fn calls_while_an_upstream_is_down_end_soon_with_an_error() {
     assert_eq!(client.text_of("echo__echo", json!({"value": "well"})).await, "well");
 }
 
+/// A gateway that takes little of what no server should do, with a server that does it on demand.
+async fn strict_about(strikes: &str) -> Option<(TestGateway, Client, u32)> {
+    if without_python() {
+        return None;
+    }
+    let settings = format!(
+        "{HASTY}\n[calls.strikes]\n{strikes}\n[upstream]\nping_timeout = \"300ms\"\n[wire]\nmessage_max = 20000"
+    );
+    let gateway = Start::new().settings(&settings).run().await;
+    gateway.stdio("bad", &python("misbehaving.py", &[])).await;
+    gateway.change("mcp-servers/bad", json!({"call_timeout_ms": 150})).await;
+    let client = gateway.client_of(&["bad"]).await;
+    let pid = gateway.server_pid("bad").await;
+    Some((gateway, client, pid))
+}
+
+async fn replaced(gateway: &TestGateway, pid: u32, reason: &str) {
+    gateway
+        .server_until("bad", "READY with another process", |server| {
+            state(server) == "READY" && server["runtime"]["pid"] != pid
+        })
+        .await;
+    let history = gateway.history("bad").await;
+    assert!(history.iter().any(|one| one["reason"] == reason), "{reason}: {history:#?}");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_neither_calls_nor_a_ping_is_started_anew() {
+    let Some((gateway, client, pid)) = strict_about("timeouts = 3").await else { return };
+    client.call("bad__begin", json!({"habit": "mute"})).await;
+    client.call("bad__pid", json!({})).await;
+    assert_eq!(gateway.server_pid("bad").await, pid, "two may be slow ones");
+    let third = client.call("bad__pid", json!({})).await;
+    assert_eq!(third["error"]["data"]["reason"], "call_timeout", "{third}");
+    replaced(&gateway, pid, "unreachable").await;
+    assert!(client.call("bad__pid", json!({})).await["result"].is_object());
+}
+
+#[tokio::test]
+async fn a_server_that_does_what_the_protocol_does_not_allow_is_started_anew_when_it_is_too_much() {
+    for (strikes, harmless, too_much) in [
+        (
+            "noise = 10\nnoise_max = 40",
+            json!({"habit": "noise", "times": 30}),
+            json!({"habit": "noise", "times": 30}),
+        ),
+        (
+            "unasked = 20",
+            json!({"habit": "unasked", "times": 15}),
+            json!({"habit": "unasked", "times": 15}),
+        ),
+        (
+            "oversized = 2\nnoise_max = 0",
+            json!({"habit": "huge", "times": 1, "bytes": 30_000}),
+            json!({"habit": "huge", "times": 1, "bytes": 30_000}),
+        ),
+    ] {
+        let Some((gateway, client, pid)) = strict_about(strikes).await else { return };
+        gateway.change("mcp-servers/bad", json!({"call_timeout_ms": null})).await;
+        let answer = client.call("bad__begin", harmless.clone()).await;
+        assert!(answer["result"].is_object(), "{strikes}: {answer}");
+        let server = gateway.server("bad").await;
+        let expected =
+            if harmless["habit"] == "noise" { json!(["stdout_noise"]) } else { json!([]) };
+        assert_eq!(server["runtime"]["degraded"], expected, "{server}");
+        let answer = client.call("bad__begin", too_much).await;
+        assert_eq!(answer["error"]["data"]["reason"], "upstream_ended", "{strikes}: {answer}");
+        replaced(&gateway, pid, "protocol_error").await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_dies_now_and_then_is_shown_as_flapping() {
+    let gateway = Start::new().settings(&format!("{HASTY}\nfailures_flapping = 3")).run().await;
+    gateway.demo("demo").await;
+    for round in 1..=3 {
+        let server = gateway.ready("demo").await;
+        assert_eq!(server["runtime"]["degraded"], json!([]), "{round}: {server}");
+        let pid = gateway.server_pid("demo").await;
+        processes::signal(pid, Signal::KILL);
+        gateway
+            .server_until("demo", "READY with another process", |server| {
+                state(server) == "READY" && server["runtime"]["pid"] != pid
+            })
+            .await;
+    }
+    let server = gateway.ready("demo").await;
+    assert_eq!(server["runtime"]["degraded"], json!(["flapping"]), "{server}");
+    assert_eq!(server["error_status"], "NONE", "it is well just now: {server}");
+}
+
 #[tokio::test]
 async fn what_is_disabled_is_stopped_and_what_is_enabled_again_starts() {
     let gateway = TestGateway::start().await;

@@ -33,6 +33,12 @@ pub struct Model {
     pub connect_timeout_ms: Option<i64>,
     pub call_timeout_ms: Option<i64>,
     pub call_total_timeout_ms: Option<i64>,
+    /// `EAGER` or `LAZY`.
+    pub start: String,
+    pub idle_stop_ms: Option<i64>,
+    pub concurrency_max: Option<i32>,
+    /// `STANDARD` or `STRICT`.
+    pub profile: String,
     /// `NONE`, `ERROR` or `CRASHED`.
     pub error_status: String,
     pub error_reason: Option<String>,

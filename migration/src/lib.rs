@@ -15,6 +15,7 @@ mod m0008_ended_sessions;
 mod m0009_items;
 mod m0011_uri_naming;
 mod m0012_schema_profiles;
+mod m0013_upkeep;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_items::Migration),
             Box::new(m0011_uri_naming::Migration),
             Box::new(m0012_schema_profiles::Migration),
+            Box::new(m0013_upkeep::Migration),
         ]
     }
 }

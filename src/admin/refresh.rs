@@ -113,7 +113,9 @@ fn status<'a>(refreshed: impl IntoIterator<Item = &'a Refreshed>) -> StatusCode 
 }
 
 async fn refresh(board: &Arc<Board>, deadline: Instant) -> Refreshed {
-    if !board.is_ready() {
+    if board.is_resting() {
+        board.port.want();
+    } else if !board.is_ready() {
         let runtime = board.runtime();
         let why = runtime.last_error.map(|error| format!(": {error}")).unwrap_or_default();
         let state = runtime.state.as_str();

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     identity::secret::Secret,
-    store::{Isolation, NewServer, Problem, Protocol, Server, ServerKind, ServerPatch, Timeouts},
+    store::{
+        Isolation, NewServer, Problem, Profile, Protocol, Server, ServerKind, ServerPatch,
+        StartMode, Timeouts, Upkeep, UpkeepPatch,
+    },
 };
 
 type Secrets = BTreeMap<String, Secret>;
@@ -49,6 +52,14 @@ pub struct ServerBody {
     connect_timeout_ms: Option<u64>,
     call_timeout_ms: Option<u64>,
     call_total_timeout_ms: Option<u64>,
+    /// EAGER unless given; LAZY is started by the first call. STDIO only.
+    start: Option<StartMode>,
+    /// Stops its process after so long without a call, until the next one. STDIO only.
+    idle_stop_ms: Option<u64>,
+    /// Calls that it may have in flight.
+    concurrency_max: Option<u32>,
+    /// STANDARD unless given; STRICT confines its process. STDIO only.
+    profile: Option<Profile>,
     user_id: Option<String>,
 }
 
@@ -92,6 +103,14 @@ pub struct ServerChange {
     call_timeout_ms: Option<Option<u64>>,
     #[serde(default, deserialize_with = "named")]
     call_total_timeout_ms: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "given")]
+    start: Option<StartMode>,
+    #[serde(default, deserialize_with = "named")]
+    idle_stop_ms: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "named")]
+    concurrency_max: Option<Option<u32>>,
+    #[serde(default, deserialize_with = "given")]
+    profile: Option<Profile>,
     #[serde(default, deserialize_with = "named")]
     user_id: Option<Option<String>>,
 }
@@ -119,6 +138,12 @@ impl ServerBody {
                 connect: self.connect_timeout_ms.map(Duration::from_millis),
                 call: self.call_timeout_ms.map(Duration::from_millis),
                 call_total: self.call_total_timeout_ms.map(Duration::from_millis),
+            },
+            upkeep: Upkeep {
+                start: self.start.unwrap_or(StartMode::Eager),
+                idle_stop: self.idle_stop_ms.map(Duration::from_millis),
+                concurrency_max: self.concurrency_max,
+                profile: self.profile.unwrap_or(Profile::Standard),
             },
             user_id: self.user_id,
         };
@@ -204,6 +229,12 @@ impl ServerChange {
             connect_timeout: duration(self.connect_timeout_ms),
             call_timeout: duration(self.call_timeout_ms),
             call_total_timeout: duration(self.call_total_timeout_ms),
+            upkeep: UpkeepPatch {
+                start: self.start,
+                idle_stop: duration(self.idle_stop_ms),
+                concurrency_max: self.concurrency_max,
+                profile: self.profile,
+            },
             user_id: self.user_id,
         })
     }

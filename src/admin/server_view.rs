@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     identity::secret::Secret,
-    store::{ErrorStatus, Isolation, Protocol, Server, ServerKind, is_reference},
+    store::{
+        ErrorStatus, Isolation, Profile, Protocol, Server, ServerKind, StartMode, is_reference,
+    },
     upstream::{
         board::Board,
         status::{self, Runtime},
@@ -49,6 +51,14 @@ pub struct ServerView {
     connect_timeout_ms: Option<u64>,
     call_timeout_ms: Option<u64>,
     call_total_timeout_ms: Option<u64>,
+    /// Whether it is started with the daemon, or by the first call.
+    start: StartMode,
+    /// After so long without a call it is stopped until the next one; null: never.
+    idle_stop_ms: Option<u64>,
+    /// Calls that it may have in flight; null follows the settings.
+    concurrency_max: Option<u32>,
+    /// What its process may do.
+    profile: Profile,
     /// Null for what is public.
     user_id: Option<String>,
     error_status: ErrorStatus,
@@ -99,6 +109,10 @@ impl ServerView {
             connect_timeout_ms: millis(server.timeouts.connect),
             call_timeout_ms: millis(server.timeouts.call),
             call_total_timeout_ms: millis(server.timeouts.call_total),
+            start: server.upkeep.start,
+            idle_stop_ms: millis(server.upkeep.idle_stop),
+            concurrency_max: server.upkeep.concurrency_max,
+            profile: server.upkeep.profile,
             user_id: server.user_id,
             error_status: server.error_status,
             error_reason: server.error_reason,

@@ -1,4 +1,5 @@
-//! The guard of one STDIO server, run as a process of its own: `metamcpd shim CWD PROGRAM ARGS…`.
+//! The guard of one STDIO server, run as a process of its own: `metamcpd shim ORDERS CWD
+//! PROGRAM ARGS…`.
 //!
 //! It starts the server with streams it is handed over its socket, reports what becomes of it, and
 //! leaves nothing of the server's process tree alive: not when the server ends, nor when the
@@ -20,12 +21,13 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpgrp, getpid,
-    kill_process, kill_process_group, pidfd_open, setsid, wait, waitid, waitpid,
+    getpriority_process, kill_process, kill_process_group, pidfd_open, setpriority_process, setsid,
+    wait, waitid, waitpid,
 };
 
 use crate::upstream::worker::lifeline::processes::{self, Process};
 use crate::upstream::worker::lifeline::{
-    Fact, SHIM_NAME, SHIM_WORD, STREAMS, Step, TERMINATE, become_subreaper,
+    Fact, Orders, SHIM_NAME, SHIM_WORD, STREAMS, Step, TERMINATE, become_subreaper, containers,
 };
 
 /// The words that follow `shim` are missing, or standard input is not a lifeline: a person.
@@ -61,6 +63,7 @@ pub fn run_shim() -> ExitCode {
 }
 
 struct Order {
+    orders: Orders,
     /// Empty: stay where the daemon stands.
     cwd: OsString,
     program: OsString,
@@ -89,7 +92,8 @@ enum Woken {
 
 impl Order {
     fn from_args(mut args: impl Iterator<Item = OsString>) -> Option<Order> {
-        Some(Order { cwd: args.next()?, program: args.next()?, args: args.collect() })
+        let orders = Orders::from_word(args.next()?.to_str()?)?;
+        Some(Order { orders, cwd: args.next()?, program: args.next()?, args: args.collect() })
     }
 }
 
@@ -101,6 +105,7 @@ fn guard(order: Order, line: UnixStream, streams: Streams) -> io::Result<()> {
     rustix::thread::set_name(&std::ffi::CString::new(SHIM_NAME)?)?;
 
     let mut line = line;
+    let container = order.orders.container.clone();
     let server = match start(order, streams) {
         Ok(server) => server,
         Err((step, error)) => {
@@ -111,6 +116,9 @@ fn guard(order: Order, line: UnixStream, streams: Streams) -> io::Result<()> {
     let mut guard = Guard { line, server, told: false };
     let watched = guard.watch();
     guard.end_tree();
+    if let Some(container) = container {
+        containers::end(&container, None);
+    }
     watched
 }
 
@@ -119,15 +127,59 @@ fn start(order: Order, streams: Streams) -> Result<Pid, (Step, io::Error)> {
     if !order.cwd.is_empty() {
         std::env::set_current_dir(&order.cwd).map_err(|error| (Step::Enter, error))?;
     }
-    let server = Command::new(order.program)
+    // The server inherits it; the shim is as dear as the daemon, since it is what cleans up. What is open
+    // now can still be written when everything else is shut.
+    let mut oom_score = OomScore::open();
+    if let Some(score) = &mut oom_score {
+        score.set(order.orders.treatment.oom_score_adj);
+    }
+    if let Some(confinement) = &order.orders.confinement {
+        confinement.apply().map_err(|error| (Step::Confine, error))?;
+    }
+    let spawned = Command::new(order.program)
         .args(order.args)
         .stdin(streams.stdin)
         .stdout(streams.stdout)
         .stderr(streams.stderr)
         .process_group(0)
-        .spawn()
-        .map_err(|error| (Step::Execute, error))?;
-    Ok(Pid::from_child(&server))
+        .spawn();
+    if let Some(score) = oom_score {
+        score.restore();
+    }
+    let server = Pid::from_child(&spawned.map_err(|error| (Step::Execute, error))?);
+    stand_back(server, order.orders.treatment.niceness);
+    Ok(server)
+}
+
+/// How readily the kernel ends this process when memory is short. A courtesy: where the system does not
+/// allow it, the server runs without.
+struct OomScore {
+    file: std::fs::File,
+    own: String,
+}
+
+impl OomScore {
+    fn open() -> Option<OomScore> {
+        const PLACE: &str = "/proc/self/oom_score_adj";
+        let own = std::fs::read_to_string(PLACE).ok()?;
+        let file = std::fs::File::options().write(true).open(PLACE).ok()?;
+        Some(OomScore { file, own })
+    }
+
+    fn set(&mut self, score: i32) {
+        let _ = self.file.write_all(score.to_string().as_bytes());
+    }
+
+    fn restore(mut self) {
+        let _ = self.file.write_all(self.own.trim().as_bytes());
+    }
+}
+
+/// Nor is this worth a failure. What stands back further already stays there.
+fn stand_back(server: Pid, niceness: i32) {
+    if getpriority_process(None).is_ok_and(|own| own < niceness) {
+        let _ = setpriority_process(Some(server), niceness);
+    }
 }
 
 impl Guard {

@@ -22,12 +22,13 @@ use crate::{
     },
     identity::keys::{KeyHash, KeyRecord},
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
-    store::{self, ItemKind, SchemaProfile, Server, ServerKind, Wanted},
+    store::{self, ItemKind, Profile, SchemaProfile, Server, ServerKind, StartMode, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
         board::Remembered,
         lifecycle::Patience,
-        spec::{CallLimits, Remote, Transport},
+        runners,
+        spec::{CallLimits, Remote, Transport, Upkeep},
     },
 };
 
@@ -35,6 +36,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Defaults {
     pub connect_timeout: Duration,
+    pub prefetch_timeout: Duration,
     pub patience: Patience,
     /// Of what can be changed at run time.
     pub values: Values,
@@ -80,6 +82,22 @@ impl Defaults {
             connect_timeout: timeouts.connect.unwrap_or(self.connect_timeout),
             // In this version only the operator makes servers, so all of them are the operator's.
             may_use_variables: true,
+            upkeep: self.upkeep(server),
+        }
+    }
+
+    fn upkeep(&self, server: &Server) -> Upkeep {
+        let store::Upkeep { start, idle_stop, concurrency_max, profile } = server.upkeep;
+        let command = server.command.as_deref().filter(|_| server.kind == ServerKind::Stdio);
+        let fetches = command.is_some_and(|command| runners::fetches(command, &server.args));
+        // A row that says itself how long a start may take is taken at its word.
+        let prefetches = fetches && server.timeouts.connect.is_none();
+        Upkeep {
+            is_lazy: start == StartMode::Lazy,
+            is_strict: profile == Profile::Strict,
+            idle_stop,
+            concurrency_max: concurrency_max.and_then(|max| usize::try_from(max).ok()),
+            prefetch: prefetches.then_some(self.prefetch_timeout),
         }
     }
 }

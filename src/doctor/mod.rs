@@ -21,6 +21,7 @@ use crate::{
     },
     settings::Settings,
     store::{Running, Schema, Store, StoreError},
+    upstream::worker::lifeline::confinement::has_landlock,
 };
 
 /// How long one connection or answer is waited for.
@@ -29,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Looks at everything that belongs to this data directory under these settings.
 pub async fn examine(settings: &Settings, data_dir: &Path) -> Vec<Finding> {
     let mut found = setup::settings(settings);
+    found.extend(setup::kernel(has_landlock()));
     let (directory, usage) = setup::data_directory(data_dir);
     found.extend(directory);
     let report = match usage {

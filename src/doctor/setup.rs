@@ -47,6 +47,14 @@ pub fn settings(settings: &Settings) -> Vec<Finding> {
     found
 }
 
+/// What the kernel cannot enforce of the profile `STRICT`.
+pub fn kernel(has_landlock: bool) -> Option<Finding> {
+    let what =
+        "has no Landlock: STDIO servers of the profile STRICT are not kept from the daemon's data";
+    let cure = "none is needed without such servers; else boot a kernel of 5.13 or later with lsm=landlock";
+    (!has_landlock).then(|| Finding::warning("kernel", what, cure))
+}
+
 fn is_clear_text_abroad(public_url: &str) -> bool {
     let Ok(url) = url::Url::parse(public_url) else { return false };
     let is_here = match url.host() {
@@ -109,6 +117,12 @@ mod tests {
 
     use super::*;
     use crate::doctor::finding::{Severity, worst};
+
+    #[test]
+    fn a_kernel_that_cannot_confine_is_found() {
+        assert!(kernel(true).is_none());
+        assert!(kernel(false).is_some_and(|finding| finding.severity == Severity::Warning));
+    }
 
     #[test]
     fn settings_that_do_not_go_together_are_found() {

@@ -36,7 +36,8 @@ pub fn reported(report: &UpstreamReport) -> Finding {
             format!("READY, with the {tools} tools of before: the last list failed: {error}");
         return Finding::warning(about, what, cure("list_failed"));
     }
-    if report.state == "READY" || report.state == "DISABLED" {
+    let rests = report.state == "STOPPED" && report.reason == "idle";
+    if report.state == "READY" || report.state == "DISABLED" || rests {
         return Finding::ok(about, format!("{}, {} tools", report.state, report.tools));
     }
     let mut what = format!("{}, {}", report.state, report.reason);
@@ -241,6 +242,7 @@ mod tests {
         for (state, status, reason, severity) in [
             ("READY", "NONE", "ready", Severity::Ok),
             ("DISABLED", "NONE", "disabled", Severity::Ok),
+            ("STOPPED", "NONE", "idle", Severity::Ok),
             ("STARTING", "NONE", "started", Severity::Warning),
             ("BACKOFF", "ERROR", "exited", Severity::Error),
             ("CRASHED", "CRASHED", "command_not_found", Severity::Error),

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
     use crate::upstream::{
         Isolation,
-        spec::{CallLimits, Transport},
+        spec::{CallLimits, Transport, Upkeep},
     };
 
     fn spec(id: u128, name: &str) -> UpstreamSpec {
@@ -56,6 +56,7 @@ mod tests {
             limits: CallLimits { inactivity: second, total: second, reset_on_progress: true },
             connect_timeout: second,
             may_use_variables: true,
+            upkeep: Upkeep::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod drain;
 mod edge;
+mod leftovers;
 mod remembrance;
 #[cfg(test)]
 mod simulation;
@@ -17,6 +18,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Da
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +130,11 @@ impl Gateway {
         let Plan { settings, data_dir, admin_key, imported, prometheus } = plan;
         let began = OffsetDateTime::now_utc();
         become_subreaper().map_err(StartError::Subreaper)?;
+        if !settings.server.core_dumps
+            && let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        {
+            tracing::warn!(%error, "other processes of this user can read the daemon's memory");
+        }
         let swept = sweep(&data_dir.instance);
         if swept > 0 {
             tracing::warn!(swept, "processes of an earlier run were still there and were killed");
@@ -166,6 +173,7 @@ impl Gateway {
             true => None,
             false => first_key(store, "admin", KeyKind::Admin).await?,
         };
+        leftovers::end_containers(&conductor.store, &data_dir.instance).await?;
         conductor.reconcile().await?;
         actix::spawn(conductor.clone().keep_up());
 
@@ -237,7 +245,9 @@ fn rooms(
     let Kept { store, journal, logbook, sealer, ended } = kept;
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
-    let lifeline = Lifeline::new(PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
+    let (exe, instance) = (PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
+    let lifeline =
+        Lifeline::new(exe, instance, settings.upstream.spawns).treating(settings.upstream.children);
     let strays = lifeline.orphan_reaper();
     actix::spawn(async move {
         loop {
@@ -254,6 +264,7 @@ fn rooms(
         queue_max: settings.calls.queue_max,
         dialogue: settings.calls.dialogue(),
         clients: witness.clone(),
+        data_dir: data_dir.path().to_owned(),
         own_exe: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("metamcpd")),
     });
     let launch: Launch = Rc::new(move |post: Post| {
@@ -303,6 +314,7 @@ fn rooms(
         settings_key: admin_key,
         defaults: Defaults {
             connect_timeout: settings.upstream.connect_timeout,
+            prefetch_timeout: settings.upstream.prefetch_timeout,
             patience: settings.supervision.clone(),
             values: settings.runtime(),
         },

@@ -32,6 +32,7 @@ mod servers;
 mod shown_names;
 mod statuses;
 mod tools;
+mod upkeep;
 mod wanted;
 
 #[cfg(test)]
@@ -76,9 +77,11 @@ pub use sealing::is_reference;
 pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
 pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
+pub use upkeep::{Upkeep, UpkeepPatch};
 pub use wanted::{Running, Wanted};
 pub use words::{
-    ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Protocol, SchemaProfile, ServerKind, Status,
+    ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Profile, Protocol, SchemaProfile,
+    ServerKind, StartMode, Status,
 };
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as

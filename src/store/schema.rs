@@ -12,8 +12,8 @@ use sea_orm::{
 
 use super::testing::{on_both, on_both_databases, open, process, run};
 use super::{
-    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Protocol, SchemaProfile, ServerKind,
-    Status,
+    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Profile, Protocol, SchemaProfile,
+    ServerKind, StartMode, Status,
 };
 use super::{Store, StoreError};
 use crate::identity::vault::Vault;
@@ -131,7 +131,7 @@ async fn a_database_of_a_newer_version_is_refused() {
         let refused = Store::open(&options, data_dir, Vault::open(data_dir).unwrap()).await;
 
         let Err(StoreError::NewerSchema { found, known }) = refused else { panic!("not refused") };
-        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0012_schema_profiles"));
+        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0013_upkeep"));
     })
     .await;
 }
@@ -256,6 +256,10 @@ async fn the_constraints_refuse_what_the_rules_refuse() {
             "UPDATE mcp_servers SET error_status = 'FINE'".to_owned(),
             "UPDATE mcp_servers SET protocol = 'ANCIENT'".to_owned(),
             "UPDATE mcp_servers SET call_timeout_ms = 0".to_owned(),
+            "UPDATE mcp_servers SET start = 'SOMEDAY'".to_owned(),
+            "UPDATE mcp_servers SET idle_stop_ms = 0".to_owned(),
+            "UPDATE mcp_servers SET profile = 'LOOSE'".to_owned(),
+            "UPDATE mcp_servers SET concurrency_max = 0".to_owned(),
             "UPDATE namespaces SET naming = 'SOMETIMES'".to_owned(),
             "UPDATE namespaces SET uri_naming = 'SOMETIMES'".to_owned(),
             "UPDATE namespaces SET default_tool_status = 'MAYBE'".to_owned(),
@@ -287,6 +291,8 @@ async fn the_constraints_know_every_word_of_the_rules() {
         let statements = [
             words("mcp_servers SET type", all(ServerKind::ALL, |word| word.as_str())),
             words("mcp_servers SET isolation", all(Isolation::ALL, |word| word.as_str())),
+            words("mcp_servers SET profile", all(Profile::ALL, |word| word.as_str())),
+            words("mcp_servers SET start", all(StartMode::ALL, |word| word.as_str())),
             words("mcp_servers SET protocol", all(Protocol::ALL, |word| word.as_str())),
             words("mcp_servers SET error_status", all(ErrorStatus::ALL, |word| word.as_str())),
             words("namespaces SET naming", all(Naming::ALL, |word| word.as_str())),

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::error::StoreError;
 use super::sealing;
+use super::upkeep::{Upkeep, UpkeepPatch};
 use super::words::{ErrorStatus, Isolation, Protocol, ServerKind};
 use crate::identity::secret::Secret;
 use crate::identity::vault::Vault;
@@ -38,6 +39,7 @@ pub struct Server {
     pub isolation: Isolation,
     pub protocol: Protocol,
     pub timeouts: Timeouts,
+    pub upkeep: Upkeep,
     /// None for what is public.
     pub user_id: Option<String>,
     pub error_status: ErrorStatus,
@@ -87,6 +89,7 @@ pub struct NewServer {
     pub isolation: Option<Isolation>,
     pub protocol: Protocol,
     pub timeouts: Timeouts,
+    pub upkeep: Upkeep,
     pub user_id: Option<String>,
 }
 
@@ -110,6 +113,7 @@ pub struct ServerPatch {
     pub connect_timeout: Option<Option<Duration>>,
     pub call_timeout: Option<Option<Duration>>,
     pub call_total_timeout: Option<Option<Duration>>,
+    pub upkeep: UpkeepPatch,
     pub user_id: Option<Option<String>>,
 }
 
@@ -157,6 +161,7 @@ impl NewServer {
             isolation: None,
             protocol: Protocol::Auto,
             timeouts: Timeouts::default(),
+            upkeep: Upkeep::default(),
             user_id: None,
         }
     }
@@ -210,6 +215,7 @@ impl ServerPatch {
                 call: patch.call_timeout.unwrap_or(server.timeouts.call),
                 call_total: patch.call_total_timeout.unwrap_or(server.timeouts.call_total),
             },
+            upkeep: patch.upkeep.applied_to(server.upkeep, kind),
             user_id: patch.user_id.unwrap_or_else(|| server.user_id.clone()),
         }
     }
@@ -217,6 +223,7 @@ impl ServerPatch {
 
 pub(super) fn server_of(row: Model, vault: &Vault) -> Result<Server, StoreError> {
     let uuid = row.uuid;
+    let upkeep = Upkeep::of(&row)?;
     let mut unreadable = Vec::new();
     let env = sealing::open_map(vault, uuid, "env", row.env, &mut unreadable);
     let headers = sealing::open_map(vault, uuid, "headers", row.headers, &mut unreadable);
@@ -244,6 +251,7 @@ pub(super) fn server_of(row: Model, vault: &Vault) -> Result<Server, StoreError>
             call: duration_of(row.call_timeout_ms),
             call_total: duration_of(row.call_total_timeout_ms),
         },
+        upkeep,
         user_id: row.user_id,
         error_status: ErrorStatus::stored("mcp_servers.error_status", &row.error_status)?,
         error_reason: row.error_reason,
@@ -264,6 +272,6 @@ pub(super) fn millis_of(duration: Option<Duration>) -> Option<i64> {
     duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn duration_of(millis: Option<i64>) -> Option<Duration> {
+pub(super) fn duration_of(millis: Option<i64>) -> Option<Duration> {
     millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis)
 }

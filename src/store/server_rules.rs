@@ -11,10 +11,11 @@ use url::Url;
 use super::error::StoreError;
 use super::rules::{Problem, ServerName, refuse_nul};
 use super::server::NewServer;
+use super::upkeep;
 use super::words::ServerKind;
 use crate::identity::secret::Secret;
 
-const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// # Errors
 /// `Invalid` with every problem that was found.
@@ -29,7 +30,7 @@ pub fn check(server: &NewServer) -> Result<(), StoreError> {
     }
     check_env(&server.env, &mut problems);
     check_headers(server, &mut problems);
-    check_timeouts(server, &mut problems);
+    upkeep::check(server, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
 }
 
@@ -130,23 +131,6 @@ fn refuse_header_name(column: &str, key: &str, name: &str) -> Option<Problem> {
 
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn check_timeouts(server: &NewServer, problems: &mut Vec<Problem>) {
-    let timeouts = [
-        ("connect_timeout_ms", server.timeouts.connect),
-        ("call_timeout_ms", server.timeouts.call),
-        ("call_total_timeout_ms", server.timeouts.call_total),
-    ];
-    for (field, timeout) in timeouts {
-        let accepted = Duration::from_millis(1)..=TIMEOUT_MAX;
-        if timeout.is_some_and(|timeout| !accepted.contains(&timeout)) {
-            problems.push(
-                Problem::new(field, "out of range")
-                    .accepted(format!("1 to {}, or null", TIMEOUT_MAX.as_millis())),
-            );
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::page::{Page, PageRequest};
 use super::rules::Problem;
-use super::server::{NewServer, Server, ServerFilter, ServerPatch, millis_of, server_of};
-use super::{Store, now, sealing, server_rules};
+use super::server::{NewServer, Server, ServerFilter, ServerPatch, server_of};
+use super::{Store, now, sealing, server_rules, upkeep};
 
 const WHAT: &str = "server";
 
@@ -91,7 +91,7 @@ impl Store {
             .map(|token| sealing::seal(vault, uuid, "bearer_token", None, token))
             .transpose()?;
         let at = now();
-        let row = mcp_server::ActiveModel {
+        let mut row = mcp_server::ActiveModel {
             uuid: Set(uuid),
             name: Set(new.name.clone()),
             description: Set(new.description.clone()),
@@ -106,14 +106,12 @@ impl Store {
             enabled: Set(new.enabled),
             isolation: Set(new.isolation().as_str().to_owned()),
             protocol: Set(new.protocol.as_str().to_owned()),
-            connect_timeout_ms: Set(millis_of(new.timeouts.connect)),
-            call_timeout_ms: Set(millis_of(new.timeouts.call)),
-            call_total_timeout_ms: Set(millis_of(new.timeouts.call_total)),
             user_id: Set(new.user_id.clone()),
             created_at: Set(at),
             updated_at: Set(at),
             ..Default::default()
         };
+        upkeep::write(&new, &mut row);
         let transaction = self.write().await?;
         let row = row
             .insert(&transaction)
@@ -177,13 +175,11 @@ impl Store {
             enabled: Set(after.enabled),
             isolation: Set(after.isolation().as_str().to_owned()),
             protocol: Set(after.protocol.as_str().to_owned()),
-            connect_timeout_ms: Set(millis_of(after.timeouts.connect)),
-            call_timeout_ms: Set(millis_of(after.timeouts.call)),
-            call_total_timeout_ms: Set(millis_of(after.timeouts.call_total)),
             user_id: Set(after.user_id.clone()),
             updated_at: Set(now()),
             ..Default::default()
         };
+        upkeep::write(after, &mut row);
         if let Some(env) = &patch.env {
             row.env = Set(sealing::seal_map(vault, uuid, "env", env)?);
         }

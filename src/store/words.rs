@@ -65,6 +65,22 @@ words! {
 }
 
 words! {
+    /// Whether a server is started with the daemon, or by the first call.
+    StartMode {
+        Eager = "EAGER",
+        Lazy = "LAZY",
+    }
+}
+
+words! {
+    /// What the process of a server may do.
+    Profile {
+        Standard = "STANDARD",
+        Strict = "STRICT",
+    }
+}
+
+words! {
     /// Which era of the protocol is spoken with an upstream.
     Protocol {
         Auto = "AUTO",

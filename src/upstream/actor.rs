@@ -20,8 +20,8 @@ use super::{
     board::Board,
     dice::Dice,
     lifecycle::{Action, After, Event, Lifecycle, Patience, State},
-    port::{Absence, Outlook},
-    status::{CatalogueChange, ListingReport, Transition},
+    outlook::outlook,
+    status::{CatalogueChange, ListingReport, Runtime, Transition},
     worker::News,
 };
 use crate::catalogue::{
@@ -46,16 +46,18 @@ pub struct Post {
 }
 
 pub struct Upstream {
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     patience: SharedPatience,
     launch: Launch,
     dice: Dice,
     listener: Arc<dyn Listener>,
-    lifecycle: Lifecycle,
+    pub(super) lifecycle: Lifecycle,
     /// Counts workers. News of an earlier one is out of date and is dropped.
     generation: u64,
     worker: Option<Worker>,
     reminder: Option<SpawnHandle>,
+    /// When it is looked next whether it may rest.
+    pub(super) rest_look: Option<SpawnHandle>,
     /// What the clock of the lifecycle counts from.
     epoch: Instant,
     /// Whether this actor stands in for one that panicked.
@@ -130,6 +132,7 @@ impl Actor for Upstream {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.board.set_working(false);
+        self.heed_calls(ctx);
         if self.after_panic && self.board.spec().enabled {
             // What the panic interrupted counts as a start that failed.
             self.lifecycle.state = State::Starting { after: After::Nothing };
@@ -144,7 +147,7 @@ impl Handler<Start> for Upstream {
 
     fn handle(&mut self, _: Start, ctx: &mut Self::Context) {
         if self.board.spec().enabled {
-            self.step(Event::StartRequested, Exit::of(Reason::Started), ctx);
+            self.begin(Reason::Started, ctx);
         }
     }
 }
@@ -177,11 +180,20 @@ impl Handler<Reconfigure> for Upstream {
             (true, false) => {
                 self.step(Event::DisableRequested, Exit::of(Reason::Disabled), ctx);
             }
-            (false, true) => self.step(Event::StartRequested, Exit::of(Reason::Asked), ctx),
+            (false, true) => self.begin(Reason::Asked, ctx),
             (true, true) if old.needs_restart_for(&new) => {
                 self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
             }
-            (true, true) | (false, false) => {}
+            (true, true) => {
+                if self.lifecycle.state == State::Idle
+                    && !new.upkeep.is_lazy
+                    && new.upkeep.idle_stop.is_none()
+                {
+                    self.begin(Reason::Asked, ctx);
+                }
+                self.watch_for_rest(ctx);
+            }
+            (false, false) => {}
         }
     }
 }
@@ -203,7 +215,15 @@ impl Handler<Ended> for Upstream {
         if generation == self.generation {
             self.worker = None;
             self.board.set_working(false);
-            self.step(Event::WorkerEnded(exit.reason), exit, ctx);
+            if exit.reason == Reason::HandshakeTimeout {
+                self.board.set_is_fetched(true);
+            }
+            let rest = self.board.port.breaker.throttled_for();
+            let event = match exit.reason {
+                Reason::Throttled => Event::WorkerThrottled(rest.unwrap_or_default()),
+                reason => Event::WorkerEnded(reason),
+            };
+            self.step(event, exit, ctx);
         }
     }
 }
@@ -247,6 +267,7 @@ impl Upstream {
             generation: 0,
             worker: None,
             reminder: None,
+            rest_look: None,
             epoch: Instant::now(),
             after_panic,
         }
@@ -258,19 +279,26 @@ impl Upstream {
     }
 
     /// Takes one step, does what it asks for, and reports it. `cause` says why.
-    fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
+    pub(super) fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
         let before = self.lifecycle.state.clone();
         let now = self.epoch.elapsed();
         let actions = self.lifecycle.step(event, now, self.dice.roll(), &self.patience.load());
         let after = self.lifecycle.state.clone();
         // That the worker has ended is no news of its own: why it was to end has been told.
-        let is_known = matches!((&before, &after), (State::Ending { .. }, State::Stopped));
-        let cause = match (&before, &after) {
-            (State::Ending { .. }, State::Disabled) => Exit::of(Reason::Disabled),
-            _ => cause,
-        };
+        let is_known =
+            matches!((&before, &after), (State::Ending { .. }, State::Stopped | State::Idle));
         let is_steady = matches!((&before, &after), (State::Ready { .. }, State::Ready { .. }));
         let starts = actions.contains(&Action::StartWorker);
+        let cause = match (&before, &after) {
+            _ if starts && self.board.may_have_to_be_fetched() => Exit::of(Reason::Prefetching),
+            (State::Ending { .. }, State::Disabled) => Exit::of(Reason::Disabled),
+            (State::Ending { .. }, State::Starting { .. }) => Exit::of(self.board.runtime().reason),
+            _ => cause,
+        };
+        if is_known {
+            let runtime = Runtime { pid: None, ..self.board.runtime() };
+            self.board.set_runtime(runtime);
+        }
         if after != before && !is_steady && !is_known {
             self.report(&after, cause, now, starts);
         }
@@ -287,15 +315,7 @@ impl Upstream {
         let (word, error_status) = state.shown();
         let at = OffsetDateTime::now_utc();
         let mut runtime = self.board.runtime();
-        let is_failure = !matches!(
-            cause.reason,
-            Reason::Started
-                | Reason::Ready
-                | Reason::Retry
-                | Reason::Asked
-                | Reason::Disabled
-                | Reason::Stopping
-        );
+        let is_failure = cause.reason.is_failure();
         // It may quote what the server said.
         let describe = || self.board.stderr.hidden(&cause.describe(&self.board.stderr));
         let message = is_failure.then(describe);
@@ -325,6 +345,11 @@ impl Upstream {
         }
         if !matches!(state, State::Starting { .. } | State::Ready { .. } | State::Ending { .. }) {
             self.board.settle_all();
+        }
+        if is_failure {
+            let until = self.lifecycle.flapping_until(&self.patience.load());
+            let until = until.map(|until| self.epoch + until);
+            self.board.port.conduct.set_flapping_until(until);
         }
         let transition = Transition {
             mcp_server_uuid: self.board.id,
@@ -370,10 +395,13 @@ impl Upstream {
                 self.take_instructions(instructions);
                 self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);
                 if matches!(self.lifecycle.state, State::Ready { .. }) {
+                    self.board.set_is_fetched(true);
+                    self.board.port.breaker.forgive();
                     let mut runtime = self.board.runtime();
                     runtime.protocol_version = Some(version);
                     self.board.set_runtime(runtime);
                     self.board.port.open(link);
+                    self.watch_for_rest(ctx);
                 }
             }
         }
@@ -426,6 +454,7 @@ impl Upstream {
     fn start_worker(&mut self, ctx: &mut Context<Self>) {
         self.generation += 1;
         self.board.stderr.begin();
+        self.board.port.conduct.begin();
         let generation = self.generation;
         let stop = CancellationToken::new();
         let owner = ctx.address();
@@ -463,26 +492,6 @@ fn exit_of(joined: Result<Exit, JoinError>) -> Exit {
             Exit::new(Reason::Panicked, "the worker of this upstream panicked")
         }
         Err(_aborted) => Exit::of(Reason::Asked),
-    }
-}
-
-/// Whether a call should wait for it.
-fn outlook(state: &State, runtime: &super::status::Runtime) -> Outlook {
-    let absence = Absence {
-        state: runtime.state,
-        reason: runtime.reason,
-        detail: runtime.last_error.clone(),
-    };
-    match state {
-        State::Ready { .. } => Outlook::Up,
-        State::Backoff { .. } if absence.reason.needs_a_person() => Outlook::Down(absence),
-        State::Starting { after: After::Crash { .. } } => Outlook::Down(absence),
-        State::Starting { .. } | State::Backoff { .. } | State::Ending { .. } => {
-            Outlook::Coming(absence)
-        }
-        State::Disabled | State::Stopped | State::NeedsAuth { .. } | State::Crashed { .. } => {
-            Outlook::Down(absence)
-        }
     }
 }
 

@@ -4,7 +4,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -49,6 +53,8 @@ pub struct Board {
     listener: Arc<dyn Listener>,
     pub refresh: PerKind<Refresh>,
     pub nested: Nested,
+    /// Whether what it is started by is certainly there: it was ready before, or had its time to be fetched.
+    is_fetched: AtomicBool,
     /// Held by whoever has a process of this upstream; the next one starts when it is given back.
     pub lease: Arc<Semaphore>,
 }
@@ -79,6 +85,7 @@ impl Board {
             last_exit: None,
             restarts: 0,
             next_attempt_at: None,
+            degraded: Vec::new(),
             pid: None,
             protocol_version: None,
             listings: PerKind::of(|kind| ListingReport::of(lists[kind].as_deref())),
@@ -101,6 +108,7 @@ impl Board {
             instructions: ArcSwapOption::new(instructions.map(Arc::new)),
             settled,
             born: Instant::now(),
+            is_fetched: AtomicBool::new(false),
             lease: Arc::new(Semaphore::new(1)),
         }
     }
@@ -112,17 +120,44 @@ impl Board {
     pub fn set_spec(&self, spec: UpstreamSpec) {
         self.port.set_facts(Facts::from(&spec));
         self.stderr.hide(&spec);
+        if self.spec.load().transport != spec.transport {
+            self.set_is_fetched(false);
+        }
         self.spec.store(Arc::new(spec));
     }
 
     pub fn runtime(&self) -> Runtime {
         let mut runtime = Runtime::clone(&self.runtime.load());
         runtime.stderr_tail = self.stderr.lines();
+        runtime.degraded = self.port.degradations();
         runtime
     }
 
     pub fn set_runtime(&self, runtime: Runtime) {
         self.runtime.store(Arc::new(runtime));
+    }
+
+    /// How long its next start, and its handshake, may each take.
+    pub fn start_patience(&self) -> Duration {
+        let spec = self.spec.load();
+        let prefetch = spec.upkeep.prefetch.filter(|_| self.may_have_to_be_fetched());
+        prefetch.unwrap_or_default().max(spec.connect_timeout)
+    }
+
+    /// Whether its next start may have to fetch a program first.
+    pub fn may_have_to_be_fetched(&self) -> bool {
+        let prefetches = self.spec.load().upkeep.prefetch.is_some();
+        prefetches && !self.is_fetched.load(Ordering::Relaxed)
+    }
+
+    pub fn set_is_fetched(&self, is_fetched: bool) {
+        self.is_fetched.store(is_fetched, Ordering::Relaxed);
+    }
+
+    /// Whether it rests until somebody needs it.
+    pub fn is_resting(&self) -> bool {
+        let runtime = self.runtime.load();
+        (runtime.state, runtime.reason) == (StateWord::Stopped, Reason::Idle)
     }
 
     pub fn is_ready(&self) -> bool {
@@ -204,7 +239,12 @@ impl Board {
 
 impl From<&UpstreamSpec> for Facts {
     fn from(spec: &UpstreamSpec) -> Self {
-        Self { name: Arc::from(&*spec.name), isolation: spec.isolation, limits: spec.limits }
+        Self {
+            name: Arc::from(&*spec.name),
+            isolation: spec.isolation,
+            limits: spec.limits,
+            concurrency_max: spec.upkeep.concurrency_max,
+        }
     }
 }
 

@@ -33,6 +33,12 @@ pub enum CallError {
     /// The client took the request back. It is answered by nothing.
     #[error("the request was cancelled by its client")]
     Cancelled,
+    /// It asked to be left alone, so the call did not go to it, or was refused by it.
+    #[error("the upstream `{server}` asks to be left alone: {} s more", after.as_secs_f32().ceil())]
+    Throttled { server: Arc<str>, after: Duration },
+    /// Call after call had failed, so this one did not go to it.
+    #[error("call after call to the upstream `{server}` has failed; it is tried again in {} s", after.as_secs_f32().ceil())]
+    CircuitOpen { server: Arc<str>, after: Duration },
     /// Certain not to have reached the upstream, so it may be sent again.
     #[error("the upstream `{server}` was not reached{}", detail_of(detail))]
     NotSent { server: Arc<str>, detail: Option<String> },
@@ -51,6 +57,8 @@ impl CallError {
             Self::Inactive { .. } => ("call_timeout", Blame::Upstream, false),
             Self::TooLong { .. } => ("call_total_timeout", Blame::Upstream, false),
             Self::Ended { .. } => ("upstream_ended", Blame::Upstream, false),
+            Self::Throttled { .. } => ("upstream_throttled", Blame::Upstream, true),
+            Self::CircuitOpen { .. } => ("upstream_circuit_open", Blame::Upstream, true),
             Self::Unauthorized { .. } => ("upstream_unauthorized", Blame::Upstream, false),
             Self::HttpStatus { .. } => ("upstream_http_status", Blame::Upstream, false),
             Self::BadAnswer { .. } => ("upstream_bad_answer", Blame::Upstream, false),
@@ -73,6 +81,8 @@ impl CallError {
             | Self::Unauthorized { server }
             | Self::HttpStatus { server, .. }
             | Self::BadAnswer { server, .. }
+            | Self::Throttled { server, .. }
+            | Self::CircuitOpen { server, .. }
             | Self::NotSent { server, .. } => *server = name.clone(),
             Self::Cancelled => {}
         }
@@ -89,6 +99,8 @@ impl CallError {
             | Self::Unauthorized { server }
             | Self::HttpStatus { server, .. }
             | Self::BadAnswer { server, .. }
+            | Self::Throttled { server, .. }
+            | Self::CircuitOpen { server, .. }
             | Self::NotSent { server, .. } => Some(server),
             Self::Cancelled => None,
         }

@@ -19,6 +19,8 @@ pub enum State {
     Disabled,
     /// It is on, and told not to run: the daemon is stopping.
     Stopped,
+    /// It is on, and nobody needs it: the first call wakes it.
+    Idle,
     /// A worker is connecting. `after` is what went wrong before, if anything did.
     Starting {
         after: After,
@@ -62,6 +64,7 @@ pub enum After {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Start,
+    Rest,
     Stop,
     Disable,
 }
@@ -73,8 +76,14 @@ pub enum Event {
     DisableRequested,
     /// An operator's restart, or a changed row: what was counted is forgiven.
     RestartRequested,
+    /// Nobody needs it now.
+    RestRequested,
+    /// Somebody needs it.
+    Wanted,
     WorkerReady,
     WorkerEnded(Reason),
+    /// The upstream asked to be left alone for so long, which is no failure.
+    WorkerThrottled(Duration),
     /// The reminder that the state asked for has come due.
     TimeCame,
 }
@@ -103,6 +112,8 @@ pub struct Patience {
     pub failures_slow: usize,
     #[serde(with = "humantime_serde")]
     pub slow_window: Duration,
+    /// So many failures within `slow_window`, however well it was between them, make it flapping.
+    pub failures_flapping: usize,
     /// The pace of probing what is CRASHED, and of retrying what only a person can mend.
     #[serde(with = "humantime_serde")]
     pub probe_every: Duration,
@@ -122,12 +133,14 @@ pub struct Lifecycle {
     failures: VecDeque<Uptime>,
     /// Failures since it was last steady.
     streak: u32,
+    /// When it failed within the slow window, whatever was forgiven since.
+    flaps: VecDeque<Uptime>,
 }
 
 impl Lifecycle {
     pub fn new(enabled: bool) -> Self {
         let state = if enabled { State::Stopped } else { State::Disabled };
-        Self { state, failures: VecDeque::new(), streak: 0 }
+        Self { state, failures: VecDeque::new(), streak: 0, flaps: VecDeque::new() }
     }
 
     /// Moves on. `dice` is random in `0.0..1.0`.
@@ -142,9 +155,12 @@ impl Lifecycle {
         use State::*;
 
         let (state, actions) = match (self.state.clone(), event) {
-            (Stopped | Disabled, StartRequested) | (Stopped, RestartRequested) => {
-                (Starting { after: After::Nothing }, vec![Action::StartWorker])
-            }
+            (Stopped | Disabled | Idle, StartRequested)
+            | (Stopped | Idle, RestartRequested)
+            | (Idle, Wanted) => (Starting { after: After::Nothing }, vec![Action::StartWorker]),
+
+            (Stopped | Disabled, RestRequested) => (Idle, vec![]),
+            (Ready { .. }, RestRequested) => (Ending { then: Next::Rest }, vec![Action::EndWorker]),
 
             (Starting { after }, WorkerReady) => {
                 let after_steady = patience.steady_after;
@@ -159,6 +175,17 @@ impl Lifecycle {
                 self.fail(after, reason, now, dice, patience)
             }
 
+            (Starting { after } | Ready { after }, WorkerThrottled(rest)) => {
+                // Later than it asked for, and never all at once.
+                let rest = rest.max(patience.backoff_min).mul_f64(1.0 + 0.2 * dice);
+                let until = now.saturating_add(rest);
+                let state = match after {
+                    After::Crash { since, probes } => Crashed { since, until, probes },
+                    After::Nothing | After::Failure => Backoff { until },
+                };
+                (state, vec![Action::RemindMe { after: rest }])
+            }
+
             (Backoff { .. } | NeedsAuth { .. }, TimeCame) => {
                 (Starting { after: After::Failure }, vec![Action::StartWorker])
             }
@@ -169,10 +196,12 @@ impl Lifecycle {
             // A person who asks for a restart, or mends the row, starts the count anew.
             (Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, RestartRequested) => {
                 self.forgive();
+                self.flaps.clear();
                 (Starting { after: After::Failure }, vec![Action::StartWorker])
             }
             (Starting { .. } | Ready { .. }, RestartRequested) => {
                 self.forgive();
+                self.flaps.clear();
                 (Ending { then: Next::Start }, vec![Action::EndWorker])
             }
 
@@ -182,24 +211,30 @@ impl Lifecycle {
             (Starting { .. } | Ready { .. }, DisableRequested) => {
                 (Ending { then: Next::Disable }, vec![Action::EndWorker])
             }
-            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, StopRequested) => {
+            (Idle | Backoff { .. } | NeedsAuth { .. } | Crashed { .. }, StopRequested) => {
                 (Stopped, vec![])
             }
-            (Backoff { .. } | NeedsAuth { .. } | Crashed { .. } | Stopped, DisableRequested) => {
+            (
+                Idle | Backoff { .. } | NeedsAuth { .. } | Crashed { .. } | Stopped,
+                DisableRequested,
+            ) => {
                 self.forgive();
                 (Disabled, vec![])
             }
 
-            (Ending { then: Next::Start }, WorkerEnded(_)) => {
+            (Ending { then: Next::Start }, WorkerEnded(_) | WorkerThrottled(_)) => {
                 (Starting { after: After::Nothing }, vec![Action::StartWorker])
             }
-            (Ending { then: Next::Stop }, WorkerEnded(_)) => (Stopped, vec![]),
-            (Ending { then: Next::Disable }, WorkerEnded(_)) => {
+            (Ending { then: Next::Rest }, WorkerEnded(_) | WorkerThrottled(_)) => (Idle, vec![]),
+            (Ending { then: Next::Stop }, WorkerEnded(_) | WorkerThrottled(_)) => (Stopped, vec![]),
+            (Ending { then: Next::Disable }, WorkerEnded(_) | WorkerThrottled(_)) => {
                 self.forgive();
                 (Disabled, vec![])
             }
-            (Ending { .. }, StartRequested | RestartRequested) => {
-                (Ending { then: Next::Start }, vec![])
+            (Ending { .. }, StartRequested | RestartRequested)
+            | (Ending { then: Next::Rest }, Wanted) => (Ending { then: Next::Start }, vec![]),
+            (Ending { then: Next::Disable }, RestRequested) => {
+                (Ending { then: Next::Rest }, vec![])
             }
             (Ending { .. }, StopRequested) => (Ending { then: Next::Stop }, vec![]),
             (Ending { .. }, DisableRequested) => (Ending { then: Next::Disable }, vec![]),
@@ -207,8 +242,9 @@ impl Lifecycle {
             // Spelt out, so that a new event must be given its place here by hand.
             (
                 unmoved,
-                StartRequested | StopRequested | DisableRequested | RestartRequested | WorkerReady
-                | WorkerEnded(_) | TimeCame,
+                StartRequested | StopRequested | DisableRequested | RestartRequested
+                | RestRequested | Wanted | WorkerReady | WorkerEnded(_) | WorkerThrottled(_)
+                | TimeCame,
             ) => (unmoved, vec![]),
         };
         self.state = state;
@@ -223,10 +259,19 @@ impl Lifecycle {
             | State::Crashed { until, .. } => Some(until),
             State::Disabled
             | State::Stopped
+            | State::Idle
             | State::Starting { .. }
             | State::Ready { .. }
             | State::Ending { .. } => None,
         }
+    }
+
+    /// Until when it counts as flapping, if it does: a crash that comes every two minutes for ever is
+    /// forgiven each time, and is still no health.
+    pub fn flapping_until(&self, patience: &Patience) -> Option<Uptime> {
+        let last_of_them = patience.failures_flapping.checked_sub(1)?;
+        let from_the_end = self.flaps.len().checked_sub(last_of_them + 1)?;
+        self.flaps.get(from_the_end).map(|at| *at + patience.slow_window)
     }
 
     fn forgive(&mut self) {
@@ -245,6 +290,10 @@ impl Lifecycle {
         let rest = |duration: Duration| {
             (now.saturating_add(duration), vec![Action::RemindMe { after: duration }])
         };
+        self.flaps.push_back(now);
+        while self.flaps.len() > patience.failures_flapping.max(1) {
+            self.flaps.pop_front();
+        }
         if let After::Crash { since, probes } = after {
             let probes = probes.saturating_add(1);
             let (until, actions) = rest(patience.until_probe(now - since, probes, dice));
@@ -315,7 +364,7 @@ impl Patience {
 }
 
 /// A fifth more or less, so that upstreams which failed together do not return together.
-fn spread(pace: Duration, dice: f64) -> Duration {
+pub(super) fn spread(pace: Duration, dice: f64) -> Duration {
     pace.mul_f64(0.8 + 0.4 * dice)
 }
 

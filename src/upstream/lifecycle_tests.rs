@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, After, Event, Event::*, Lifecycle, Patience, Reason, State, Uptime};
+use super::{Action, After, Event, Event::*, Lifecycle, Next, Patience, Reason, State, Uptime};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -16,6 +16,7 @@ fn patience() -> Patience {
         burst_window: secs(60),
         failures_slow: 6,
         slow_window: secs(900),
+        failures_flapping: 3,
         probe_every: secs(60),
         probe_every_max: secs(300),
         steady_after: secs(60),
@@ -199,6 +200,44 @@ fn what_only_a_person_can_mend_is_tried_at_a_slow_pace() {
 }
 
 #[test]
+fn what_asks_to_be_left_alone_is_and_that_is_no_failure() {
+    let mut story = Story::begins();
+    for _ in 0..20 {
+        // A tenth longer than it asked for, by the dice.
+        assert_eq!(story.hears(WorkerThrottled(secs(10))), [Action::RemindMe { after: secs(11) }]);
+        assert!(matches!(story.upstream.state, State::Backoff { .. }));
+        story.now += secs(11);
+        assert_eq!(story.hears(TimeCame), [Action::StartWorker]);
+    }
+    assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500), "it is its first");
+
+    let mut story = Story::begins();
+    story.crashes();
+    story.hears(TimeCame);
+    story.hears(WorkerThrottled(secs(10)));
+    assert!(matches!(story.upstream.state, State::Crashed { probes: 0, .. }), "nor is it a cure");
+}
+
+#[test]
+fn what_fails_now_and_then_for_ever_is_flapping_though_it_is_forgiven_each_time() {
+    let mut story = Story::begins();
+    let mut until = Vec::new();
+    for _ in 0..4 {
+        story.hears(WorkerReady);
+        story.now += secs(90);
+        story.hears(TimeCame);
+        story.now += secs(10);
+        assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500), "it is forgiven");
+        until.push(story.upstream.flapping_until(&patience()).map(|until| until - secs(1_000)));
+    }
+    // Until the third last failure is longer ago than the window.
+    let half = Duration::from_millis(500);
+    assert_eq!(until, [None, None, Some(secs(1_000)), Some(secs(1_100) + half)]);
+    story.hears(RestartRequested);
+    assert_eq!(story.upstream.flapping_until(&patience()), None, "an operator has looked at it");
+}
+
+#[test]
 fn a_stop_is_final_and_late_news_changes_nothing() {
     let mut story = Story::begins();
     story.fails();
@@ -210,6 +249,62 @@ fn a_stop_is_final_and_late_news_changes_nothing() {
     assert_eq!(story.hears(StopRequested), [Action::EndWorker]);
     assert_eq!(story.hears(WorkerReady), []);
     assert_eq!(story.hears(WorkerEnded(Reason::Asked)), []);
+    assert_eq!(story.upstream.state, State::Stopped);
+}
+
+#[test]
+fn what_rests_is_started_by_whoever_needs_it_and_by_an_operator() {
+    for wish in [Wanted, StartRequested, RestartRequested] {
+        let mut upstream = Lifecycle::new(true);
+        let mut hears = |event| upstream.step(event, secs(1), 0.5, &patience());
+        assert_eq!(hears(RestRequested), [], "it has never been started");
+        assert_eq!(hears(RestRequested), []);
+        assert_eq!(hears(TimeCame), []);
+        assert_eq!(hears(wish), [Action::StartWorker]);
+        assert_eq!(upstream.state, State::Starting { after: After::Nothing });
+    }
+    for (order, state) in [(StopRequested, State::Stopped), (DisableRequested, State::Disabled)] {
+        let mut upstream = Lifecycle::new(true);
+        let mut hears = |event| upstream.step(event, secs(1), 0.5, &patience());
+        hears(RestRequested);
+        assert_eq!(hears(order), []);
+        assert_eq!(hears(Wanted), [], "no call starts what is not to run");
+        assert_eq!(upstream.state, state);
+    }
+}
+
+#[test]
+fn what_is_ready_goes_to_rest_by_ending_its_worker_and_nothing_else_does() {
+    let mut story = Story::begins();
+    assert_eq!(story.hears(RestRequested), [], "it is starting");
+    story.hears(WorkerReady);
+    assert_eq!(story.hears(RestRequested), [Action::EndWorker]);
+    assert_eq!(story.upstream.state, State::Ending { then: Next::Rest });
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), []);
+    assert_eq!(story.upstream.state, State::Idle);
+
+    let mut story = Story::begins();
+    story.fails();
+    assert_eq!(story.hears(RestRequested), []);
+    assert!(matches!(story.upstream.state, State::Backoff { .. }), "what fails is tried again");
+}
+
+#[test]
+fn who_needs_it_while_it_goes_to_rest_gets_the_next_worker() {
+    let mut story = Story::begins();
+    story.hears(WorkerReady);
+    story.hears(RestRequested);
+    assert_eq!(story.hears(Wanted), []);
+    assert_eq!(story.hears(Wanted), []);
+    assert_eq!(story.hears(WorkerEnded(Reason::Asked)), [Action::StartWorker]);
+    assert_eq!(story.upstream.state, State::Starting { after: After::Nothing });
+
+    let mut story = Story::begins();
+    story.hears(WorkerReady);
+    story.hears(RestRequested);
+    story.hears(StopRequested);
+    assert_eq!(story.hears(Wanted), [], "the daemon is stopping");
+    story.hears(WorkerEnded(Reason::Asked));
     assert_eq!(story.upstream.state, State::Stopped);
 }
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     CallError, Isolation,
     attribution::Client,
     exchange::{Heard, SessionKey},
     pipe::{Pipe, PipeLeg},
+    places::Place,
     subscriptions::Subscriptions,
     worker::{remote::Remote, remote_call::RemoteLeg},
 };
@@ -119,7 +119,7 @@ pub struct Sending {
     pub client: Option<Client>,
     /// What the upstream is told that can be asked for, if its session has to be opened.
     pub declared: ClientCapabilities,
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
     /// How long it may wait for its turn.
     pub queue_wait: Duration,
     /// When it is given up at the latest.
@@ -135,8 +135,8 @@ impl Link {
     ) -> Result<Leg, CallError> {
         match self {
             Self::Pipe(pipe) => {
-                let Sending { client, permit, queue_wait, lifetime, .. } = sending;
-                pipe.begin(write, client, permit, queue_wait, lifetime).await.map(Leg::Pipe)
+                let Sending { client, place, queue_wait, lifetime, .. } = sending;
+                pipe.begin(write, client, place, queue_wait, lifetime).await.map(Leg::Pipe)
             }
             Self::Remote(remote) => {
                 let leg = RemoteLeg::begin(remote, write, sending)?;
@@ -157,7 +157,7 @@ impl Link {
             key: SessionKey::Shared,
             client: None,
             declared: ClientCapabilities::default(),
-            permit: None,
+            place: None,
             queue_wait: patience,
             lifetime: patience,
         };

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -24,6 +24,7 @@ use super::{
     dialogue::{Aside, Dialogue},
     exchange::{Heard, own_id},
     inbox::Listening,
+    places::Place,
     question::Say,
 };
 use crate::wire::{Frame, Kind, message};
@@ -41,6 +42,8 @@ pub struct Pipe {
     /// Turns to wait for a place in the queue with an answer.
     owed: Arc<Semaphore>,
     dialogue: Arc<Dialogue>,
+    /// Answers to what was never asked.
+    unasked: AtomicU64,
     /// Whether the server said that it can be told which log messages are wanted.
     has_logging: AtomicBool,
 }
@@ -57,7 +60,7 @@ struct Call {
     /// After this nobody waits any more, even if the client has gone without a word.
     expires: Instant,
     /// Counts the call among those in flight for as long as the server may work on it.
-    _permit: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// One call's side of the pipe.
@@ -83,6 +86,7 @@ impl Pipe {
             queue,
             owed: Arc::new(Semaphore::new(ANSWERS_OWED_MAX)),
             dialogue,
+            unasked: AtomicU64::new(0),
             has_logging: AtomicBool::new(false),
         };
         (Arc::new(pipe), lines)
@@ -102,12 +106,12 @@ impl Pipe {
         self: &Arc<Self>,
         write: impl FnOnce(u64) -> Bytes,
         client: Option<Client>,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
         queue_wait: Duration,
         lifetime: Duration,
     ) -> Result<PipeLeg, CallError> {
-        let place = match tokio::time::timeout(queue_wait, self.queue.reserve()).await {
-            Ok(Ok(place)) => place,
+        let room = match tokio::time::timeout(queue_wait, self.queue.reserve()).await {
+            Ok(Ok(room)) => room,
             Ok(Err(_closed)) => return Err(self.not_sent()),
             Err(_elapsed) => {
                 metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.queue_max")
@@ -116,8 +120,8 @@ impl Pipe {
             }
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let leg = self.enter(id, client, permit, lifetime)?;
-        place.send(write(id));
+        let leg = self.enter(id, client, place, lifetime)?;
+        room.send(write(id));
         Ok(leg)
     }
 
@@ -126,12 +130,11 @@ impl Pipe {
         self: &Arc<Self>,
         id: u64,
         client: Option<Client>,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
         lifetime: Duration,
     ) -> Result<PipeLeg, CallError> {
         let (outcome_in, outcome) = oneshot::channel();
-        let call =
-            Call { outcome: outcome_in, expires: Instant::now() + lifetime, _permit: permit };
+        let call = Call { outcome: outcome_in, expires: Instant::now() + lifetime, _place: place };
         let mut waiting = self.lock();
         if waiting.closed.is_some() {
             drop(waiting);
@@ -158,7 +161,12 @@ impl Pipe {
                         drop(call.outcome.send(Ok(frame)));
                     }
                     None => {
-                        metrics::counter!("metamcpd_upstream_unknown_replies_total").increment(1)
+                        // One that was asked may come late, or once more; that is no fault.
+                        let is_ours = |id| id < self.next_id.load(Ordering::Relaxed);
+                        if !own_id(frame.id()).is_some_and(is_ours) {
+                            self.unasked.fetch_add(1, Ordering::Relaxed);
+                        }
+                        metrics::counter!("metamcpd_upstream_unknown_replies_total").increment(1);
                     }
                 }
                 Aside::Settled
@@ -169,6 +177,11 @@ impl Pipe {
             }
             Kind::Request | Kind::Notification => self.dialogue.hear(frame, || self.answering()),
         }
+    }
+
+    /// How many answers came to what was never asked.
+    pub fn unasked(&self) -> u64 {
+        self.unasked.load(Ordering::Relaxed)
     }
 
     /// Ends a call whose answer came and cannot be taken.

@@ -6,27 +6,31 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering, fence},
     },
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use super::call_options::CallOptions;
 use super::{
     CallError,
-    dialogue::DialogueOptions,
+    breaker::Breaker,
+    conduct::Conduct,
+    degradation::Degradation,
     exchange::{Heard, SessionKey},
     link::{Caller, Leg, Link, Sending},
     log_levels::LogLevels,
+    outlook::{Absence, Outlook},
+    places::{Place, Places},
     question::{Patience, Question},
     reason::Reason,
     spec::{CallLimits, Isolation},
@@ -35,76 +39,14 @@ use super::{
 };
 use crate::wire::{Frame, Span, level::Level};
 
-/// The limits of `calls` in the settings.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CallOptions {
-    /// Longest time without a sign of life, unless the server's row says otherwise.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-    /// Longest time in all, unless the server's row says otherwise.
-    #[serde(with = "humantime_serde")]
-    pub total: Duration,
-    /// Whether progress begins `timeout` anew.
-    pub reset_on_progress: bool,
-    /// Calls that one upstream may have in flight.
-    pub in_flight_max: usize,
-    /// How long a call waits for its turn when that many are.
-    #[serde(with = "humantime_serde")]
-    pub queue_wait: Duration,
-    /// How long a call waits for an upstream that is starting.
-    #[serde(with = "humantime_serde")]
-    pub ready_wait: Duration,
-    /// Notifications and questions of one call that wait for a slow client before some are dropped.
-    pub events_max: usize,
-    /// Messages that wait for an upstream to read them.
-    pub queue_max: usize,
-    /// How long an upstream may still be at work on a call that was taken back.
-    #[serde(with = "humantime_serde")]
-    pub doubt: Duration,
-    /// Elicitations by URL of one upstream session whose completion may still be announced.
-    pub elicitations_max: usize,
-}
-
-impl CallOptions {
-    /// The limits of what passes beside calls.
-    pub fn dialogue(&self) -> DialogueOptions {
-        let Self { doubt, events_max, elicitations_max, .. } = *self;
-        DialogueOptions { doubt, events_max, elicitations_max }
-    }
-}
-
 /// What may change while the port is in use.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub name: Arc<str>,
     pub isolation: Isolation,
     pub limits: CallLimits,
-}
-
-/// Whether a call may hope for a connection.
-#[derive(Clone, Debug)]
-pub enum Outlook {
-    Up,
-    /// It is starting, or will be before long.
-    Coming(Absence),
-    /// Waiting is pointless.
-    Down(Absence),
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug)]
-pub struct Absence {
-    pub state: StateWord,
-    pub reason: Reason,
-    pub detail: Option<String>,
-}
-
-impl Absence {
-    fn error(self, facts: &Facts) -> CallError {
-        let Self { state, reason, detail } = self;
-        CallError::Unavailable { server: facts.name.clone(), state, reason, detail }
-    }
+    /// Calls that it may have in flight, where the settings do not say that.
+    pub concurrency_max: Option<usize>,
 }
 
 /// The call path of one upstream, for as long as its row exists.
@@ -114,7 +56,12 @@ pub struct Port {
     pub(super) facts: ArcSwap<Facts>,
     link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
-    permits: Arc<Semaphore>,
+    places: Places,
+    /// What the calls of a remote upstream pass.
+    pub breaker: Arc<Breaker>,
+    pub conduct: Arc<Conduct>,
+    /// Told by a call that finds the upstream resting.
+    wanted: Notify,
     /// What log messages its clients want.
     pub levels: Arc<LogLevels>,
     /// Which resources its clients want to hear of.
@@ -124,17 +71,21 @@ pub struct Port {
 
 impl Port {
     pub fn new(id: Uuid, facts: Facts, options: CallOptions) -> Self {
-        let permits = Arc::new(Semaphore::new(options.in_flight_max));
+        let in_flight_max = facts.concurrency_max.unwrap_or(options.in_flight_max);
+        let places = Places::new(in_flight_max, options.waiting_max);
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
         let facts = ArcSwap::from_pointee(facts);
         Self {
             id,
+            breaker: Breaker::new(options.breaker),
+            conduct: Arc::new(Conduct::new(options.strikes)),
             options,
             facts,
             link: ArcSwapOption::empty(),
             outlook,
-            permits,
+            places,
+            wanted: Notify::new(),
             levels: Arc::default(),
             subscriptions: Arc::default(),
             has_subscriptions: AtomicBool::new(false),
@@ -156,6 +107,7 @@ impl Port {
     }
 
     pub fn set_facts(&self, facts: Facts) {
+        self.places.set_max(facts.concurrency_max.unwrap_or(self.options.in_flight_max));
         self.facts.store(Arc::new(facts));
     }
 
@@ -169,6 +121,47 @@ impl Port {
     pub fn close(&self, outlook: Outlook) {
         self.link.store(None);
         self.outlook.send_replace(outlook);
+    }
+
+    /// Closes it for a rest, unless somebody uses the upstream: a call is on its way through here, or
+    /// a client waits to hear of a resource. Whether it is closed.
+    ///
+    /// A call takes its place first and then looks whether its connection is still the present one;
+    /// here the connection goes first and then the places are looked at. So one of the two sees the other.
+    pub fn rest(&self, resting: Outlook) -> bool {
+        let link = self.link.swap(None);
+        fence(Ordering::SeqCst);
+        if self.places.is_used() || !self.subscriptions.is_empty() {
+            self.link.store(link);
+            self.outlook.send_replace(Outlook::Up);
+            return false;
+        }
+        self.outlook.send_replace(resting);
+        true
+    }
+
+    /// In what ways the upstream is not as it should be, as its calls tell.
+    pub fn degradations(&self) -> Vec<Degradation> {
+        let is_throttled = self.breaker.throttled_for().is_some();
+        let throttled = is_throttled.then_some(Degradation::Throttled);
+        let open = self.breaker.is_open().then_some(Degradation::CircuitOpen);
+        let own = [throttled, open].into_iter().flatten();
+        own.chain(self.conduct.degradations()).collect()
+    }
+
+    /// For how long no call has been with the upstream. `None` while one is.
+    pub fn idle_for(&self) -> Option<Duration> {
+        self.places.idle_for()
+    }
+
+    /// Wakes the upstream, should it rest.
+    pub fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until somebody needs the upstream, which rests.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Whether a call may hope for a connection just now.
@@ -235,15 +228,21 @@ impl Port {
         if let Some(level) = caller.log_level {
             self.set_level(caller, level).await;
         }
-        let deadline = Instant::now() + self.options.ready_wait;
+        let began = Instant::now();
+        let deadline = began + self.options.ready_wait.max(self.options.wake_wait);
         loop {
-            let link = self.link(&facts, deadline, &cancel).await?;
+            let link = self.link(&facts, began, &cancel).await?;
             let begin = async {
+                let place = self.place(&facts).await?;
+                fence(Ordering::SeqCst);
+                if !self.is_present(&link) {
+                    return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
+                }
                 let sending = Sending {
                     key: caller.key(facts.isolation),
                     client: Some(caller.session.clone()),
                     declared: caller.declared(facts.isolation),
-                    permit: Some(self.permit(&facts).await?),
+                    place: Some(place),
                     queue_wait: self.options.queue_wait,
                     lifetime: facts.limits.total,
                 };
@@ -256,7 +255,10 @@ impl Port {
                 begun = begin => begun,
             };
             match begun {
-                Ok(leg) => return Ok(Conversation::new(leg, frame, facts, cancel)),
+                Ok(leg) => {
+                    let conduct = self.conduct.clone();
+                    return Ok(Conversation::new(leg, frame, facts, conduct, cancel));
+                }
                 Err(CallError::NotSent { .. }) if Instant::now() < deadline => {
                     // The connection has ended, and its actor is about to say so.
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -266,11 +268,15 @@ impl Port {
         }
     }
 
-    /// The connection, waited for while there is hope.
+    fn is_present(&self, link: &Arc<Link>) -> bool {
+        self.link.load().as_ref().is_some_and(|present| Arc::ptr_eq(present, link))
+    }
+
+    /// The connection, waited for while there is hope, by who has waited since `began`.
     pub(super) async fn link(
         &self,
         facts: &Facts,
-        deadline: Instant,
+        began: Instant,
         cancel: &CancellationToken,
     ) -> Result<Arc<Link>, CallError> {
         if let Some(link) = self.link.load_full() {
@@ -284,9 +290,18 @@ impl Port {
             }
             let absence = match seen {
                 Outlook::Down(absence) => return Err(absence.error(facts)),
+                Outlook::Resting(absence) => {
+                    self.want();
+                    Some(absence)
+                }
                 Outlook::Coming(absence) => Some(absence),
                 Outlook::Up => None,
             };
+            let patience = match &absence {
+                Some(absence) if absence.is_waking() => self.options.wake_wait,
+                Some(_) | None => self.options.ready_wait,
+            };
+            let deadline = began + patience;
             tokio::select! {
                 biased;
                 changed = outlook.changed() => if changed.is_err() {
@@ -301,19 +316,11 @@ impl Port {
         }
     }
 
-    async fn permit(&self, facts: &Facts) -> Result<OwnedSemaphorePermit, CallError> {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let turn = self.permits.clone().acquire_owned();
-        match tokio::time::timeout(self.options.queue_wait, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => {
-                metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.in_flight_max")
-                    .increment(1);
-                Err(CallError::Busy { server: facts.name.clone() })
-            }
-        }
+    async fn place(&self, facts: &Facts) -> Result<Place, CallError> {
+        self.places.take(self.options.queue_wait).await.map_err(|refused| {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => refused.limit()).increment(1);
+            CallError::Busy { server: facts.name.clone() }
+        })
     }
 }
 
@@ -344,6 +351,7 @@ pub struct Conversation {
     leg: Leg,
     request: Frame,
     facts: Arc<Facts>,
+    conduct: Arc<Conduct>,
     cancel: CancellationToken,
     began: Instant,
     heard: Instant,
@@ -353,12 +361,19 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    fn new(leg: Leg, request: Frame, facts: Arc<Facts>, cancel: CancellationToken) -> Self {
+    fn new(
+        leg: Leg,
+        request: Frame,
+        facts: Arc<Facts>,
+        conduct: Arc<Conduct>,
+        cancel: CancellationToken,
+    ) -> Self {
         let now = Instant::now();
         Self {
             leg,
             request,
             facts,
+            conduct,
             cancel,
             began: now,
             heard: now,
@@ -421,6 +436,7 @@ impl Conversation {
         } else {
             CallError::Inactive { server, after: inactivity }
         };
+        self.conduct.timed_out();
         self.leg.cancel("the request timed out");
         error
     }

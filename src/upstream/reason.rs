@@ -15,6 +15,12 @@ pub enum Reason {
     Retry,
     /// The operator, or a change of the row, asked for it.
     Asked,
+    /// Nobody has needed it for as long as its row says, or since the daemon started.
+    Idle,
+    /// A call needs it.
+    Wanted,
+    /// Its first start may have to fetch a program, and is given the time for that.
+    Prefetching,
     /// The row's `enabled` was switched off.
     Disabled,
     /// The daemon is stopping.
@@ -59,15 +65,35 @@ pub enum Reason {
     TlsFailed,
     /// An HTTP status that is no answer, redirects among them.
     HttpStatus,
+    /// It asked to be left alone for a while: 429, or 503 with `Retry-After`.
+    Throttled,
     /// 401 or 403: a credential is missing, wrong or expired.
     Unauthorized,
     /// The server stopped answering pings, or its connection broke.
     Unreachable,
+    /// It did too often what the protocol does not allow; it was ended.
+    ProtocolError,
     /// Our own code panicked. Please report it.
     Panicked,
 }
 
 impl Reason {
+    /// Whether it tells of something that went wrong.
+    pub fn is_failure(self) -> bool {
+        !matches!(
+            self,
+            Self::Started
+                | Self::Ready
+                | Self::Retry
+                | Self::Asked
+                | Self::Idle
+                | Self::Wanted
+                | Self::Prefetching
+                | Self::Disabled
+                | Self::Stopping
+        )
+    }
+
     /// Whether trying again soon is pointless, because a person has to change something first.
     pub fn needs_a_person(self) -> bool {
         matches!(
@@ -93,6 +119,7 @@ impl Reason {
                 | Self::HandshakeTimeout
                 | Self::HandshakeFailed
                 | Self::ListFailed
+                | Self::ProtocolError
         )
     }
 
@@ -103,6 +130,9 @@ impl Reason {
             Self::Ready => "ready",
             Self::Retry => "retry",
             Self::Asked => "asked",
+            Self::Idle => "idle",
+            Self::Wanted => "wanted",
+            Self::Prefetching => "prefetching",
             Self::Disabled => "disabled",
             Self::Stopping => "stopping",
             Self::CommandNotFound => "command_not_found",
@@ -125,8 +155,10 @@ impl Reason {
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsFailed => "tls_failed",
             Self::HttpStatus => "http_status",
+            Self::Throttled => "throttled",
             Self::Unauthorized => "unauthorized",
             Self::Unreachable => "unreachable",
+            Self::ProtocolError => "protocol_error",
             Self::Panicked => "panicked",
         }
     }

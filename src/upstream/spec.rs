@@ -19,6 +19,22 @@ pub struct UpstreamSpec {
     pub connect_timeout: Duration,
     /// Whether `${VAR}` may be resolved: only for what the operator owns (design decision 13).
     pub may_use_variables: bool,
+    pub upkeep: Upkeep,
+}
+
+/// When an upstream runs, and how much it is given to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Whether it is started by the first call rather than with the daemon, once its tools are known.
+    pub is_lazy: bool,
+    /// Whether its process is confined.
+    pub is_strict: bool,
+    /// After so long without a call its worker is ended until the next one.
+    pub idle_stop: Option<Duration>,
+    /// Calls that it may have in flight, where the settings do not say that.
+    pub concurrency_max: Option<usize>,
+    /// How long its first start may take, where that may have to fetch a program.
+    pub prefetch: Option<Duration>,
 }
 
 /// How an upstream is reached. Secrets are in here, so it is never printed.
@@ -67,6 +83,7 @@ impl UpstreamSpec {
         self.transport != new.transport
             || self.isolation != new.isolation
             || self.may_use_variables != new.may_use_variables
+            || self.upkeep.is_strict != new.upkeep.is_strict
     }
 
     /// Every configured value that must never be shown, longest first, so that replacing one does

@@ -11,6 +11,7 @@ use crate::catalogue::{
 };
 
 use super::{
+    degradation::Degradation,
     lifecycle::{After, State},
     reason::Reason,
 };
@@ -78,7 +79,9 @@ impl State {
     pub fn shown(&self) -> (StateWord, ErrorStatus) {
         match self {
             Self::Disabled => (StateWord::Disabled, ErrorStatus::None),
-            Self::Stopped | Self::Ending { .. } => (StateWord::Stopped, ErrorStatus::None),
+            Self::Stopped | Self::Idle | Self::Ending { .. } => {
+                (StateWord::Stopped, ErrorStatus::None)
+            }
             Self::Ready { .. } => (StateWord::Ready, ErrorStatus::None),
             Self::Starting { after: After::Nothing } => (StateWord::Starting, ErrorStatus::None),
             Self::Starting { after: After::Failure } => (StateWord::Starting, ErrorStatus::Error),
@@ -115,6 +118,8 @@ pub struct Runtime {
     #[serde(with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub next_attempt_at: Option<OffsetDateTime>,
+    /// In what ways it is not as it should be, though it runs.
+    pub degraded: Vec<Degradation>,
     /// The server's own process, never a helper's.
     pub pid: Option<u32>,
     pub protocol_version: Option<&'static str>,

@@ -56,8 +56,7 @@ impl Port {
             return Ok(Subscribed::Joined);
         }
         // Only the first has to find the upstream up: what was agreed on is said again by itself.
-        let deadline = Instant::now() + self.options.ready_wait;
-        let answered = match self.link(&facts, deadline, &cancel).await {
+        let answered = match self.link(&facts, Instant::now(), &cancel).await {
             Ok(_link) if self.has_subscriptions() => self.answer(frame, caller, cancel).await,
             Ok(_link) => {
                 self.subscriptions.unsubscribe(uri, client);

@@ -112,6 +112,11 @@ impl Subscriptions {
         self.lock().sessions.contains_key(key)
     }
 
+    /// Whether nobody wants to hear of anything.
+    pub fn is_empty(&self) -> bool {
+        self.lock().sessions.is_empty()
+    }
+
     /// The sessions of which anything is wanted, and what each is told when it is opened.
     pub fn sessions(&self) -> Vec<(SessionKey, ClientCapabilities)> {
         let table = self.lock();

@@ -8,10 +8,12 @@ use uuid::Uuid;
 
 use super::{
     Isolation, Listener, UpstreamSpec,
+    breaker::BreakerOptions,
+    conduct::StrikeOptions,
     dialogue::{Dialogue, Scope},
     pipe::Pipe,
     port::CallOptions,
-    spec::{CallLimits, Transport},
+    spec::{CallLimits, Transport, Upkeep},
     status::{CatalogueChange, Output, Transition},
 };
 use crate::catalogue::{item::Item, kind::Kind};
@@ -45,6 +47,7 @@ pub fn spec(id: u128) -> UpstreamSpec {
         limits: CallLimits { inactivity: SECOND, total: SECOND, reset_on_progress: true },
         connect_timeout: SECOND,
         may_use_variables: true,
+        upkeep: Upkeep::default(),
     }
 }
 
@@ -54,13 +57,37 @@ pub fn calls() -> CallOptions {
         total: SECOND,
         reset_on_progress: true,
         in_flight_max: 8,
+        waiting_max: 8,
         queue_wait: SECOND,
         ready_wait: SECOND,
+        wake_wait: SECOND,
+        breaker: breaker(),
+        strikes: strikes(),
         events_max: 8,
         queue_max: 8,
         doubt: SECOND,
         elicitations_max: 2,
     }
+}
+
+/// A breaker that a few failures open.
+pub fn breaker() -> BreakerOptions {
+    BreakerOptions {
+        failures: 3,
+        failures_percent: 50,
+        window_calls: 20,
+        window: SECOND,
+        open: SECOND,
+        open_max: SECOND,
+        retry_after_max: SECOND,
+        retry_wait: SECOND,
+    }
+}
+
+/// Nothing counts.
+pub fn strikes() -> StrikeOptions {
+    let window = SECOND;
+    StrikeOptions { window, timeouts: 0, noise: 0, noise_max: 0, oversized: 0, unasked: 0 }
 }
 
 /// A pipe whose server may be behind by so many messages, and what it is given to read.

@@ -71,6 +71,8 @@ pub struct Knobs {
     pub noted: u16,
     /// Whether it has resources, `u://a` and `u://b`, that it can be subscribed to.
     pub resources: bool,
+    /// Answers calls of tools with this status, and a `Retry-After` of so many seconds.
+    pub trouble: Option<(u16, Option<u64>)>,
     /// Closes the stream of a call before its answer, so often.
     pub cuts: Option<Cuts>,
 }
@@ -128,6 +130,7 @@ impl Default for Knobs {
             list_delay,
             forgotten: (404, "no such session".to_owned()),
             noted: 202,
+            trouble: None,
             resources: false,
             cuts: None,
         }
@@ -292,6 +295,12 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         }
         Method::POST if message.get("id").is_none() || message.get("method").is_none() => {
             HttpResponse::build(status_of(knobs.noted)).finish()
+        }
+        Method::POST if message["method"] == "tools/call" && knobs.trouble.is_some() => {
+            let (status, after) = knobs.trouble.unwrap_or_default();
+            let mut refusal = HttpResponse::build(status_of(status));
+            after.map(|seconds| refusal.insert_header(("retry-after", seconds.to_string())));
+            refusal.finish()
         }
         Method::POST => answer(&message, &knobs, &state).await,
         _ => HttpResponse::MethodNotAllowed().finish(),

@@ -235,6 +235,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         burst_window: SECOND,
         failures_slow: 1,
         slow_window: SECOND,
+        failures_flapping: 5,
         probe_every: 3600 * SECOND,
         probe_every_max: 3600 * SECOND,
         steady_after: SECOND,
@@ -244,8 +245,12 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         total: SECOND,
         reset_on_progress: true,
         in_flight_max: 1,
+        waiting_max: 8,
         queue_wait: SECOND,
         ready_wait: SECOND,
+        wake_wait: SECOND,
+        breaker: crate::upstream::testing::breaker(),
+        strikes: crate::upstream::testing::strikes(),
         events_max: 1,
         queue_max: 1,
         doubt: Duration::from_secs(1),
@@ -290,6 +295,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         settings_key: Some(KeyText::chosen(ADMIN_KEY.to_owned()).unwrap()),
         defaults: Defaults {
             connect_timeout: SECOND,
+            prefetch_timeout: SECOND,
             values: Values {
                 disable_basic_auth: false,
                 disable_signup: false,

@@ -17,6 +17,7 @@ mod remote_stream;
 mod resubscription;
 mod standing;
 mod stdio;
+mod throttling;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,7 +43,10 @@ use crate::{
     },
     egress::Egress,
 };
-use lifeline::{Lifeline, StopGrace};
+use lifeline::{
+    ChildOptions, Lifeline, SpawnOptions, StopGrace,
+    confinement::{Confinement, StrictOptions, has_landlock},
+};
 use listing::{Announcements, keep_listed};
 use remote::Speech;
 use remote_stream::ResumeOptions;
@@ -54,14 +58,26 @@ pub struct WorkerOptions {
     /// How long a start, a handshake and a list may each take, unless the row says otherwise.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// The same of the first start of a program that may have to be fetched before it runs.
+    #[serde(with = "humantime_serde")]
+    pub prefetch_timeout: Duration,
     /// How long a server that is stopped has for each of its two goodbyes.
     pub stop: StopGrace,
+    /// How many processes are started at once.
+    pub spawns: SpawnOptions,
+    /// How servers are treated beside the daemon.
+    pub children: ChildOptions,
+    /// What servers of the profile `STRICT` may take.
+    pub strict: StrictOptions,
     /// How long a server may read nothing while something waits for it.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     /// The pace of asking a remote upstream whether it is still there. Zero: never.
     #[serde(with = "humantime_serde")]
     pub ping_every: Duration,
+    /// How long the answer to a ping may take, of a server that left calls without one.
+    #[serde(with = "humantime_serde")]
+    pub ping_timeout: Duration,
     /// How long an HTTP+SSE server may take to say where messages go.
     #[serde(with = "humantime_serde")]
     pub endpoint_wait: Duration,
@@ -86,6 +102,8 @@ pub struct Workshop {
     pub dialogue: DialogueOptions,
     /// Who is told what is said outside of any call.
     pub clients: Arc<dyn Clients>,
+    /// Where the daemon keeps what is nobody else's.
+    pub data_dir: std::path::PathBuf,
     /// This very program, which a row may call by the name `metamcpd`.
     pub own_exe: std::path::PathBuf,
 }
@@ -98,6 +116,23 @@ pub struct FrameLimits {
     pub depth_max: usize,
     /// Bytes of one message from an upstream: a line, an event or a body.
     pub message_max: usize,
+}
+
+impl Workshop {
+    /// How the process of an upstream is confined, if it is to be.
+    fn confinement(&self, board: &Board) -> Result<Option<Confinement>, Exit> {
+        let spec = board.spec();
+        if !spec.upkeep.is_strict {
+            return Ok(None);
+        }
+        if !has_landlock() {
+            tracing::warn!(server = %spec.name, "the kernel has no Landlock, so that this STRICT server is not kept from the daemon's data");
+        }
+        let prepared = Confinement::prepare(&self.data_dir, board.id, self.options.strict);
+        prepared.map(Some).map_err(|error| {
+            Exit::new(Reason::SpawnFailed, format!("its home cannot be made: {error}"))
+        })
+    }
 }
 
 /// What a worker tells its actor.
@@ -149,7 +184,7 @@ pub async fn work(assignment: Assignment) -> Exit {
 async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let spec = assignment.board.spec();
     let server: Arc<str> = Arc::from(&*spec.name);
-    let patience = spec.connect_timeout;
+    let patience = assignment.board.start_patience();
     let answer = match link {
         Link::Pipe(pipe) => {
             // A process has one session, which all its clients share.
@@ -178,6 +213,22 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
         link.subscribe_again(&assignment.board.port.subscriptions);
     }
     Ok(())
+}
+
+/// Asks a server that left several calls without an answer whether it lives, and returns when it does
+/// not say so. A single call that is not answered may be a slow one.
+async fn watch_answers(assignment: &Assignment, link: &Link) -> Exit {
+    let board = &assignment.board;
+    loop {
+        board.port.conduct.suspected().await;
+        let server: Arc<str> = Arc::from(&*board.spec().name);
+        let patience = assignment.workshop.options.ping_timeout;
+        // Any answer will do, even one that says that `ping` is unknown.
+        if let Err(error) = link.ask(&server, "ping", b"{}", patience).await {
+            let detail = format!("several calls had no answer, and a ping has none: {error}");
+            return Exit::new(Reason::Unreachable, detail);
+        }
+    }
 }
 
 fn handshake_failure(error: CallError) -> Exit {

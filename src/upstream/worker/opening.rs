@@ -13,6 +13,7 @@ use super::{
     messages::{Kindred, Messages, kindred},
     remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech},
     remote_session::{Established, RemoteSession, Way},
+    throttling::refused_to_open,
 };
 use crate::{
     egress::EgressError,
@@ -94,6 +95,9 @@ async fn by_post(
         .await
         .map_err(not_connected)?;
     let status = response.status();
+    if let Some(exit) = refused_to_open(remote, status, response.headers()) {
+        return Err(exit.into());
+    }
     if status != StatusCode::OK {
         return Err(refusal(status, response.headers(), "`initialize`"));
     }

@@ -33,6 +33,7 @@ use crate::{
     egress::{Body, Door, Egress, EgressError},
     upstream::{
         CallError, Clients, Exit, Isolation, Reason,
+        breaker::Breaker,
         dialogue::{Aside, Dialogue, DialogueOptions, Scope},
         exchange::SessionKey,
         handshake::Introduction,
@@ -117,6 +118,7 @@ pub struct Belonging {
     pub levels: Arc<LogLevels>,
     pub subscriptions: Arc<Subscriptions>,
     pub clients: Arc<dyn Clients>,
+    pub breaker: Arc<Breaker>,
 }
 
 /// The shared part of one connection to a remote upstream.
@@ -215,9 +217,8 @@ impl Remote {
     pub fn close(&self, exit: &Exit) {
         let (server, detail) = (self.server.clone(), exit.detail.clone());
         let why = CallError::Ended { server, reason: exit.reason, detail };
-        if self.closed.set(why).is_err() {
-            tracing::trace!(server = %self.server, "the connection had been closed already");
-        }
+        // The first reason counts.
+        drop(self.closed.set(why));
         // Nothing that was asked of clients wants an answer any more.
         self.sessions().iter().for_each(|session| session.dialogue.close());
     }

@@ -7,7 +7,8 @@ use std::{future::ready, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use time::OffsetDateTime;
+use tokio::time::{sleep, timeout};
 
 use super::{
     dialects::{REFUSAL_MAX, has_forgotten},
@@ -18,16 +19,19 @@ use super::{
     remote_session::{Established, RemoteSession},
     remote_stream::{Events, StreamError},
     standing,
+    throttling::{admit, asked_rest, outcome_of},
 };
 use crate::{
     egress::{Body, EgressError},
     upstream::{
         CallError, Exit, Reason,
         attribution::Client,
+        breaker::{Outcome, Pass},
         dialogue::InCall,
         exchange::{Heard, SessionKey, own_id},
         inbox::Listening,
         link::Sending,
+        places::Place,
         status::StateWord,
     },
     wire::{Bad, Frame, Kind, message},
@@ -60,6 +64,7 @@ async fn deliver(
     outgoing: Outgoing,
     mut stale: Option<Arc<Established>>,
 ) -> Result<Delivered, CallError> {
+    let mut is_repeated = false;
     loop {
         let established = match session.established() {
             Some(established) if stale.is_none() && !established.is_over() => established,
@@ -84,6 +89,17 @@ async fn deliver(
         let response =
             remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true).await?;
         let server = remote.server.clone();
+        let rest = asked_rest(response.status(), response.headers(), OffsetDateTime::now_utc());
+        if let Some(rest) = rest {
+            let (after, is_short) = remote.belonging.breaker.throttle(rest);
+            if !is_short || is_repeated {
+                return Err(CallError::Throttled { server, after });
+            }
+            // It has said that it did nothing, so this is no second call.
+            is_repeated = true;
+            sleep(after).await;
+            continue;
+        }
         match response.status() {
             StatusCode::OK => return Ok(Delivered::Answered(response)),
             StatusCode::UNAUTHORIZED => {
@@ -120,6 +136,10 @@ fn opening_error(remote: &Remote, exit: Exit) -> CallError {
     let server = remote.server.clone();
     match exit.reason {
         Reason::Unauthorized => CallError::Unauthorized { server },
+        Reason::Throttled => {
+            let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
+            CallError::Throttled { server, after }
+        }
         reason => CallError::Unavailable {
             server,
             state: StateWord::Starting,
@@ -137,7 +157,9 @@ pub struct RemoteLeg {
     /// What comes for it by the session's standing stream.
     listening: Listening,
     is_answered: bool,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Until it is known what the call says of the upstream. The gateway's own say nothing.
+    pass: Option<Pass>,
+    _place: Option<Place>,
 }
 
 /// The request and what comes back on its own connection.
@@ -173,11 +195,12 @@ impl RemoteLeg {
         write: impl FnOnce(u64) -> Bytes,
         sending: Sending,
     ) -> Result<Self, CallError> {
-        let Sending { key, client, declared, permit, .. } = sending;
+        let Sending { key, client, declared, place, .. } = sending;
         let not_sent = || CallError::NotSent { server: remote.server.clone(), detail: None };
         if remote.is_closed() {
             return Err(not_sent());
         }
+        let pass = place.as_ref().map(|_| admit(remote)).transpose()?;
         let session = remote.session(&key, declared)?;
         if key == SessionKey::Shared && session.established().is_some_and(|one| one.is_over()) {
             // The worker is about to end by that.
@@ -191,7 +214,7 @@ impl RemoteLeg {
         let sending = deliver(remote.clone(), session.clone(), outgoing.clone(), None);
         let (remote, part) = (remote.clone(), Part::Sending(Box::pin(sending)));
         let call = Call { remote, session, outgoing, part, is_repeated: false };
-        Ok(Self { call, listening, is_answered: false, _permit: permit })
+        Ok(Self { call, listening, is_answered: false, pass, _place: place })
     }
 
     pub async fn next(&mut self) -> Heard {
@@ -202,6 +225,16 @@ impl RemoteLeg {
             advanced = self.call.advance() => advanced,
             why = remote.closed() => Err(why),
         };
+        let outcome = match &advanced {
+            Ok(Heard::Reply(_)) => Some(Outcome::Success),
+            Ok(_) => None,
+            Err(error) => Some(outcome_of(error)),
+        };
+        if let Some(outcome) = outcome
+            && let Some(mut pass) = self.pass.take()
+        {
+            pass.ends(outcome);
+        }
         if let Ok(Heard::Reply(reply)) = &advanced {
             self.is_answered = true;
             self.call.session.dialogue.end(self.call.outgoing.id, reply);

@@ -116,6 +116,7 @@ fn build(
         levels: board.port.levels.clone(),
         subscriptions: board.port.subscriptions.clone(),
         clients: workshop.clients.clone(),
+        breaker: board.port.breaker.clone(),
     };
     Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))
 }
@@ -156,6 +157,7 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
                 return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
             }
             () = remote.signals.suspect.notified() => {}
+            () = assignment.board.port.conduct.suspected() => {}
             () = pace => {}
         }
         // Any answer will do, even one that says that `ping` is unknown.
@@ -164,6 +166,8 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
             match error {
                 Unauthorized { .. } => return Exit::new(Reason::Unauthorized, error.to_string()),
                 HttpStatus { status, .. } if status < 500 => {}
+                // It lives, and says so.
+                Throttled { .. } => {}
                 _ => return Exit::new(Reason::Unreachable, error.to_string()),
             }
         }

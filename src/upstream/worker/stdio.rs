@@ -5,10 +5,10 @@
 //! up another.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     convert::Infallible,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -28,20 +28,22 @@ use tokio_stream::StreamExt;
 use super::{
     Assignment, News, carry_out, introduce, keep_listed,
     lifeline::{
-        self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, child_environment,
+        self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
     listing::Announcements,
+    watch_answers,
 };
 use crate::{
     upstream::{
         CallError, Exit, Reason,
         board::Board,
+        conduct::Offence,
         dialogue::{Dialogue, Scope},
         exchange::SessionKey,
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
-        variables::{Unresolved, resolve},
+        variables::resolve,
     },
     wire::{
         Frame,
@@ -69,8 +71,15 @@ pub async fn work(
     let Ok(lease) = board.lease.clone().acquire_owned().await else {
         return Exit::of(Reason::SpawnFailed);
     };
-    let mut server = match start(assignment, command, args, env, lease).await {
-        Ok(server) => server,
+    let starting = start(assignment, command, args, env, lease);
+    let started = tokio::select! {
+        biased;
+        // A start may have to wait for its turn. One that is under way is ended by its lifeline.
+        () = assignment.stop.cancelled() => return Exit::of(Reason::Asked),
+        started = starting => started,
+    };
+    let (mut server, turn) = match started {
+        Ok(started) => started,
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
@@ -91,10 +100,17 @@ pub async fn work(
 
     let link = Link::Pipe(pipe.clone());
     let serve = async {
-        introduce(assignment, &link).await?;
-        Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
+        let introduced = introduce(assignment, &link).await;
+        drop(turn);
+        introduced?;
+        let exit = tokio::select! {
+            exit = keep_listed(assignment, &link, &changed) => exit,
+            exit = watch_answers(assignment, &link) => exit,
+        };
+        Err::<Infallible, Exit>(exit)
     };
-    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed };
+    let struck = RefCell::default();
+    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed, struck: &struck };
     let mut lines = Lines::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
@@ -108,6 +124,9 @@ pub async fn work(
         Err(exit) = serve => Ended::Failed(exit),
     };
     let exit = match ended {
+        Ended::Silent if struck.borrow().is_some() => {
+            struck.take().unwrap_or(Exit::of(Reason::ProtocolError))
+        }
         Ended::Told => Exit::of(Reason::Asked),
         Ended::Failed(exit) => exit,
         Ended::Stalled => Exit::of(Reason::StdinStalled),
@@ -165,13 +184,13 @@ async fn start(
     args: &[String],
     env: &BTreeMap<String, String>,
     lease: OwnedSemaphorePermit,
-) -> Result<Server, Exit> {
+) -> Result<(Server, Turn), Exit> {
     let (board, workshop) = (&assignment.board, &assignment.workshop);
     let allowed = board.spec().may_use_variables;
     let mut configured = BTreeMap::new();
     for (name, value) in env {
         let resolved = resolve(value, allowed, |name| std::env::var(name).ok())
-            .map_err(|error| unresolved(name, &error))?;
+            .map_err(|error| Exit::new(error.reason(), format!("env `{name}`: {error}")))?;
         if resolved != *value {
             board.stderr.hide_value(&resolved);
         }
@@ -180,10 +199,16 @@ async fn start(
     let own = workshop.own_exe.to_string_lossy();
     // A first run has nothing but this binary, which need not be on the PATH.
     let program = if command == "metamcpd" { &*own } else { command };
+    let confinement = workshop.confinement(board)?;
+    if let Some(confinement) = &confinement {
+        confinement.settle(&mut configured);
+    }
     let environment = child_environment(std::env::vars(), &configured);
     let label = format!("{}/{}", board.id, assignment.generation);
-    let launch = Launch { label: &label, program, args, env: &environment, cwd: None::<&Path> };
-    let spawned = workshop.lifeline.spawn(&launch).map_err(not_started)?;
+    let cwd = confinement.as_ref().map(|confinement| confinement.home.as_path());
+    let confinement = confinement.as_ref();
+    let launch = Launch { label: &label, program, args, env: &environment, cwd, confinement };
+    let spawned = workshop.lifeline.spawn(&launch).await.map_err(not_started)?;
     let mut child = spawned.child;
     let streams = (child.stdin.take(), child.stderr.take());
     let stdout_end =
@@ -196,18 +221,14 @@ async fn start(
         report: spawned.report,
         lease: Some(lease),
     };
-    let patience = board.spec().connect_timeout;
+    let patience = board.start_patience();
     let pid = match timeout(patience, server.report.pid()).await {
         Ok(Ok(pid)) => pid,
         Ok(Err(error)) => return Err(not_started(error)),
         Err(_elapsed) => return Err(Exit::new(Reason::SpawnFailed, "it took too long to start")),
     };
     (assignment.tell)(News::Running { pid });
-    Ok(server)
-}
-
-fn unresolved(place: &str, error: &Unresolved) -> Exit {
-    Exit::new(error.reason(), format!("env `{place}`: {error}"))
+    Ok((server, spawned.turn))
 }
 
 fn not_started(error: SpawnError) -> Exit {
@@ -217,9 +238,10 @@ fn not_started(error: SpawnError) -> Exit {
             Reason::CommandNotExecutable
         }
         SpawnError::BadWord(_) | SpawnError::WorkingDirectory { .. } => Reason::ConfigInvalid,
-        SpawnError::Exhausted { .. } | SpawnError::Shim { .. } | SpawnError::ShimLost => {
-            Reason::SpawnFailed
-        }
+        SpawnError::NotConfined { .. }
+        | SpawnError::Exhausted { .. }
+        | SpawnError::Shim { .. }
+        | SpawnError::ShimLost => Reason::SpawnFailed,
     };
     Exit::new(reason, error.to_string())
 }
@@ -316,7 +338,7 @@ impl Drop for Closer {
     }
 }
 
-/// Reads until the server has closed its stdout or ended.
+/// Reads until the server has closed its stdout or ended, or has done too much of what it must not.
 async fn read_stdout(
     child: &mut ProcessChunkStream,
     lines: &mut Lines,
@@ -332,6 +354,9 @@ async fn read_stdout(
                     for line in lines.push(chunk) {
                         hearer.hear(line);
                         heard += 1;
+                        if hearer.struck.borrow().is_some() {
+                            return;
+                        }
                     }
                     give_way(heard).await;
                 }
@@ -371,6 +396,8 @@ struct Hearer<'a> {
     assignment: &'a Assignment,
     pipe: &'a Arc<Pipe>,
     changed: &'a Announcements,
+    /// Why the server has to be started anew, once that is so.
+    struck: &'a RefCell<Option<Exit>>,
 }
 
 impl Hearer<'_> {
@@ -380,6 +407,7 @@ impl Hearer<'_> {
         let noise = |what: String| {
             metrics::counter!("metamcpd_upstream_noise_total").increment(1);
             board.wrote(Output::Stdout, &what);
+            self.strike(Offence::Noise);
         };
         let frame = match line {
             Line::TooLong(torn) => {
@@ -390,6 +418,7 @@ impl Hearer<'_> {
                 if let Some(id) = torn.id() {
                     self.pipe.refuse(id, &why);
                 }
+                self.strike(Offence::Oversized);
                 return noise(why);
             }
             Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
@@ -399,9 +428,19 @@ impl Hearer<'_> {
                 Err(_no_message) => return noise(beginning(&line, board)),
             },
         };
+        let unasked = self.pipe.unasked();
         let aside = self.pipe.hear(frame);
+        if self.pipe.unasked() > unasked {
+            self.strike(Offence::Unasked);
+        }
         let say = |answer| self.pipe.say(answer);
         carry_out(&*workshop.clients, board.id, aside, self.changed, say);
+    }
+
+    fn strike(&self, offence: Offence) {
+        if let Some(exit) = self.assignment.board.port.conduct.offends(offence) {
+            self.struck.borrow_mut().get_or_insert(exit);
+        }
     }
 }
 

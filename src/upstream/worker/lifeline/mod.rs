@@ -4,9 +4,13 @@
 //! tree and kills all of it when its socket to the daemon closes, however the daemon ended, or
 //! when the server itself ends. The server's standard streams are its own; no byte passes through
 //! the shim. When to start and when to stop is decided elsewhere, and so is what is read and
-//! written. What a server asks another daemon to run, a container for one, is out of our reach.
+//! written. A container, which is another daemon's child, is ended through that daemon (`containers`).
 
+mod brakes;
+pub mod confinement;
+pub mod containers;
 pub mod environment;
+mod orders;
 mod orphans;
 pub mod processes;
 mod report;
@@ -27,10 +31,14 @@ use serde::Deserialize;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+pub use brakes::{SpawnOptions, Turn};
 pub use environment::{BadWord, child_environment};
+pub use orders::{ChildOptions, Orders};
 pub use orphans::{OrphanReaper, become_subreaper, sweep};
 pub use report::{Ending, Fact, Report, ServerExit, SpawnError, Step};
 
+use brakes::Brakes;
+use confinement::Confinement;
 use orphans::Shims;
 
 /// The word after the program's name that makes it a shim.
@@ -54,6 +62,8 @@ pub struct Lifeline {
     exe: PathBuf,
     instance: String,
     shims: Arc<Shims>,
+    brakes: Arc<Brakes>,
+    children: ChildOptions,
 }
 
 /// One server to start.
@@ -68,6 +78,8 @@ pub struct Launch<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// Where it stands; where the daemon stands if `None`.
     pub cwd: Option<&'a Path>,
+    /// What it may not do.
+    pub confinement: Option<&'a Confinement>,
 }
 
 /// A shim that has been started. Whether the server could be, its report tells.
@@ -77,6 +89,8 @@ pub struct Spawned {
     pub child: Child,
     pub guard: LifelineGuard,
     pub report: Report,
+    /// To be dropped when the start is over, whichever way: the next one may then begin.
+    pub turn: Turn,
 }
 
 /// Holds a server's life: when it is dropped, the whole tree is killed.
@@ -117,14 +131,25 @@ impl Default for StopGrace {
 impl Lifeline {
     /// `exe` is this program, usually `/proc/self/exe`, which stays right when the file is
     /// replaced. `instance` is the id of the data directory.
-    pub fn new(exe: PathBuf, instance: String) -> Lifeline {
-        Lifeline { exe, instance, shims: Arc::default() }
+    pub fn new(exe: PathBuf, instance: String, spawns: SpawnOptions) -> Lifeline {
+        let brakes = Arc::new(Brakes::new(spawns));
+        Lifeline { exe, instance, shims: Arc::default(), brakes, children: ChildOptions::default() }
     }
 
-    /// Starts a shim, and has it start the server. Must be called within a tokio runtime.
-    pub fn spawn(&self, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
-        environment::check_words(launch.program, launch.args, launch.env)?;
+    /// The same for servers that are treated like this.
+    pub fn treating(self, children: ChildOptions) -> Lifeline {
+        Lifeline { children, ..self }
+    }
 
+    /// Starts a shim, and has it start the server, when its turn has come. Dropping the future before
+    /// that starts nothing.
+    pub async fn spawn(&self, launch: &Launch<'_>) -> Result<Spawned, SpawnError> {
+        environment::check_words(launch.program, launch.args, launch.env)?;
+        let turn = self.brakes.turn().await;
+        self.spawn_now(launch, turn)
+    }
+
+    fn spawn_now(&self, launch: &Launch<'_>, turn: Turn) -> Result<Spawned, SpawnError> {
         let shim_error = |source| SpawnError::Shim { source };
         let (ours, theirs) = UnixStream::pair().map_err(shim_error)?;
         let (server_stdin, stdin) = io::pipe().map_err(shim_error)?;
@@ -152,7 +177,7 @@ impl Lifeline {
 
         let cwd = launch.cwd.map(Path::to_path_buf).unwrap_or_default();
         let report = Report::new(listening, launch.program.to_owned(), cwd);
-        Ok(Spawned { child, guard, report })
+        Ok(Spawned { child, guard, report, turn })
     }
 
     /// What kills the trees of shims that were themselves killed. One is enough for a daemon.
@@ -161,13 +186,19 @@ impl Lifeline {
     }
 
     fn shim_command(&self, launch: &Launch<'_>, control: UnixStream) -> Command {
+        let contained =
+            containers::labelled(launch.program, launch.args, &self.instance, launch.label);
+        let (args, container) = contained.unzip();
+        let confinement = launch.confinement.cloned();
+        let orders = Orders { treatment: self.children, confinement, container };
         let mut command = Command::new(&self.exe);
         command
             .arg0(SHIM_NAME)
             .arg(SHIM_WORD)
+            .arg(orders.to_word())
             .arg(launch.cwd.unwrap_or(Path::new("")))
             .arg(launch.program)
-            .args(launch.args)
+            .args(args.as_deref().unwrap_or(launch.args))
             .env_clear()
             .envs(launch.env)
             .env(environment::INSTANCE_VARIABLE, &self.instance)

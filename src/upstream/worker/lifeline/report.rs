@@ -39,6 +39,8 @@ pub enum SpawnError {
     NotPermitted { program: String },
     #[error("cannot enter the working directory {path}")]
     WorkingDirectory { path: PathBuf, source: io::Error },
+    #[error("the server cannot be confined as its profile asks")]
+    NotConfined { source: io::Error },
     #[error("cannot execute {program}")]
     NotExecutable { program: String, source: io::Error },
     #[error("the machine has no room for another process")]
@@ -58,7 +60,10 @@ impl SpawnError {
             | SpawnError::NotPermitted { .. }
             | SpawnError::WorkingDirectory { .. }
             | SpawnError::NotExecutable { .. } => true,
-            SpawnError::Exhausted { .. } | SpawnError::Shim { .. } | SpawnError::ShimLost => false,
+            SpawnError::NotConfined { .. }
+            | SpawnError::Exhausted { .. }
+            | SpawnError::Shim { .. }
+            | SpawnError::ShimLost => false,
         }
     }
 }
@@ -76,6 +81,7 @@ pub enum Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Enter,
+    Confine,
     Execute,
 }
 
@@ -92,6 +98,7 @@ impl Fact {
         match self {
             Fact::Started { pid } => format!("started {pid}\n"),
             Fact::Refused { step: Step::Enter, errno } => format!("not-entered {errno}\n"),
+            Fact::Refused { step: Step::Confine, errno } => format!("not-confined {errno}\n"),
             Fact::Refused { step: Step::Execute, errno } => format!("not-executed {errno}\n"),
             Fact::Exited { code } => format!("exited {code}\n"),
             Fact::Signalled { signal } => format!("signalled {signal}\n"),
@@ -103,6 +110,7 @@ impl Fact {
         Some(match word {
             "started" => Fact::Started { pid: number.parse().ok()? },
             "not-entered" => Fact::Refused { step: Step::Enter, errno: number.parse().ok()? },
+            "not-confined" => Fact::Refused { step: Step::Confine, errno: number.parse().ok()? },
             "not-executed" => Fact::Refused { step: Step::Execute, errno: number.parse().ok()? },
             "exited" => Fact::Exited { code: number.parse().ok()? },
             "signalled" => Fact::Signalled { signal: number.parse().ok()? },
@@ -154,6 +162,9 @@ impl Report {
         if matches!(step, Step::Enter) {
             return SpawnError::WorkingDirectory { path: self.cwd.clone(), source };
         }
+        if matches!(step, Step::Confine) {
+            return SpawnError::NotConfined { source };
+        }
         match source.kind() {
             io::ErrorKind::NotFound => SpawnError::NotFound { program },
             io::ErrorKind::PermissionDenied => SpawnError::NotPermitted { program },
@@ -175,6 +186,7 @@ mod tests {
         let facts = [
             Fact::Started { pid: 4_000_000_000 },
             Fact::Refused { step: Step::Enter, errno: 2 },
+            Fact::Refused { step: Step::Confine, errno: 1 },
             Fact::Refused { step: Step::Execute, errno: 13 },
             Fact::Exited { code: 0 },
             Fact::Exited { code: 255 },
