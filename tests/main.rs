@@ -46,6 +46,7 @@ mod sessions;
 mod slow_upstreams;
 mod sse;
 mod sse_upstreams;
+mod stdio_isolation;
 mod streamable_http;
 mod subscriptions;
 mod supervision;

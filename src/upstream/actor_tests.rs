@@ -57,6 +57,8 @@ impl Listener for Witness {
     fn changed(&self, _: &CatalogueChange) {}
 
     fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+
+    fn lost_process(&self, _: Uuid, _: &str, _: Reason, _: &str) {}
 }
 
 /// A supervisor whose first workers fail or panic at once, as told, and whose later ones serve.

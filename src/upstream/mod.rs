@@ -6,6 +6,7 @@
 
 pub mod actor;
 mod attribution;
+mod berth;
 pub mod board;
 mod call_error;
 pub mod dialogue;
@@ -13,6 +14,7 @@ pub mod dice;
 pub mod exchange;
 pub mod handshake;
 mod inbox;
+mod isolating;
 pub mod lifecycle;
 pub mod link;
 pub mod lists;
@@ -20,6 +22,7 @@ mod log_levels;
 pub mod nesting;
 pub mod pipe;
 pub mod port;
+pub mod processes;
 pub mod question;
 pub mod reason;
 pub mod refresh;
@@ -69,6 +72,11 @@ impl Exit {
 
     /// In words: what happened, the detail, and what the process wrote last where that may say why.
     pub fn describe(&self, stderr: &StderrTail) -> String {
+        self.describe_with(stderr.last_words())
+    }
+
+    /// The same with the last words of a process whose tail is not the upstream's.
+    pub fn describe_with(&self, last_words: Option<String>) -> String {
         let ended_by_itself = matches!(self.reason, Reason::Exited | Reason::Killed);
         let ended = self.code.filter(|_| ended_by_itself);
         let what = match ended.map(|exit| (exit.code, exit.signal)) {
@@ -77,7 +85,7 @@ impl Exit {
             // How it ended when it was made to end says nothing of why.
             Some((None, None)) | None => self.reason.as_str().replace('_', " "),
         };
-        let last_words = stderr.last_words().filter(|_| self.reason.is_of_the_process());
+        let last_words = last_words.filter(|_| self.reason.is_of_the_process());
         let last_words = last_words.map(|line| format!("it last wrote: {line}"));
         // A detail that begins with the reason's own words needs them no second time.
         let is_said = self.detail.as_ref().is_some_and(|detail| detail.starts_with(&what));
@@ -94,6 +102,8 @@ pub trait Clients: Send + Sync {
     fn say_to_all(&self, server: Uuid, note: &Frame);
     /// Whether the client of this session listens to what comes outside of any call.
     fn is_listening(&self, session: &str) -> bool;
+    /// The name that operators know this session by.
+    fn public_name(&self, session: &str) -> Option<Uuid>;
 }
 
 /// Who is told what happens to upstreams. Never waits.
@@ -109,4 +119,6 @@ pub trait Listener: Send + Sync {
     /// Its process has written a line, in which secrets are hidden already. However many there are,
     /// they come from the one task that reads them.
     fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str);
+    /// A process that a client has to itself has ended by itself, or was not started, and why.
+    fn lost_process(&self, server: Uuid, name: &str, reason: Reason, what: &str);
 }

@@ -27,6 +27,7 @@ use super::{
     exchange::{Heard, SessionKey},
     link::{Caller, Leg, Link, Sending},
     log_levels::LogLevels,
+    processes::Processes,
     question::{Patience, Question},
     reason::Reason,
     spec::{CallLimits, Isolation},
@@ -112,13 +113,15 @@ pub struct Port {
     pub id: Uuid,
     pub(super) options: CallOptions,
     pub(super) facts: ArcSwap<Facts>,
-    link: ArcSwapOption<Link>,
+    pub(super) link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
     permits: Arc<Semaphore>,
     /// What log messages its clients want.
     pub levels: Arc<LogLevels>,
     /// Which resources its clients want to hear of.
     pub subscriptions: Arc<Subscriptions>,
+    /// The processes that its clients have to themselves.
+    pub processes: Processes,
     has_subscriptions: AtomicBool,
 }
 
@@ -137,13 +140,9 @@ impl Port {
             permits,
             levels: Arc::default(),
             subscriptions: Arc::default(),
+            processes: Processes::default(),
             has_subscriptions: AtomicBool::new(false),
         }
-    }
-
-    /// The connection, if there is one just now.
-    pub(super) fn current_link(&self) -> Option<Arc<Link>> {
-        self.link.load_full()
     }
 
     pub(super) fn has_subscriptions(&self) -> bool {
@@ -186,10 +185,13 @@ impl Port {
                 self.unsubscribe_session(key, uri);
             }
         }
+        let own = SessionKey::Client(session.clone());
+        self.processes.forget(&own);
         if let Some(link) = self.link.load_full() {
-            let key = SessionKey::Client(session.clone());
-            link.forget(&key);
-            for (key, level) in quieter.into_iter().filter(|(changed, _)| *changed != key) {
+            link.forget(&own);
+        }
+        for (key, level) in quieter.into_iter().filter(|(changed, _)| *changed != own) {
+            if let Some(link) = self.current_link(&key) {
                 link.set_level(&key, level);
             }
         }
@@ -203,7 +205,7 @@ impl Port {
     pub async fn set_level(&self, caller: &Caller<'_>, level: Level) {
         let key = caller.key(self.facts.load().isolation);
         if let Some(wanted) = self.levels.want(&key, caller.session, level)
-            && let Some(link) = self.link.load_full()
+            && let Some(link) = self.current_link(&key)
         {
             let told = link.set_level(&key, wanted);
             // It goes on being told when nobody waits for that any more.
@@ -214,7 +216,9 @@ impl Port {
     /// The roots of a client have changed. Told to what was told of them.
     pub fn roots_changed(&self, caller: &Caller<'_>) {
         let key = caller.key(self.facts.load().isolation);
-        if let Some(link) = self.link.load_full() {
+        if let Some(own) = self.processes.known(&key) {
+            own.roots_changed();
+        } else if let Some(link) = self.link.load_full() {
             link.roots_changed(&key);
         }
     }
@@ -237,8 +241,8 @@ impl Port {
         }
         let deadline = Instant::now() + self.options.ready_wait;
         loop {
-            let link = self.link(&facts, deadline, &cancel).await?;
             let begin = async {
+                let link = self.way(&facts, caller, deadline, &cancel).await?;
                 let sending = Sending {
                     key: caller.key(facts.isolation),
                     client: Some(caller.session.clone()),

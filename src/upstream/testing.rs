@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Isolation, Listener, UpstreamSpec,
+    Isolation, Listener, Reason, UpstreamSpec,
     dialogue::{Dialogue, Scope},
     pipe::Pipe,
     port::CallOptions,
@@ -28,6 +28,7 @@ impl Listener for Deaf {
     fn not_listed(&self, _: Uuid, _: &str, _: Kind, _: &str) {}
     fn changed(&self, _: &CatalogueChange) {}
     fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+    fn lost_process(&self, _: Uuid, _: &str, _: Reason, _: &str) {}
 }
 
 /// An upstream called `u{id}`. It is never started for real.

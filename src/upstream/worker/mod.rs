@@ -9,6 +9,7 @@ pub mod lifeline;
 mod listing;
 mod messages;
 mod opening;
+mod own_process;
 pub mod remote;
 pub mod remote_call;
 mod remote_life;
@@ -22,17 +23,21 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     CallError, Clients, Exit, Isolation, Reason,
+    actor::SharedPatience,
     board::Board,
-    dialogue::{Aside, DialogueOptions, Unasked},
+    dialogue::{Aside, DialogueOptions, Scope, Unasked},
     exchange::SessionKey,
-    handshake,
+    handshake::{self, Introduction},
     link::{Link, bridged},
     lists::ListOptions,
+    pipe::Pipe,
+    processes::OwnProcess,
     spec::Transport,
 };
 use crate::{
@@ -41,9 +46,11 @@ use crate::{
         kind::Kind,
     },
     egress::Egress,
+    wire::{capabilities::ClientCapabilities, message},
 };
 use lifeline::{Lifeline, StopGrace};
-use listing::{Announcements, keep_listed};
+pub use listing::Announcements;
+use listing::keep_listed;
 use remote::Speech;
 use remote_stream::ResumeOptions;
 
@@ -67,7 +74,10 @@ pub struct WorkerOptions {
     pub endpoint_wait: Duration,
     /// Sessions that one remote upstream may hold for our clients.
     pub sessions_max: usize,
-    /// After so long without a call, a client's session of a remote upstream is ended.
+    /// Processes that clients may have of one STDIO upstream, beside its own.
+    pub processes_max: usize,
+    /// After so long without a call, a client's session of a remote upstream is ended, and a process
+    /// that a client has to itself.
     #[serde(with = "humantime_serde")]
     pub session_idle: Duration,
     /// How the streams of calls that break off are taken up again.
@@ -86,6 +96,8 @@ pub struct Workshop {
     pub dialogue: DialogueOptions,
     /// Who is told what is said outside of any call.
     pub clients: Arc<dyn Clients>,
+    /// How long what failed rests.
+    pub patience: SharedPatience,
     /// This very program, which a row may call by the name `metamcpd`.
     pub own_exe: std::path::PathBuf,
 }
@@ -130,6 +142,8 @@ pub struct Assignment {
     pub tell: Box<dyn Fn(News)>,
     /// Cancelled when the worker is to end.
     pub stop: CancellationToken,
+    /// The client's place, where it is not the upstream's own life but that of a client's process.
+    pub own: Option<Arc<OwnProcess>>,
 }
 
 /// Works until the upstream has ended or is told to.
@@ -148,22 +162,9 @@ pub async fn work(assignment: Assignment) -> Exit {
 /// Says hello, asks for the tools, and opens the port: what comes before the first call.
 async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let spec = assignment.board.spec();
-    let server: Arc<str> = Arc::from(&*spec.name);
     let patience = spec.connect_timeout;
     let answer = match link {
-        Link::Pipe(pipe) => {
-            // A process has one session, which all its clients share.
-            let greeting = handshake::initialize_params(bridged(Isolation::Shared));
-            let answer = link.ask(&server, "initialize", &greeting, patience).await;
-            let answer = answer.map_err(handshake_failure)?;
-            let introduction = handshake::introduction(&answer)?;
-            pipe.say(crate::wire::message::notification("notifications/initialized", b""));
-            pipe.set_has_logging(introduction.has_logging);
-            if let Some(level) = assignment.board.port.levels.of(&SessionKey::Shared) {
-                link.set_level(&SessionKey::Shared, level);
-            }
-            introduction
-        }
+        Link::Pipe(pipe) => greet(assignment, link, pipe, bridged(spec.isolation)).await?,
         Link::Remote(remote) => match tokio::time::timeout(patience, remote.introduce()).await {
             Ok(introduced) => introduced?,
             Err(_elapsed) => return Err(Exit::of(Reason::HandshakeTimeout)),
@@ -178,6 +179,55 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
         link.subscribe_again(&assignment.board.port.subscriptions);
     }
     Ok(())
+}
+
+/// Shakes hands with a process, which is told that so much can be asked for. A process has one session.
+async fn greet(
+    assignment: &Assignment,
+    link: &Link,
+    pipe: &Pipe,
+    declared: ClientCapabilities,
+) -> Result<Introduction, Exit> {
+    let spec = assignment.board.spec();
+    let server: Arc<str> = Arc::from(&*spec.name);
+    let greeting = handshake::initialize_params(declared);
+    let answer = link.ask(&server, "initialize", &greeting, spec.connect_timeout).await;
+    let introduction = handshake::introduction(&answer.map_err(handshake_failure)?)?;
+    pipe.say(message::notification("notifications/initialized", b""));
+    pipe.set_has_logging(introduction.has_logging);
+    let key = assignment.key();
+    if let Some(level) = assignment.board.port.levels.of(&key) {
+        link.set_level(&key, level);
+    }
+    Ok(introduction)
+}
+
+impl Assignment {
+    /// Whose session the process has.
+    fn key(&self) -> SessionKey {
+        self.own.as_ref().map_or(SessionKey::Shared, |own| own.key.clone())
+    }
+
+    /// On whose behalf it speaks.
+    fn scope(&self) -> Scope {
+        match (self.key(), self.board.spec().isolation) {
+            (SessionKey::Client(client), _) => Scope::Client(client),
+            (SessionKey::User(_), _) => Scope::User,
+            (SessionKey::Shared, Isolation::Shared) => Scope::Everyone,
+            (SessionKey::Shared, Isolation::Session | Isolation::User) => Scope::Gateway,
+        }
+    }
+
+    /// Held by whoever has a process in this place.
+    fn lease(&self) -> Arc<Semaphore> {
+        self.own.as_ref().map_or(&self.board.lease, |own| &own.lease).clone()
+    }
+
+    /// Which start this is, as the server is told.
+    fn label(&self) -> String {
+        let kind = if self.own.is_some() { "own-" } else { "" };
+        format!("{}/{kind}{}", self.board.id, self.generation)
+    }
 }
 
 fn handshake_failure(error: CallError) -> Exit {

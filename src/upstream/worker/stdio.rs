@@ -31,13 +31,13 @@ use super::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, child_environment,
     },
     listing::Announcements,
+    own_process::{self, Scribe},
 };
 use crate::{
     upstream::{
         CallError, Exit, Reason,
         board::Board,
-        dialogue::{Dialogue, Scope},
-        exchange::SessionKey,
+        dialogue::Dialogue,
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
@@ -66,7 +66,7 @@ pub async fn work(
 ) -> Exit {
     let board = &assignment.board;
     // The process of an earlier generation must be gone before the next one starts.
-    let Ok(lease) = board.lease.clone().acquire_owned().await else {
+    let Ok(lease) = assignment.lease().acquire_owned().await else {
         return Exit::of(Reason::SpawnFailed);
     };
     let mut server = match start(assignment, command, args, env, lease).await {
@@ -74,27 +74,32 @@ pub async fn work(
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
-    let dialogue = Dialogue::new(Scope::Everyone, assignment.workshop.dialogue)
-        .with_subscriptions(board.port.subscriptions.clone(), SessionKey::Shared);
+    let dialogue = Dialogue::new(assignment.scope(), assignment.workshop.dialogue)
+        .with_subscriptions(board.port.subscriptions.clone(), assignment.key());
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
     let closer = Closer { pipe: pipe.clone(), server: name };
-    let changed = Announcements::default();
+    let changed = &board.port.processes.changed;
+    let scribe = Scribe::of(assignment);
     let (Some(stdin), Some(stderr), Some(child)) =
         (server.streams.0.take(), server.streams.1.take(), server.child.as_mut())
     else {
         return Exit::new(Reason::SpawnFailed, "its streams are not there");
     };
-    let mut errors = Task::spawn(read_stderr(stderr, board.clone()));
+    let mut errors = Task::spawn(read_stderr(stderr, scribe.clone()));
     let mut writer =
         Task::spawn(write_stdin(stdin, queue, assignment.workshop.options.write_timeout));
 
     let link = Link::Pipe(pipe.clone());
     let serve = async {
+        if let Some(own) = &assignment.own {
+            return Err(own_process::serve(assignment, own, &pipe).await);
+        }
         introduce(assignment, &link).await?;
-        Err::<Infallible, Exit>(keep_listed(assignment, &link, &changed).await)
+        own_process::admit(assignment);
+        Err::<Infallible, Exit>(keep_listed(assignment, &link, changed).await)
     };
-    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed };
+    let hearer = Hearer { assignment, pipe: &pipe, changed, scribe: &scribe };
     let mut lines = Lines::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
@@ -131,7 +136,8 @@ pub async fn work(
     if exit.reason != Reason::Asked {
         drop(timeout(LAST_WORDS_PATIENCE, &mut errors.handle).await);
     }
-    closer.close(exit.reason, Some(board.stderr.hidden(&exit.describe(&board.stderr))));
+    scribe.lose(&exit, &assignment.workshop);
+    closer.close(exit.reason, Some(scribe.describe(&exit)));
     let exit = server.end(assignment, exit).await;
     drop(errors);
     exit
@@ -181,7 +187,7 @@ async fn start(
     // A first run has nothing but this binary, which need not be on the PATH.
     let program = if command == "metamcpd" { &*own } else { command };
     let environment = child_environment(std::env::vars(), &configured);
-    let label = format!("{}/{}", board.id, assignment.generation);
+    let label = assignment.label();
     let launch = Launch { label: &label, program, args, env: &environment, cwd: None::<&Path> };
     let spawned = workshop.lifeline.spawn(&launch).map_err(not_started)?;
     let mut child = spawned.child;
@@ -358,6 +364,7 @@ struct Hearer<'a> {
     assignment: &'a Assignment,
     pipe: &'a Arc<Pipe>,
     changed: &'a Announcements,
+    scribe: &'a Scribe,
 }
 
 impl Hearer<'_> {
@@ -366,7 +373,7 @@ impl Hearer<'_> {
         let frames = workshop.frames;
         let noise = |what: String| {
             metrics::counter!("metamcpd_upstream_noise_total").increment(1);
-            board.wrote(Output::Stdout, &what);
+            self.scribe.wrote(Output::Stdout, &what);
         };
         let frame = match line {
             Line::TooLong(torn) => {
@@ -442,16 +449,16 @@ async fn write_stdin(
 }
 
 /// Always drained, so that a server which floods it is never held up by us.
-async fn read_stderr(mut stderr: ChildStderr, board: Arc<Board>) {
+async fn read_stderr(mut stderr: ChildStderr, scribe: Scribe) {
     const LINE_MAX: usize = 8 * 1024;
     let mut lines = Lines::new(LINE_MAX);
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
         for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
             match line {
-                Line::Whole(line) => board.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
+                Line::Whole(line) => scribe.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
                 Line::TooLong(torn) => {
-                    board.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
+                    scribe.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
                 }
             }
         }

@@ -1,0 +1,457 @@
+//! The processes that the clients of one STDIO upstream have to themselves (`isolation` `SESSION` and
+//! `USER`), beside the one that is the upstream's own.
+//!
+//! They belong to the row, and not to the upstream's own process: should that crash, each of them goes
+//! on with its client. A process is started by the first call that needs it; what starts it is given by
+//! the worker, whose room alone touches processes.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{
+    CallError, Exit, dice,
+    actor::SharedPatience,
+    berth::{Answer, Berth, Doing},
+    exchange::SessionKey,
+    lifecycle::Event,
+    pipe::Pipe,
+    worker::Announcements,
+};
+use crate::wire::{
+    capabilities::{Capability, ClientCapabilities},
+    message,
+};
+
+const GAUGE: &str = "metamcpd_session_processes";
+
+/// The processes of one upstream's clients.
+pub struct Processes {
+    table: Mutex<HashMap<SessionKey, Arc<OwnProcess>>>,
+    /// How many there are, from their start until nothing is left of them.
+    living: watch::Sender<usize>,
+    /// Counts them, so that each has a name of its own.
+    started: AtomicU64,
+    /// Who starts them, for as long as any may be started.
+    starter: ArcSwapOption<Starter>,
+    /// What any process of the upstream has said of changes in its lists.
+    pub changed: Announcements,
+}
+
+/// How processes are started, and within what limits.
+pub struct Starter {
+    /// How many there may be.
+    pub max: usize,
+    pub patience: SharedPatience,
+    /// Starts one, and tells whether that was possible. Told by [`OwnProcess::ready`] and
+    /// [`Processes::ended`] what has become of it.
+    pub start: Box<dyn Fn(Arc<OwnProcess>) -> bool + Send + Sync>,
+}
+
+/// The process of one client session, or of one user.
+pub struct OwnProcess {
+    pub key: SessionKey,
+    /// What it is told that can be asked for.
+    pub declared: ClientCapabilities,
+    /// Held by whoever has a process of this key.
+    pub lease: Arc<Semaphore>,
+    berth: watch::Sender<Berth<Arc<Pipe>>>,
+    present: Mutex<Present>,
+}
+
+/// The process that there is now.
+#[derive(Default)]
+struct Present {
+    number: u64,
+    stop: CancellationToken,
+    pid: Option<u32>,
+    since: Option<OffsetDateTime>,
+    /// The public name of the client's session.
+    session: Option<Uuid>,
+    last_words: Option<String>,
+}
+
+/// A process that is a client's own, as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ProcessReport {
+    pub pid: Option<u32>,
+    /// `STARTING`, `READY` or `ENDING`.
+    pub state: &'static str,
+    /// The client session that it is for, under `SESSION`.
+    pub session: Option<Uuid>,
+    /// Whom it is for, under `USER`: `user:…`, `key:…` or `anonymous`.
+    pub user: Option<String>,
+    /// When it was started.
+    #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub since: Option<OffsetDateTime>,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self {
+            table: Mutex::default(),
+            living: watch::channel(0).0,
+            started: AtomicU64::new(0),
+            starter: ArcSwapOption::empty(),
+            changed: Announcements::default(),
+        }
+    }
+}
+
+impl Processes {
+    /// From now on processes may be started.
+    pub fn admit(&self, starter: Starter) {
+        self.starter.store(Some(Arc::new(starter)));
+    }
+
+    /// The process of this key, where it is ready. It counts as used by this.
+    pub fn ready(&self, key: &SessionKey) -> Option<Arc<Pipe>> {
+        let own = self.known(key)?;
+        let mut process = None;
+        own.berth.send_if_modified(|berth| {
+            berth.touch(Instant::now());
+            process = berth.process();
+            false
+        });
+        process
+    }
+
+    pub fn known(&self, key: &SessionKey) -> Option<Arc<OwnProcess>> {
+        match key {
+            SessionKey::Shared => None,
+            SessionKey::Client(_) | SessionKey::User(_) => self.lock().get(key).cloned(),
+        }
+    }
+
+    /// The process of this key, started if need be and waited for: for as long as its start takes,
+    /// and until `deadline` for the end of a rest, or of the process before.
+    pub async fn process(
+        &self,
+        server: &Arc<str>,
+        key: &SessionKey,
+        declared: ClientCapabilities,
+        deadline: Instant,
+    ) -> Result<Arc<Pipe>, CallError> {
+        let failed = |why: Exit| CallError::NoProcess {
+            server: server.clone(),
+            reason: why.reason,
+            detail: why.detail,
+        };
+        loop {
+            let own = self.place(key, declared);
+            let mut changes = own.berth.subscribe();
+            let mut awaited = None;
+            loop {
+                let patient_until = match self.ask(server, &own, awaited)? {
+                    Answer::Take(pipe) => return Ok(pipe),
+                    Answer::Failed(why) => return Err(failed(why)),
+                    Answer::Rest { until, why } if until > deadline => return Err(failed(why)),
+                    Answer::Rest { until, .. } => Some(until),
+                    Answer::Over | Answer::Start => break,
+                    // How long a start may take, whoever starts it knows.
+                    Answer::Wait { start: start @ Some(_) } => {
+                        awaited = awaited.or(start);
+                        None
+                    }
+                    Answer::Wait { start: None } if Instant::now() >= deadline => {
+                        let detail = "the one before is still ending";
+                        return Err(failed(Exit::new(super::Reason::SpawnFailed, detail)));
+                    }
+                    Answer::Wait { start: None } => Some(deadline),
+                };
+                let patience = async {
+                    match patient_until {
+                        Some(until) => sleep_until(until).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { break },
+                    () = patience => {}
+                }
+            }
+        }
+    }
+
+    /// Starts the process of this key if there is none, and nothing is in the way.
+    pub fn begin(&self, server: &Arc<str>, key: &SessionKey, declared: ClientCapabilities) {
+        let own = self.place(key, declared);
+        if let Err(error) = self.ask(server, &own, None) {
+            tracing::warn!(%error, "a process that has subscriptions was not started again");
+        }
+    }
+
+    /// What a call is to do. What it is to start is started by this.
+    fn ask(
+        &self,
+        server: &Arc<str>,
+        own: &Arc<OwnProcess>,
+        awaited: Option<u64>,
+    ) -> Result<Answer<Arc<Pipe>>, CallError> {
+        let mut outcome = Ok(Answer::Over);
+        let mut begun = None;
+        own.berth.send_if_modified(|berth| {
+            outcome = Ok(berth.ask(Instant::now(), awaited));
+            if !matches!(outcome, Ok(Answer::Start)) {
+                return false;
+            }
+            match self.find_room(server) {
+                Ok(starter) => {
+                    let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+                    *own.present() = Present { number, ..Present::default() };
+                    outcome = Ok(Answer::Wait { start: Some(berth.begin()) });
+                    begun = Some(starter);
+                    true
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    false
+                }
+            }
+        });
+        if let Some(starter) = begun
+            && !(starter.start)(own.clone())
+        {
+            self.ended(own, &Exit::new(super::Reason::SpawnFailed, "the daemon is stopping"));
+        }
+        outcome
+    }
+
+    /// Takes the place of one more.
+    fn find_room(&self, server: &Arc<str>) -> Result<Arc<Starter>, CallError> {
+        let server = server.clone();
+        let Some(starter) = self.starter.load_full() else {
+            return Err(CallError::NotSent { server, detail: None });
+        };
+        let has_room = self.living.send_if_modified(|living| {
+            let has_room = *living < starter.max;
+            *living += usize::from(has_room);
+            has_room
+        });
+        if !has_room {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "upstream.processes_max")
+                .increment(1);
+            return Err(CallError::Full { server, max: starter.max });
+        }
+        metrics::gauge!(GAUGE).increment(1.0);
+        Ok(starter)
+    }
+
+    /// Nothing is left of a process. When another may be started in its place, if it has failed.
+    pub fn ended(&self, own: &Arc<OwnProcess>, exit: &Exit) -> Option<Instant> {
+        let starter = self.starter.load_full();
+        let mut table = self.lock();
+        let mut rest = None;
+        own.berth.send_modify(|berth| {
+            match &starter {
+                Some(starter) => {
+                    rest = berth.ended(exit, Instant::now(), dice::random(), &starter.patience.load());
+                }
+                // All were to end, so this one was.
+                None => berth.clear(),
+            }
+            // One that ended as it was told has left nothing to be remembered.
+            if rest.is_none() {
+                berth.retire();
+            }
+        });
+        if rest.is_none() && table.get(&own.key).is_some_and(|known| Arc::ptr_eq(known, own)) {
+            table.remove(&own.key);
+        }
+        drop(table);
+        self.living.send_modify(|living| *living = living.saturating_sub(1));
+        metrics::gauge!(GAUGE).decrement(1.0);
+        rest
+    }
+
+    /// A client session has gone, and its process with it.
+    pub fn forget(&self, key: &SessionKey) {
+        let mut table = self.lock();
+        let is_vacant = table.get(key).is_some_and(|own| !own.end());
+        if is_vacant {
+            table.remove(key);
+        }
+    }
+
+    /// What happens to the upstream: whoever stops it, or starts it anew, means these processes too.
+    pub fn notice(&self, event: &Event) {
+        use Event::*;
+        match event {
+            StopRequested | DisableRequested | RestartRequested => self.end_all(),
+            // A crash of the upstream's own process is not theirs.
+            StartRequested | WorkerReady | WorkerEnded(_) | TimeCame => {}
+        }
+    }
+
+    /// Ends all of them, and starts no more before they are admitted again.
+    fn end_all(&self) {
+        self.starter.store(None);
+        self.lock().retain(|_, own| own.end());
+    }
+
+    /// Waits until nothing is left of any.
+    pub async fn at_rest(&self) {
+        let mut living = self.living.subscribe();
+        drop(living.wait_for(|living| *living == 0).await);
+    }
+
+    /// Those that there are, oldest first.
+    pub fn report(&self) -> Vec<ProcessReport> {
+        let mut all: Vec<_> =
+            self.lock().values().filter_map(|own| Some((own.number(), own.report()?))).collect();
+        all.sort_unstable_by_key(|(number, _)| *number);
+        all.into_iter().map(|(_, report)| report).collect()
+    }
+
+    fn place(&self, key: &SessionKey, declared: ClientCapabilities) -> Arc<OwnProcess> {
+        let mut table = self.lock();
+        if let Some(own) = table.get(key) {
+            return own.clone();
+        }
+        let now = Instant::now();
+        let steady_after = self.starter.load().as_ref().map(|one| one.patience.load().steady_after);
+        let since = now.checked_sub(steady_after.unwrap_or_default()).unwrap_or(now);
+        table.retain(|_, own| !own.berth.borrow().is_forgotten(since) || !own.retire());
+        let own = Arc::new(OwnProcess {
+            key: key.clone(),
+            declared,
+            lease: Arc::new(Semaphore::new(1)),
+            berth: watch::channel(Berth::new(now)).0,
+            present: Mutex::default(),
+        });
+        table.insert(key.clone(), own.clone());
+        own
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Arc<OwnProcess>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OwnProcess {
+    /// It can be called by what is given.
+    pub fn ready(&self, pipe: Arc<Pipe>) {
+        self.berth.send_if_modified(|berth| berth.ready(pipe, Instant::now()));
+    }
+
+    /// The roots of its client have changed.
+    pub fn roots_changed(&self) {
+        let process = self.berth.borrow().process();
+        if let Some(pipe) = process.filter(|_| self.declared.has(Capability::RootsListChanged)) {
+            pipe.say(message::notification("notifications/roots/list_changed", b""));
+        }
+    }
+
+    /// It has failed: no more calls may have it.
+    pub fn lose(&self, why: &Exit, steady_after: Duration) {
+        self.berth.send_modify(|berth| berth.lose(why, Instant::now(), steady_after));
+    }
+
+    /// It is being used outside of calls.
+    pub fn touch(&self) {
+        self.berth.send_if_modified(|berth| {
+            berth.touch(Instant::now());
+            false
+        });
+    }
+
+    /// Whether it is to end since nobody has called it for so long.
+    pub fn end_if_idle(&self, idle: Duration) -> bool {
+        self.berth.send_if_modified(|berth| berth.end_if_idle(Instant::now(), idle))
+    }
+
+    /// Which of all processes of clients it is.
+    pub fn number(&self) -> u64 {
+        self.present().number
+    }
+
+    /// Cancelled when it is to end.
+    pub fn stop(&self) -> CancellationToken {
+        self.present().stop.clone()
+    }
+
+    /// It runs, for the client session with this public name.
+    pub fn runs(&self, pid: u32, session: Option<Uuid>) {
+        let mut present = self.present();
+        (present.pid, present.session) = (Some(pid), session);
+        present.since = Some(OffsetDateTime::now_utc());
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.present().pid
+    }
+
+    /// It wrote a line on stderr, in which secrets are hidden.
+    pub fn wrote(&self, line: String) {
+        self.present().last_words = Some(line);
+    }
+
+    pub fn last_words(&self) -> Option<String> {
+        self.present().last_words.clone()
+    }
+
+    /// For whom it is, in words.
+    pub fn whose(&self) -> String {
+        match (&self.key, self.present().session) {
+            (SessionKey::User(user), _) => format!("of `{user}`"),
+            (_, Some(session)) => format!("of the session {session}"),
+            (_, None) => "of a session".to_owned(),
+        }
+    }
+
+    /// Tells it to end. Whether there is one, or something left of it.
+    fn end(&self) -> bool {
+        let mut is_there = false;
+        self.berth.send_modify(|berth| is_there = !berth.retire() && berth.end());
+        if is_there {
+            self.stop().cancel();
+        }
+        is_there
+    }
+
+    /// Whether it had no process, and may be taken out of the table.
+    fn retire(&self) -> bool {
+        self.berth.send_if_modified(Berth::retire)
+    }
+
+    fn report(&self) -> Option<ProcessReport> {
+        let state = match self.berth.borrow().doing() {
+            Doing::Nothing => return None,
+            Doing::Starting => "STARTING",
+            Doing::Ready => "READY",
+            Doing::Ending => "ENDING",
+        };
+        let user = match &self.key {
+            SessionKey::User(user) => Some(user.to_string()),
+            SessionKey::Shared | SessionKey::Client(_) => None,
+        };
+        let present = self.present();
+        let Present { pid, session, since, .. } = &*present;
+        Some(ProcessReport { pid: *pid, state, session: *session, user, since: *since })
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[path = "processes_tests.rs"]
+mod tests;
