@@ -20,18 +20,15 @@ enum Event {
 }
 use Event::*;
 
+type Events<'a> = &'a [(u64, Event)];
+
 fn patience() -> Patience {
     let secs = Duration::from_secs;
     Patience {
         backoff_min: secs(10),
         backoff_max: secs(60),
-        failures_burst: 3,
-        burst_window: secs(60),
-        failures_slow: 20,
-        slow_window: secs(900),
-        probe_every: secs(60),
-        probe_every_max: secs(300),
         steady_after: secs(100),
+        ..crate::upstream::testing::patience()
     }
 }
 
@@ -41,7 +38,7 @@ struct Story {
 }
 
 impl Story {
-    fn of(events: &[(u64, Event)]) -> Self {
+    fn of(events: Events) -> Self {
         let began = Instant::now();
         let mut story = Self { berth: Berth::new(began), began };
         for (at, event) in events {
@@ -90,7 +87,7 @@ impl Story {
 
 #[test]
 fn a_call_takes_starts_or_awaits_the_process_and_one_that_failed_rests() {
-    let cases: &[(&[(u64, Event)], u64, &str)] = &[
+    let cases: &[(Events, u64, &str)] = &[
         (&[], 0, "start"),
         (&[(0, Call)], 1, "wait for 1"),
         (&[(0, Call), (1, Ready)], 2, "process"),
@@ -121,7 +118,7 @@ fn a_call_takes_starts_or_awaits_the_process_and_one_that_failed_rests() {
 
 #[test]
 fn what_nobody_calls_ends_and_what_somebody_calls_does_not() {
-    let cases: &[(&[(u64, Event)], Doing)] = &[
+    let cases: &[(Events, Doing)] = &[
         (&[(0, Call), (1, Ready), (300, Sweep)], Doing::Ready),
         (&[(0, Call), (1, Ready), (301, Sweep)], Doing::Ending),
         (&[(0, Call), (1, Ready), (200, Call), (301, Sweep)], Doing::Ready),

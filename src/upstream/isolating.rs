@@ -56,40 +56,5 @@ fn is_of_its_own(link: &Link, key: &SessionKey) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{access::Principal, upstream::Isolation, wire::capabilities::ClientCapabilities};
-
-    /// A key of this number, owned by this user.
-    fn key(number: u128, user: Option<&str>) -> Principal {
-        Principal::Key { uuid: Uuid::from_u128(number), user_id: user.map(str::to_owned) }
-    }
-
-    #[test]
-    fn a_process_is_one_sessions_or_one_users_as_the_upstream_is_shared() {
-        let mary = |number| key(number, Some("mary"));
-        for (isolation, one, other, is_same) in [
-            (Isolation::Shared, ("s", mary(1)), ("t", key(2, None)), true),
-            (Isolation::Session, ("s", mary(1)), ("s", mary(1)), true),
-            (Isolation::Session, ("s", mary(1)), ("t", mary(1)), false),
-            // Two keys of one user, two sessions of one key, and what looks like another's name.
-            (Isolation::User, ("s", mary(1)), ("t", mary(2)), true),
-            (Isolation::User, ("s", key(1, None)), ("t", key(1, None)), true),
-            (Isolation::User, ("s", key(1, None)), ("t", key(2, None)), false),
-            (Isolation::User, ("s", mary(1)), ("t", key(2, Some("ann"))), false),
-            (Isolation::User, ("s", mary(1)), ("t", key(1, None)), false),
-            (Isolation::User, ("s", key(1, None)), ("t", Principal::Anonymous), false),
-        ] {
-            let key = |session: &str, principal: &Principal| {
-                let session = Arc::from(session);
-                let capabilities = ClientCapabilities::ALL;
-                let caller = Caller { session: &session, principal, capabilities, log_level: None };
-                caller.key(isolation)
-            };
-            let (one, other) = (key(one.0, &one.1), key(other.0, &other.1));
-            assert_eq!(one == other, is_same, "{isolation:?} {one:?} {other:?}");
-        }
-    }
-}
+#[path = "isolating_tests.rs"]
+mod tests;

@@ -1,7 +1,8 @@
 //! One upstream MCP server: kept alive, spoken to, and reported on.
 //!
 //! `lifecycle` decides and `actor` obeys; `port` carries calls past the actor; `worker` is the only
-//! room that touches processes and upstream sockets. It knows no database: what happens is told to
+//! room that touches processes and upstream sockets. Beside the upstream's own process, `processes` are
+//! those that clients have to themselves, and `isolating` finds each caller's. It knows no database: what happens is told to
 //! a [`Listener`].
 
 pub mod actor;

@@ -10,7 +10,11 @@ use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::*;
-use crate::upstream::{Reason, lifecycle::Patience, testing::pipe};
+use crate::upstream::{
+    Reason,
+    lifecycle::Patience,
+    testing::{self, pipe},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -38,17 +42,8 @@ fn stage_in_virtual_time(max: usize) -> Stage {
 impl Stage {
     fn admit(&self, max: usize) {
         let started = self.started.clone();
-        let patience = Patience {
-            backoff_min: 4 * SECOND,
-            backoff_max: 60 * SECOND,
-            failures_burst: 3,
-            burst_window: 60 * SECOND,
-            failures_slow: 20,
-            slow_window: 900 * SECOND,
-            probe_every: 60 * SECOND,
-            probe_every_max: 300 * SECOND,
-            steady_after: 600 * SECOND,
-        };
+        let patience =
+            Patience { backoff_min: 4 * SECOND, backoff_max: 60 * SECOND, ..testing::patience() };
         let patience = Arc::new(ArcSwap::from_pointee(patience));
         let start = Box::new(move |own| {
             started.lock().unwrap().push(own);

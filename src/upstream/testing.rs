@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Isolation, Listener, Reason, UpstreamSpec,
     dialogue::{Dialogue, Scope},
+    lifecycle::Patience,
     pipe::Pipe,
     port::CallOptions,
     spec::{CallLimits, Transport},
@@ -61,6 +62,21 @@ pub fn calls() -> CallOptions {
         queue_max: 8,
         doubt: SECOND,
         elicitations_max: 2,
+    }
+}
+
+/// Little of it: rests of half a second at most.
+pub fn patience() -> Patience {
+    Patience {
+        backoff_min: SECOND / 2,
+        backoff_max: SECOND / 2,
+        failures_burst: 3,
+        burst_window: 60 * SECOND,
+        failures_slow: 20,
+        slow_window: 900 * SECOND,
+        probe_every: 60 * SECOND,
+        probe_every_max: 300 * SECOND,
+        steady_after: 600 * SECOND,
     }
 }
 
