@@ -42,6 +42,7 @@ mod resumption;
 mod revival;
 mod runtime_settings;
 mod secrets;
+mod session_processes;
 mod sessions;
 mod slow_upstreams;
 mod sse;

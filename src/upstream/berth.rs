@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::{Exit, lifecycle::Patience};
 
@@ -65,10 +67,10 @@ pub enum Answer<P> {
     Over,
 }
 
-/// The words that operators are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
-    Nothing,
+/// What a process is doing, as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Phase {
     Starting,
     Ready,
     Ending,
@@ -208,12 +210,13 @@ impl<P: Clone> Berth<P> {
         self.used = now;
     }
 
-    pub fn doing(&self) -> Doing {
+    /// What the process is doing, if there is one.
+    pub fn phase(&self) -> Option<Phase> {
         match self.state {
-            State::Vacant { .. } => Doing::Nothing,
-            State::Starting => Doing::Starting,
-            State::Ready { .. } => Doing::Ready,
-            State::Ending { .. } => Doing::Ending,
+            State::Vacant { .. } => None,
+            State::Starting => Some(Phase::Starting),
+            State::Ready { .. } => Some(Phase::Ready),
+            State::Ending { .. } => Some(Phase::Ending),
         }
     }
 }

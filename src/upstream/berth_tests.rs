@@ -118,15 +118,15 @@ fn a_call_takes_starts_or_awaits_the_process_and_one_that_failed_rests() {
 
 #[test]
 fn what_nobody_calls_ends_and_what_somebody_calls_does_not() {
-    let cases: &[(Events, Doing)] = &[
-        (&[(0, Call), (1, Ready), (300, Sweep)], Doing::Ready),
-        (&[(0, Call), (1, Ready), (301, Sweep)], Doing::Ending),
-        (&[(0, Call), (1, Ready), (200, Call), (301, Sweep)], Doing::Ready),
-        (&[(0, Call), (400, Sweep)], Doing::Starting),
-        (&[(0, Call), (1, Gone), (400, Sweep)], Doing::Nothing),
+    let cases: &[(Events, Option<Phase>)] = &[
+        (&[(0, Call), (1, Ready), (300, Sweep)], Some(Phase::Ready)),
+        (&[(0, Call), (1, Ready), (301, Sweep)], Some(Phase::Ending)),
+        (&[(0, Call), (1, Ready), (200, Call), (301, Sweep)], Some(Phase::Ready)),
+        (&[(0, Call), (400, Sweep)], Some(Phase::Starting)),
+        (&[(0, Call), (1, Gone), (400, Sweep)], None),
     ];
     for (events, expected) in cases {
-        assert_eq!(Story::of(events).berth.doing(), *expected, "{events:?}");
+        assert_eq!(Story::of(events).berth.phase(), *expected, "{events:?}");
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     access::Principal,
     upstream::{
         Exit, Isolation, Reason,
+        own_process::OwnProcess,
         pipe::Pipe,
         port::{Absence, Outlook, Step},
         processes::Starter,
@@ -67,7 +68,7 @@ fn port() -> (Port, Started) {
     let started = Started::default();
     let all = started.clone();
     let patience = Arc::new(ArcSwap::from_pointee(testing::patience()));
-    let start = Box::new(move |own: Arc<crate::upstream::processes::OwnProcess>| {
+    let start = Box::new(move |own: Arc<OwnProcess>| {
         let (pipe, lines) = testing::pipe(8);
         own.ready(pipe.clone());
         all.lock().unwrap().push((pipe, lines));

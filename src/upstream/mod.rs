@@ -21,6 +21,7 @@ pub mod link;
 pub mod lists;
 mod log_levels;
 pub mod nesting;
+pub mod own_process;
 pub mod pipe;
 pub mod port;
 pub mod processes;

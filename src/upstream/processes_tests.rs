@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::upstream::{
-    Reason,
+    berth::Phase,
     lifecycle::Patience,
     testing::{self, pipe},
 };
@@ -106,7 +107,7 @@ async fn each_client_has_its_own_and_all_its_calls_wait_for_the_same() {
     assert!(is_same(stage.call("b").await.unwrap(), &pipe_of_b));
     assert!(stage.processes.ready(&SessionKey::Shared).is_none());
     let states: Vec<_> = stage.processes.report().iter().map(|one| one.state).collect();
-    assert_eq!((stage.starts(), &*states), (2, &["READY", "READY"][..]));
+    assert_eq!((stage.starts(), &*states), (2, &[Phase::Ready; 2][..]));
 }
 
 #[actix::test]
@@ -167,7 +168,7 @@ async fn there_are_no_more_than_there_may_be_and_a_place_is_free_when_nothing_is
     let stop = stage.nth(0).stop();
     stage.processes.forget(&key("a"));
     assert!(stop.is_cancelled());
-    assert_eq!(stage.processes.report()[0].state, "ENDING");
+    assert_eq!(stage.processes.report()[0].state, Phase::Ending);
     assert!(refused().await.unwrap().is_err(), "it is not gone yet");
     stage.processes.ended(&stage.nth(0), &Exit::of(Reason::Asked));
     assert!(stage.processes.report().is_empty());

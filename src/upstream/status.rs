@@ -12,7 +12,7 @@ use crate::catalogue::{
 
 use super::{
     lifecycle::{After, State},
-    processes::ProcessReport,
+    own_process::ProcessReport,
     reason::Reason,
 };
 

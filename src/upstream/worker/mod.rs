@@ -36,8 +36,8 @@ use super::{
     handshake::{self, Introduction},
     link::{Link, bridged},
     lists::ListOptions,
+    own_process::OwnProcess,
     pipe::Pipe,
-    processes::OwnProcess,
     spec::Transport,
 };
 use crate::{

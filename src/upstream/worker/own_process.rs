@@ -10,14 +10,8 @@ use tokio::time::sleep_until;
 
 use super::{Assignment, News, Workshop, greet, stdio};
 use crate::upstream::{
-    Exit, Isolation, Reason,
-    board::Board,
-    exchange::SessionKey,
-    link::Link,
-    pipe::Pipe,
-    processes::{OwnProcess, Starter},
-    spec::Transport,
-    status::Output,
+    Exit, Isolation, Reason, board::Board, exchange::SessionKey, link::Link,
+    own_process::OwnProcess, pipe::Pipe, processes::Starter, spec::Transport, status::Output,
 };
 
 /// Has the clients of this upstream get processes of their own, where that is how it is shared. They
