@@ -217,7 +217,8 @@ impl Processes {
         own.berth.send_modify(|berth| {
             match &starter {
                 Some(starter) => {
-                    rest = berth.ended(exit, Instant::now(), dice::random(), &starter.patience.load());
+                    rest =
+                        berth.ended(exit, Instant::now(), dice::random(), &starter.patience.load());
                 }
                 // All were to end, so this one was.
                 None => berth.clear(),
