@@ -197,7 +197,11 @@ async fn greet(
     pipe.set_has_logging(introduction.has_logging);
     let key = assignment.key();
     if let Some(level) = assignment.board.port.levels.of(&key) {
-        link.set_level(&key, level);
+        let told = link.set_level(&key, level);
+        if assignment.own.is_some() {
+            // Its client has been answered long ago, so that its first call finds it in force.
+            drop(told.await);
+        }
     }
     Ok(introduction)
 }
