@@ -147,8 +147,7 @@ impl ServerBody {
             },
             user_id: self.user_id,
         };
-        let isolation = new.isolation.unwrap_or_else(|| usual_isolation(new.kind));
-        refuse_unbuilt(new.kind, isolation, protocol, &new.forward_headers)?;
+        refuse_unbuilt(protocol, &new.forward_headers)?;
 
         let mut problems = Vec::new();
         let nothing = Secrets::new();
@@ -176,16 +175,10 @@ impl ServerChange {
         // What is usual for one kind means nothing to another.
         let isolation =
             self.isolation.or_else(|| (kind != server.kind).then(|| usual_isolation(kind)));
-        let forward_headers = self.forward_headers.as_ref();
+        // A row that came here by another way can still be changed in everything else.
         refuse_unbuilt(
-            // A row that came here by another way can still be changed in everything else.
-            self.r#type.unwrap_or(ServerKind::Stdio),
-            match kind {
-                ServerKind::Stdio => isolation.unwrap_or(Isolation::Shared),
-                ServerKind::Sse | ServerKind::StreamableHttp => Isolation::Shared,
-            },
             self.protocol.unwrap_or(Protocol::Auto),
-            forward_headers.unwrap_or(&BTreeMap::new()),
+            self.forward_headers.as_ref().unwrap_or(&BTreeMap::new()),
         )?;
 
         // What belongs to a process means nothing to a remote server, nor the other way round: it goes
@@ -248,14 +241,10 @@ fn usual_isolation(kind: ServerKind) -> Isolation {
 }
 
 fn refuse_unbuilt(
-    kind: ServerKind,
-    isolation: Isolation,
     protocol: Protocol,
     forward_headers: &BTreeMap<String, String>,
 ) -> Result<(), ApiError> {
-    let what = if kind == ServerKind::Stdio && isolation != Isolation::Shared {
-        "another isolation than SHARED for a STDIO server"
-    } else if protocol == Protocol::Modern {
+    let what = if protocol == Protocol::Modern {
         "the protocol MODERN"
     } else if !forward_headers.is_empty() {
         "the forwarding of headers"

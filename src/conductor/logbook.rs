@@ -190,6 +190,12 @@ impl Logbook {
         });
     }
 
+    /// The server goes on; only the client whose process it was has lost something.
+    pub fn lost_process(&self, about: About<'_>, reason: &str, what: &str) {
+        let said = Said::new(Level::Warn, Kind::Process, Some(about), what.to_owned());
+        self.say(Said { reason: Some(reason.to_owned()), ..said });
+    }
+
     pub fn changed(&self, change: &CatalogueChange) {
         let CatalogueChange { added, removed, changed, .. } = change;
         let text = format!(

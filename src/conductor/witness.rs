@@ -24,7 +24,7 @@ use crate::{
     session::Session,
     store::{self, Journal, ListedItem, ListedTool, Record, ShownName},
     upstream::{
-        Clients, Listener,
+        Clients, Listener, Reason,
         dialogue::Unasked,
         status::{CatalogueChange, ErrorStatus, Output, Transition},
     },
@@ -124,6 +124,11 @@ impl Listener for Witness {
     fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str) {
         self.logbook.wrote(About { uuid: server, name }, output, line);
     }
+
+    fn lost_process(&self, server: Uuid, name: &str, reason: Reason, what: &str) {
+        tracing::warn!(server = name, reason = reason.as_str(), "{what}");
+        self.logbook.lost_process(About { uuid: server, name }, reason.as_str(), what);
+    }
 }
 
 impl Clients for Witness {
@@ -169,6 +174,11 @@ impl Clients for Witness {
         let conductor = self.conductor.get().and_then(Weak::upgrade);
         let session = conductor.and_then(|conductor| conductor.sessions.get(session));
         session.is_some_and(|session| session.has_stream())
+    }
+
+    fn public_name(&self, session: &str) -> Option<Uuid> {
+        let conductor = self.conductor.get().and_then(Weak::upgrade)?;
+        conductor.sessions.get(session).map(|session| session.uuid)
     }
 }
 

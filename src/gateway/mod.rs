@@ -255,6 +255,7 @@ fn rooms(
             strays.reap_strays().await;
         }
     });
+    let patience = Arc::new(ArcSwap::from_pointee(settings.supervision.clone()));
     let workshop = Arc::new(Workshop {
         lifeline,
         egress: Egress::new(&settings.egress)?,
@@ -265,14 +266,15 @@ fn rooms(
         dialogue: settings.calls.dialogue(),
         clients: witness.clone(),
         data_dir: data_dir.path().to_owned(),
+        patience: patience.clone(),
         own_exe: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("metamcpd")),
     });
     let launch: Launch = Rc::new(move |post: Post| {
         let Post { board, generation, tell, stop } = post;
         let workshop = workshop.clone();
-        worker::work(Assignment { board, generation, workshop, tell, stop }).boxed_local()
+        worker::work(Assignment { board, generation, workshop, tell, stop, own: None })
+            .boxed_local()
     });
-    let patience = Arc::new(ArcSwap::from_pointee(settings.supervision.clone()));
     let fleet = Fleet::new(
         patience.clone(),
         settings.calls.clone(),

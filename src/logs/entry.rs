@@ -27,6 +27,8 @@ pub enum Kind {
     Stdout,
     /// A server went to another state.
     Transition,
+    /// A process that a client has to itself has failed, while its server goes on.
+    Process,
     /// A call had no result.
     Call,
     /// A server's tools could not be listed.
@@ -150,10 +152,11 @@ impl Level {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stderr,
         Self::Stdout,
         Self::Transition,
+        Self::Process,
         Self::Call,
         Self::List,
         Self::Catalogue,
@@ -170,6 +173,7 @@ impl Kind {
             Self::Stderr => "stderr",
             Self::Stdout => "stdout",
             Self::Transition => "transition",
+            Self::Process => "process",
             Self::Call => "call",
             Self::List => "list",
             Self::Catalogue => "catalogue",

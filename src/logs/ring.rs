@@ -285,7 +285,9 @@ impl SourceKey {
         let sort = match said.kind {
             Kind::Stderr | Kind::Stdout => Sort::Output,
             Kind::Call => Sort::Calls,
-            Kind::Transition | Kind::List | Kind::Catalogue | Kind::Gateway => Sort::Life,
+            Kind::Transition | Kind::Process | Kind::List | Kind::Catalogue | Kind::Gateway => {
+                Sort::Life
+            }
         };
         Self { server: said.mcp_server_uuid, sort }
     }

@@ -280,6 +280,7 @@ impl Upstream {
 
     /// Takes one step, does what it asks for, and reports it. `cause` says why.
     pub(super) fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
+        self.board.port.processes.notice(&event);
         let before = self.lifecycle.state.clone();
         let now = self.epoch.elapsed();
         let actions = self.lifecycle.step(event, now, self.dice.roll(), &self.patience.load());

@@ -22,6 +22,7 @@ use crate::{
         link::{Caller, Link},
         pipe::Pipe,
         port::Step,
+        processes::Starter,
         spec::{Transport, Upkeep},
         status::{ErrorStatus, Output, StateWord},
         testing::{calls, pipe, spec},
@@ -65,6 +66,8 @@ impl Listener for Witness {
     fn changed(&self, _: &CatalogueChange) {}
 
     fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+
+    fn lost_process(&self, _: Uuid, _: &str, _: Reason, _: &str) {}
 }
 
 /// A supervisor whose first workers fail or panic at once, as told, and whose later ones serve.
@@ -209,6 +212,35 @@ async fn a_stop_ends_the_worker_and_is_answered_when_it_has_ended() {
     assert_eq!(stage.state(), StateWord::Stopped);
     sleep(7_200 * SECOND).await;
     assert_eq!(stage.launches.get(), 1);
+}
+
+#[actix::test]
+async fn processes_of_clients_outlive_a_crash_and_end_with_a_stop_that_waits_for_them() {
+    let stage = stage(&[]);
+    stage.upstream.send(Start).await.unwrap();
+    sleep(SECOND).await;
+    let (board, key) = (stage.board.clone(), SessionKey::Client("a".into()));
+    let processes = &board.port.processes;
+    let (patience, start) = (stage.patience.clone(), Box::new(|_| true));
+    processes.admit(Starter { max: 1, patience, start });
+    processes.begin(&"u".into(), &key, ClientCapabilities::ALL);
+    let own = processes.known(&key).unwrap();
+
+    let worker = stage.ends.borrow().clone().unwrap();
+    worker.send(Exit::of(Reason::Exited)).await.unwrap();
+    sleep(2 * SECOND).await;
+    assert_eq!((stage.state(), stage.launches.get()), (StateWord::Ready, 2));
+    assert!(!own.stop().is_cancelled());
+    assert_eq!(board.runtime().session_processes.len(), 1);
+
+    let stop = own.stop();
+    let stopping = stage.upstream.send(Stop);
+    tokio::pin!(stopping);
+    assert!(tokio::time::timeout(60 * SECOND, &mut stopping).await.is_err());
+    assert!(stop.is_cancelled());
+    assert_eq!(stage.state(), StateWord::Stopped);
+    processes.ended(&own, &Exit::of(Reason::Asked));
+    stopping.await.unwrap();
 }
 
 #[actix::test]

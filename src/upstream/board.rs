@@ -91,6 +91,7 @@ impl Board {
             listings: PerKind::of(|kind| ListingReport::of(lists[kind].as_deref())),
             listed_at: None,
             stderr_tail: Vec::new(),
+            session_processes: Vec::new(),
             error_status: ErrorStatus::None,
         };
         let settled = PerKind::of(|kind| watch::channel(lists[kind].is_some() || !spec.enabled).0);
@@ -130,6 +131,7 @@ impl Board {
         let mut runtime = Runtime::clone(&self.runtime.load());
         runtime.stderr_tail = self.stderr.lines();
         runtime.degraded = self.port.degradations();
+        runtime.session_processes = self.port.processes.report();
         runtime
     }
 
@@ -209,10 +211,17 @@ impl Board {
         self.working.send_replace(working);
     }
 
-    /// Waits until no worker has it.
+    /// Waits until no worker has it, nor any client a process of it.
     pub async fn at_rest(&self) {
         let mut working = self.working.subscribe();
         drop(working.wait_for(|working| !working).await);
+        self.port.processes.at_rest().await;
+    }
+
+    /// A process that a client has to itself has failed. The upstream goes on.
+    pub fn lost_process(&self, reason: Reason, what: &str) {
+        let what = self.stderr.hidden(what);
+        self.listener.lost_process(self.id, &self.spec.load().name, reason, &what);
     }
 
     /// No first list of this kind waits for it any more.

@@ -15,6 +15,13 @@ pub enum CallError {
     Unavailable { server: Arc<str>, state: StateWord, reason: Reason, detail: Option<String> },
     #[error("the upstream `{server}` has as many calls in flight as it is allowed; try again soon")]
     Busy { server: Arc<str> },
+    #[error(
+        "the upstream `{server}` has all {max} processes that clients may have of it (`upstream.processes_max`); try again when another client has gone"
+    )]
+    Full { server: Arc<str>, max: usize },
+    /// The caller has no process of its own, and cannot be given one now.
+    #[error("the upstream `{server}` has no process for this client ({}){}; the next call tries again", reason.as_str(), detail_of(detail))]
+    NoProcess { server: Arc<str>, reason: Reason, detail: Option<String> },
     #[error("the upstream `{server}` gave no sign of life for {} s; a longer `call_timeout_ms` of the server would wait", .after.as_secs_f32())]
     Inactive { server: Arc<str>, after: Duration },
     #[error("the upstream `{server}` did not finish within {} s; a longer `call_total_timeout_ms` of the server would wait", .after.as_secs_f32())]
@@ -54,6 +61,8 @@ impl CallError {
         let (reason, fault, retry) = match self {
             Self::Unavailable { .. } => ("upstream_unavailable", Blame::Upstream, true),
             Self::Busy { .. } => ("upstream_busy", Blame::Gateway, true),
+            Self::Full { .. } => ("upstream_full", Blame::Gateway, true),
+            Self::NoProcess { .. } => ("upstream_unavailable", Blame::Upstream, true),
             Self::Inactive { .. } => ("call_timeout", Blame::Upstream, false),
             Self::TooLong { .. } => ("call_total_timeout", Blame::Upstream, false),
             Self::Ended { .. } => ("upstream_ended", Blame::Upstream, false),
@@ -75,6 +84,8 @@ impl CallError {
         match &mut self {
             Self::Unavailable { server, .. }
             | Self::Busy { server }
+            | Self::Full { server, .. }
+            | Self::NoProcess { server, .. }
             | Self::Inactive { server, .. }
             | Self::TooLong { server, .. }
             | Self::Ended { server, .. }
@@ -93,6 +104,8 @@ impl CallError {
         match self {
             Self::Unavailable { server, .. }
             | Self::Busy { server }
+            | Self::Full { server, .. }
+            | Self::NoProcess { server, .. }
             | Self::Inactive { server, .. }
             | Self::TooLong { server, .. }
             | Self::Ended { server, .. }

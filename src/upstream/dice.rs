@@ -23,7 +23,8 @@ impl Default for Dice {
     }
 }
 
-pub(super) fn random() -> f64 {
+/// A number of the usual dice.
+pub fn random() -> f64 {
     let mut bytes = [0; 4];
     match getrandom::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),

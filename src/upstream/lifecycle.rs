@@ -345,7 +345,7 @@ impl Patience {
     }
 
     /// Full jitter under a limit that doubles. The first failure after a steady time hardly rests.
-    fn backoff(&self, streak: u32, dice: f64) -> Duration {
+    pub fn backoff(&self, streak: u32, dice: f64) -> Duration {
         let doublings = streak.saturating_sub(1).min(16);
         self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max).mul_f64(dice)
     }

@@ -1,11 +1,13 @@
 //! One upstream MCP server: kept alive, spoken to, and reported on.
 //!
 //! `lifecycle` decides and `actor` obeys; `port` carries calls past the actor; `worker` is the only
-//! room that touches processes and upstream sockets. It knows no database: what happens is told to
+//! room that touches processes and upstream sockets. Beside the upstream's own process, `processes` are
+//! those that clients have to themselves, and `isolating` finds each caller's. It knows no database: what happens is told to
 //! a [`Listener`].
 
 pub mod actor;
 mod attribution;
+mod berth;
 pub mod board;
 pub mod breaker;
 mod call_error;
@@ -17,15 +19,18 @@ pub mod dice;
 pub mod exchange;
 pub mod handshake;
 mod inbox;
+mod isolating;
 pub mod lifecycle;
 pub mod link;
 pub mod lists;
 mod log_levels;
 pub mod nesting;
 pub mod outlook;
+pub mod own_process;
 pub mod pipe;
 mod places;
 pub mod port;
+pub mod processes;
 pub mod question;
 pub mod reason;
 pub mod refresh;
@@ -77,6 +82,11 @@ impl Exit {
 
     /// In words: what happened, the detail, and what the process wrote last where that may say why.
     pub fn describe(&self, stderr: &StderrTail) -> String {
+        self.describe_with(stderr.last_words())
+    }
+
+    /// The same with the last words of a process whose tail is not the upstream's.
+    pub fn describe_with(&self, last_words: Option<String>) -> String {
         let ended_by_itself = matches!(self.reason, Reason::Exited | Reason::Killed);
         let ended = self.code.filter(|_| ended_by_itself);
         let what = match ended.map(|exit| (exit.code, exit.signal)) {
@@ -85,7 +95,7 @@ impl Exit {
             // How it ended when it was made to end says nothing of why.
             Some((None, None)) | None => self.reason.as_str().replace('_', " "),
         };
-        let last_words = stderr.last_words().filter(|_| self.reason.is_of_the_process());
+        let last_words = last_words.filter(|_| self.reason.is_of_the_process());
         let last_words = last_words.map(|line| format!("it last wrote: {line}"));
         // A detail that begins with the reason's own words needs them no second time.
         let is_said = self.detail.as_ref().is_some_and(|detail| detail.starts_with(&what));
@@ -102,6 +112,8 @@ pub trait Clients: Send + Sync {
     fn say_to_all(&self, server: Uuid, note: &Frame);
     /// Whether the client of this session listens to what comes outside of any call.
     fn is_listening(&self, session: &str) -> bool;
+    /// The name that operators know this session by.
+    fn public_name(&self, session: &str) -> Option<Uuid>;
 }
 
 /// Who is told what happens to upstreams. Never waits.
@@ -117,4 +129,6 @@ pub trait Listener: Send + Sync {
     /// Its process has written a line, in which secrets are hidden already. However many there are,
     /// they come from the one task that reads them.
     fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str);
+    /// A process that a client has to itself has ended by itself, or was not started, and why.
+    fn lost_process(&self, server: Uuid, name: &str, reason: Reason, what: &str);
 }

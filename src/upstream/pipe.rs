@@ -100,6 +100,11 @@ impl Pipe {
         self.has_logging.load(Ordering::Relaxed)
     }
 
+    /// Whether the call of any client is with the server.
+    pub fn has_calls(&self) -> bool {
+        self.dialogue.has_calls()
+    }
+
     /// Sends the request that `write` makes for the id it is given, and waits at most `queue_wait`
     /// for a place in the queue.
     pub async fn begin(

@@ -31,6 +31,7 @@ use super::{
     log_levels::LogLevels,
     outlook::{Absence, Outlook},
     places::{Place, Places},
+    processes::Processes,
     question::{Patience, Question},
     reason::Reason,
     spec::{CallLimits, Isolation},
@@ -54,7 +55,7 @@ pub struct Port {
     pub id: Uuid,
     pub(super) options: CallOptions,
     pub(super) facts: ArcSwap<Facts>,
-    link: ArcSwapOption<Link>,
+    pub(super) link: ArcSwapOption<Link>,
     outlook: watch::Sender<Outlook>,
     places: Places,
     /// What the calls of a remote upstream pass.
@@ -66,6 +67,8 @@ pub struct Port {
     pub levels: Arc<LogLevels>,
     /// Which resources its clients want to hear of.
     pub subscriptions: Arc<Subscriptions>,
+    /// The processes that its clients have to themselves.
+    pub processes: Processes,
     has_subscriptions: AtomicBool,
 }
 
@@ -88,13 +91,9 @@ impl Port {
             wanted: Notify::new(),
             levels: Arc::default(),
             subscriptions: Arc::default(),
+            processes: Processes::default(),
             has_subscriptions: AtomicBool::new(false),
         }
-    }
-
-    /// The connection, if there is one just now.
-    pub(super) fn current_link(&self) -> Option<Arc<Link>> {
-        self.link.load_full()
     }
 
     pub(super) fn has_subscriptions(&self) -> bool {
@@ -179,10 +178,13 @@ impl Port {
                 self.unsubscribe_session(key, uri);
             }
         }
+        let own = SessionKey::Client(session.clone());
+        self.processes.forget(&own);
         if let Some(link) = self.link.load_full() {
-            let key = SessionKey::Client(session.clone());
-            link.forget(&key);
-            for (key, level) in quieter.into_iter().filter(|(changed, _)| *changed != key) {
+            link.forget(&own);
+        }
+        for (key, level) in quieter.into_iter().filter(|(changed, _)| *changed != own) {
+            if let Some(link) = self.current_link(&key) {
                 link.set_level(&key, level);
             }
         }
@@ -196,7 +198,7 @@ impl Port {
     pub async fn set_level(&self, caller: &Caller<'_>, level: Level) {
         let key = caller.key(self.facts.load().isolation);
         if let Some(wanted) = self.levels.want(&key, caller.session, level)
-            && let Some(link) = self.link.load_full()
+            && let Some(link) = self.current_link(&key)
         {
             let told = link.set_level(&key, wanted);
             // It goes on being told when nobody waits for that any more.
@@ -207,7 +209,9 @@ impl Port {
     /// The roots of a client have changed. Told to what was told of them.
     pub fn roots_changed(&self, caller: &Caller<'_>) {
         let key = caller.key(self.facts.load().isolation);
-        if let Some(link) = self.link.load_full() {
+        if let Some(own) = self.processes.known(&key) {
+            own.roots_changed();
+        } else if let Some(link) = self.link.load_full() {
             link.roots_changed(&key);
         }
     }
@@ -231,11 +235,11 @@ impl Port {
         let began = Instant::now();
         let deadline = began + self.options.ready_wait.max(self.options.wake_wait);
         loop {
-            let link = self.link(&facts, began, &cancel).await?;
             let begin = async {
+                let link = self.way(&facts, caller, began, &cancel).await?;
                 let place = self.place(&facts).await?;
                 fence(Ordering::SeqCst);
-                if !self.is_present(&link) {
+                if !self.is_present(&link, &caller.key(facts.isolation)) {
                     return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
                 }
                 let sending = Sending {
@@ -266,10 +270,6 @@ impl Port {
                 Err(error) => return Err(error.of(&facts.name)),
             }
         }
-    }
-
-    fn is_present(&self, link: &Arc<Link>) -> bool {
-        self.link.load().as_ref().is_some_and(|present| Arc::ptr_eq(present, link))
     }
 
     /// The connection, waited for while there is hope, by who has waited since `began`.

@@ -13,6 +13,7 @@ use crate::catalogue::{
 use super::{
     degradation::Degradation,
     lifecycle::{After, State},
+    own_process::ProcessReport,
     reason::Reason,
 };
 
@@ -133,6 +134,9 @@ pub struct Runtime {
     pub listed_at: Option<OffsetDateTime>,
     /// Its last lines on stderr, with configured secrets hidden.
     pub stderr_tail: Vec<String>,
+    /// The processes that its clients have to themselves; none but of a STDIO server whose `isolation`
+    /// is `SESSION` or `USER`. The state of the server is that of its own process, which is not here.
+    pub session_processes: Vec<ProcessReport>,
     #[serde(skip)]
     pub error_status: ErrorStatus,
 }

@@ -90,7 +90,7 @@ impl Port {
     /// to want it by the time that its turn has come.
     pub(super) fn unsubscribe_session(&self, key: SessionKey, uri: Box<str>) {
         // One that is started anew is not told of it.
-        let Some(link) = self.current_link() else { return };
+        let Some(link) = self.current_link(&key) else { return };
         if !self.has_subscriptions() {
             return;
         }

@@ -7,10 +7,11 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Isolation, Listener, UpstreamSpec,
+    Isolation, Listener, Reason, UpstreamSpec,
     breaker::BreakerOptions,
     conduct::StrikeOptions,
     dialogue::{Dialogue, Scope},
+    lifecycle::Patience,
     pipe::Pipe,
     port::CallOptions,
     spec::{CallLimits, Transport, Upkeep},
@@ -30,6 +31,7 @@ impl Listener for Deaf {
     fn not_listed(&self, _: Uuid, _: &str, _: Kind, _: &str) {}
     fn changed(&self, _: &CatalogueChange) {}
     fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+    fn lost_process(&self, _: Uuid, _: &str, _: Reason, _: &str) {}
 }
 
 /// An upstream called `u{id}`. It is never started for real.
@@ -88,6 +90,22 @@ pub fn breaker() -> BreakerOptions {
 pub fn strikes() -> StrikeOptions {
     let window = SECOND;
     StrikeOptions { window, timeouts: 0, noise: 0, noise_max: 0, oversized: 0, unasked: 0 }
+}
+
+/// Little of it: rests of half a second at most.
+pub fn patience() -> Patience {
+    Patience {
+        backoff_min: SECOND / 2,
+        backoff_max: SECOND / 2,
+        failures_burst: 3,
+        burst_window: 60 * SECOND,
+        failures_slow: 20,
+        failures_flapping: 5,
+        slow_window: 900 * SECOND,
+        probe_every: 60 * SECOND,
+        probe_every_max: 300 * SECOND,
+        steady_after: 600 * SECOND,
+    }
 }
 
 /// A pipe whose server may be behind by so many messages, and what it is given to read.

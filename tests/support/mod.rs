@@ -10,6 +10,7 @@ pub mod exact;
 pub mod featured;
 pub mod fixtures;
 pub mod gateway;
+pub mod isolated;
 pub mod node;
 pub mod operator;
 pub mod outage;

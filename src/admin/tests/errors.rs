@@ -359,7 +359,6 @@ async fn what_this_version_does_not_do_is_refused_rather_than_kept() {
         ("endpoints/x", json!({"enable_oauth": true})),
         ("endpoints/x", json!({"enable_max_rate": true})),
         ("endpoints/x", json!({"enable_client_max_rate": true})),
-        ("mcp-servers/x", json!({"isolation": "USER"})),
         ("mcp-servers/x", json!({"protocol": "MODERN"})),
         ("mcp-servers/x", json!({"forward_headers": {"a": "b"}})),
     ] {

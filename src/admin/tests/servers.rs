@@ -177,7 +177,7 @@ async fn what_is_refused_says_which_field_is_wrong() {
         (with("headers", json!({"a b": "x"})), 422, "invalid", "headers.a b"),
         (with("call_timeout_ms", json!(0)), 422, "invalid", "call_timeout_ms"),
         (with("user_id", json!("nobody")), 422, "invalid", "user_id"),
-        (with("isolation", json!("USER")), 501, "not_implemented", ""),
+        (with("isolation", json!("ALONE")), 422, "invalid", "isolation"),
         (with("protocol", json!("MODERN")), 501, "not_implemented", ""),
         (with("forward_headers", json!({"a": "b"})), 501, "not_implemented", ""),
         (
@@ -196,7 +196,7 @@ async fn what_is_refused_says_which_field_is_wrong() {
     let changes = [
         (json!({"name": null}), 422, "name"),
         (json!({"uuid": "x"}), 422, "uuid"),
-        (json!({"isolation": "SESSION"}), 501, ""),
+        (json!({"isolation": "ALONE"}), 422, "isolation"),
     ];
     for (body, status, field) in changes {
         let refused = house.refused(Method::PATCH, "mcp-servers/taken", body.clone()).await;
@@ -205,6 +205,22 @@ async fn what_is_refused_says_which_field_is_wrong() {
     }
     let names = house.get("mcp-servers").await;
     assert_eq!(names["items"].as_array().unwrap().len(), 1, "nothing was written");
+}
+
+#[actix_web::test]
+async fn a_server_of_any_type_takes_every_isolation() {
+    let house = House::new().await;
+    let process = json!({"name": "p", "type": "STDIO", "command": "x", "isolation": "SESSION"});
+    assert_eq!(house.create("mcp-servers", process).await["isolation"], "SESSION");
+    for isolation in ["USER", "SHARED", "SESSION"] {
+        let row = house.change("mcp-servers/p", json!({"isolation": isolation})).await;
+        assert_eq!(row["isolation"], isolation);
+    }
+    // What another type is usually shared by is not what this one was told.
+    let body = json!({"type": "SSE", "url": "http://127.0.0.1:1/sse", "isolation": "USER"});
+    assert_eq!(house.change("mcp-servers/p", body).await["isolation"], "USER");
+    let body = json!({"type": "STDIO", "command": "x", "isolation": "USER"});
+    assert_eq!(house.change("mcp-servers/p", body).await["isolation"], "USER");
 }
 
 #[actix_web::test]

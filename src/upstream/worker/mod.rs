@@ -9,6 +9,7 @@ pub mod lifeline;
 mod listing;
 mod messages;
 mod opening;
+mod own_process;
 pub mod remote;
 pub mod remote_call;
 mod remote_life;
@@ -23,17 +24,21 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     CallError, Clients, Exit, Isolation, Reason,
+    actor::SharedPatience,
     board::Board,
-    dialogue::{Aside, DialogueOptions, Unasked},
+    dialogue::{Aside, DialogueOptions, Scope, Unasked},
     exchange::SessionKey,
-    handshake,
+    handshake::{self, Introduction},
     link::{Link, bridged},
     lists::ListOptions,
+    own_process::OwnProcess,
+    pipe::Pipe,
     spec::Transport,
 };
 use crate::{
@@ -42,12 +47,14 @@ use crate::{
         kind::Kind,
     },
     egress::Egress,
+    wire::{capabilities::ClientCapabilities, message},
 };
 use lifeline::{
     ChildOptions, Lifeline, SpawnOptions, StopGrace,
     confinement::{Confinement, StrictOptions, has_landlock},
 };
-use listing::{Announcements, keep_listed};
+pub use listing::Announcements;
+use listing::keep_listed;
 use remote::Speech;
 use remote_stream::ResumeOptions;
 
@@ -83,7 +90,10 @@ pub struct WorkerOptions {
     pub endpoint_wait: Duration,
     /// Sessions that one remote upstream may hold for our clients.
     pub sessions_max: usize,
-    /// After so long without a call, a client's session of a remote upstream is ended.
+    /// Processes that clients may have of one STDIO upstream, beside its own.
+    pub processes_max: usize,
+    /// After so long without a call, a client's session of a remote upstream is ended, and a process
+    /// that a client has to itself.
     #[serde(with = "humantime_serde")]
     pub session_idle: Duration,
     /// How the streams of calls that break off are taken up again.
@@ -104,6 +114,8 @@ pub struct Workshop {
     pub clients: Arc<dyn Clients>,
     /// Where the daemon keeps what is nobody else's.
     pub data_dir: std::path::PathBuf,
+    /// How long what failed rests.
+    pub patience: SharedPatience,
     /// This very program, which a row may call by the name `metamcpd`.
     pub own_exe: std::path::PathBuf,
 }
@@ -165,6 +177,8 @@ pub struct Assignment {
     pub tell: Box<dyn Fn(News)>,
     /// Cancelled when the worker is to end.
     pub stop: CancellationToken,
+    /// The client's place, where it is not the upstream's own life but that of a client's process.
+    pub own: Option<Arc<OwnProcess>>,
 }
 
 /// Works until the upstream has ended or is told to.
@@ -183,22 +197,9 @@ pub async fn work(assignment: Assignment) -> Exit {
 /// Says hello, asks for the tools, and opens the port: what comes before the first call.
 async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let spec = assignment.board.spec();
-    let server: Arc<str> = Arc::from(&*spec.name);
     let patience = assignment.board.start_patience();
     let answer = match link {
-        Link::Pipe(pipe) => {
-            // A process has one session, which all its clients share.
-            let greeting = handshake::initialize_params(bridged(Isolation::Shared));
-            let answer = link.ask(&server, "initialize", &greeting, patience).await;
-            let answer = answer.map_err(handshake_failure)?;
-            let introduction = handshake::introduction(&answer)?;
-            pipe.say(crate::wire::message::notification("notifications/initialized", b""));
-            pipe.set_has_logging(introduction.has_logging);
-            if let Some(level) = assignment.board.port.levels.of(&SessionKey::Shared) {
-                link.set_level(&SessionKey::Shared, level);
-            }
-            introduction
-        }
+        Link::Pipe(pipe) => greet(assignment, link, pipe, bridged(spec.isolation)).await?,
         Link::Remote(remote) => match tokio::time::timeout(patience, remote.introduce()).await {
             Ok(introduced) => introduced?,
             Err(_elapsed) => return Err(Exit::of(Reason::HandshakeTimeout)),
@@ -228,6 +229,60 @@ async fn watch_answers(assignment: &Assignment, link: &Link) -> Exit {
             let detail = format!("several calls had no answer, and a ping has none: {error}");
             return Exit::new(Reason::Unreachable, detail);
         }
+    }
+}
+
+/// Shakes hands with a process, which is told that so much can be asked for. A process has one session.
+async fn greet(
+    assignment: &Assignment,
+    link: &Link,
+    pipe: &Pipe,
+    declared: ClientCapabilities,
+) -> Result<Introduction, Exit> {
+    let spec = assignment.board.spec();
+    let server: Arc<str> = Arc::from(&*spec.name);
+    let greeting = handshake::initialize_params(declared);
+    let answer =
+        link.ask(&server, "initialize", &greeting, assignment.board.start_patience()).await;
+    let introduction = handshake::introduction(&answer.map_err(handshake_failure)?)?;
+    pipe.say(message::notification("notifications/initialized", b""));
+    pipe.set_has_logging(introduction.has_logging);
+    let key = assignment.key();
+    if let Some(level) = assignment.board.port.levels.of(&key) {
+        let told = link.set_level(&key, level);
+        if assignment.own.is_some() {
+            // Its client has been answered long ago, so that its first call finds it in force.
+            drop(told.await);
+        }
+    }
+    Ok(introduction)
+}
+
+impl Assignment {
+    /// Whose session the process has.
+    fn key(&self) -> SessionKey {
+        self.own.as_ref().map_or(SessionKey::Shared, |own| own.key.clone())
+    }
+
+    /// On whose behalf it speaks.
+    fn scope(&self) -> Scope {
+        match (self.key(), self.board.spec().isolation) {
+            (SessionKey::Client(client), _) => Scope::Client(client),
+            (SessionKey::User(_), _) => Scope::User,
+            (SessionKey::Shared, Isolation::Shared) => Scope::Everyone,
+            (SessionKey::Shared, Isolation::Session | Isolation::User) => Scope::Gateway,
+        }
+    }
+
+    /// Held by whoever has a process in this place.
+    fn lease(&self) -> Arc<Semaphore> {
+        self.own.as_ref().map_or(&self.board.lease, |own| &own.lease).clone()
+    }
+
+    /// Which start this is, as the server is told.
+    fn label(&self) -> String {
+        let kind = if self.own.is_some() { "own-" } else { "" };
+        format!("{}/{kind}{}", self.board.id, self.generation)
     }
 }
 

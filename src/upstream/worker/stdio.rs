@@ -31,6 +31,7 @@ use super::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
     listing::Announcements,
+    own_process::{self, Scribe},
     watch_answers,
 };
 use crate::{
@@ -38,8 +39,7 @@ use crate::{
         CallError, Exit, Reason,
         board::Board,
         conduct::Offence,
-        dialogue::{Dialogue, Scope},
-        exchange::SessionKey,
+        dialogue::Dialogue,
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
@@ -68,7 +68,7 @@ pub async fn work(
 ) -> Exit {
     let board = &assignment.board;
     // The process of an earlier generation must be gone before the next one starts.
-    let Ok(lease) = board.lease.clone().acquire_owned().await else {
+    let Ok(lease) = assignment.lease().acquire_owned().await else {
         return Exit::of(Reason::SpawnFailed);
     };
     let starting = start(assignment, command, args, env, lease);
@@ -83,34 +83,39 @@ pub async fn work(
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
-    let dialogue = Dialogue::new(Scope::Everyone, assignment.workshop.dialogue)
-        .with_subscriptions(board.port.subscriptions.clone(), SessionKey::Shared);
+    let dialogue = Dialogue::new(assignment.scope(), assignment.workshop.dialogue)
+        .with_subscriptions(board.port.subscriptions.clone(), assignment.key());
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
     let closer = Closer { pipe: pipe.clone(), server: name };
-    let changed = Announcements::default();
+    let changed = &board.port.processes.changed;
+    let scribe = Scribe::of(assignment);
     let (Some(stdin), Some(stderr), Some(child)) =
         (server.streams.0.take(), server.streams.1.take(), server.child.as_mut())
     else {
         return Exit::new(Reason::SpawnFailed, "its streams are not there");
     };
-    let mut errors = Task::spawn(read_stderr(stderr, board.clone()));
+    let mut errors = Task::spawn(read_stderr(stderr, scribe.clone()));
     let mut writer =
         Task::spawn(write_stdin(stdin, queue, assignment.workshop.options.write_timeout));
 
     let link = Link::Pipe(pipe.clone());
     let serve = async {
+        if let Some(own) = &assignment.own {
+            return Err(own_process::serve(assignment, own, &pipe, turn).await);
+        }
         let introduced = introduce(assignment, &link).await;
         drop(turn);
         introduced?;
+        own_process::admit(assignment);
         let exit = tokio::select! {
-            exit = keep_listed(assignment, &link, &changed) => exit,
+            exit = keep_listed(assignment, &link, changed) => exit,
             exit = watch_answers(assignment, &link) => exit,
         };
         Err::<Infallible, Exit>(exit)
     };
     let struck = RefCell::default();
-    let hearer = Hearer { assignment, pipe: &pipe, changed: &changed, struck: &struck };
+    let hearer = Hearer { assignment, pipe: &pipe, changed, struck: &struck, scribe: &scribe };
     let mut lines = Lines::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
@@ -150,7 +155,8 @@ pub async fn work(
     if exit.reason != Reason::Asked {
         drop(timeout(LAST_WORDS_PATIENCE, &mut errors.handle).await);
     }
-    closer.close(exit.reason, Some(board.stderr.hidden(&exit.describe(&board.stderr))));
+    scribe.lose(&exit, &assignment.workshop);
+    closer.close(exit.reason, Some(scribe.describe(&exit)));
     let exit = server.end(assignment, exit).await;
     drop(errors);
     exit
@@ -204,7 +210,7 @@ async fn start(
         confinement.settle(&mut configured);
     }
     let environment = child_environment(std::env::vars(), &configured);
-    let label = format!("{}/{}", board.id, assignment.generation);
+    let label = assignment.label();
     let cwd = confinement.as_ref().map(|confinement| confinement.home.as_path());
     let confinement = confinement.as_ref();
     let launch = Launch { label: &label, program, args, env: &environment, cwd, confinement };
@@ -398,6 +404,7 @@ struct Hearer<'a> {
     changed: &'a Announcements,
     /// Why the server has to be started anew, once that is so.
     struck: &'a RefCell<Option<Exit>>,
+    scribe: &'a Scribe,
 }
 
 impl Hearer<'_> {
@@ -406,7 +413,7 @@ impl Hearer<'_> {
         let frames = workshop.frames;
         let noise = |what: String| {
             metrics::counter!("metamcpd_upstream_noise_total").increment(1);
-            board.wrote(Output::Stdout, &what);
+            self.scribe.wrote(Output::Stdout, &what);
             self.strike(Offence::Noise);
         };
         let frame = match line {
@@ -494,7 +501,7 @@ async fn write_stdin(
 }
 
 /// Always drained, so that a server which floods it is never held up by us.
-async fn read_stderr(mut stderr: impl AsyncRead + Unpin, board: Arc<Board>) {
+async fn read_stderr(mut stderr: impl AsyncRead + Unpin, scribe: Scribe) {
     const LINE_MAX: usize = 8 * 1024;
     let mut lines = Lines::new(LINE_MAX);
     let mut buffer = vec![0; 16 * 1024];
@@ -503,9 +510,9 @@ async fn read_stderr(mut stderr: impl AsyncRead + Unpin, board: Arc<Board>) {
         for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
             read += 1;
             match line {
-                Line::Whole(line) => board.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
+                Line::Whole(line) => scribe.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
                 Line::TooLong(torn) => {
-                    board.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
+                    scribe.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
                 }
             }
         }

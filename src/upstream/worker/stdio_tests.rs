@@ -52,7 +52,7 @@ async fn a_server_that_never_stops_writing_lets_others_have_their_turns() {
     let others: &mut (dyn Future<Output = Infallible> + Unpin) = &mut Box::pin(others);
     tokio::select! {
         biased;
-        () = read_stderr(Flood { reads: READS }, Arc::new(board)) => {}
+        () = read_stderr(Flood { reads: READS }, Scribe::of_all(Arc::new(board))) => {}
         never = others => match never {},
     }
     assert!(turns.get() >= READS, "{} turns in {READS} reads", turns.get());

@@ -75,6 +75,8 @@ pub fn outcome_of(error: &CallError) -> Outcome {
         CallError::HttpStatus { .. } => Outcome::Success,
         CallError::Unavailable { .. }
         | CallError::Busy { .. }
+        | CallError::Full { .. }
+        | CallError::NoProcess { .. }
         | CallError::Inactive { .. }
         | CallError::TooLong { .. }
         | CallError::Ended { .. }
