@@ -22,7 +22,7 @@ use crate::{
     },
     identity::keys::{KeyHash, KeyRecord},
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
-    store::{self, ItemKind, Profile, SchemaProfile, Server, ServerKind, StartMode, Wanted},
+    store::{self, ItemKind, SchemaProfile, Server, ServerKind, StartMode, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
         board::Remembered,
@@ -94,7 +94,7 @@ impl Defaults {
         let prefetches = fetches && server.timeouts.connect.is_none();
         Upkeep {
             is_lazy: start == StartMode::Lazy,
-            is_strict: profile == Profile::Strict,
+            is_strict: profile == store::Profile::Strict,
             idle_stop,
             concurrency_max: concurrency_max.and_then(|max| usize::try_from(max).ok()),
             prefetch: prefetches.then_some(self.prefetch_timeout),
