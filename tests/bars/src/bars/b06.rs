@@ -110,7 +110,11 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
         let name = trouble.name;
         report.at_most(format!("p99 beside one that is {name}, of its own"), ratio, 2.0, "x");
         let more = beside.saturating_sub(alone);
-        report.time(format!("p99 beside one that is {name}, more"), more, Duration::from_millis(10));
+        report.time(
+            format!("p99 beside one that is {name}, more"),
+            more,
+            Duration::from_millis(10),
+        );
         report.note(format!("{name}: p99 {beside:.1?}, alone {alone:.1?}"));
     }
     Ok(())
