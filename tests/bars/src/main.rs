@@ -95,6 +95,7 @@ fn run(options: &Options) -> Outcome<bool> {
             return Err(format!("{} {words}", needed.display()).into());
         }
     }
+    rig::host::allow_descriptors()?;
     println!("SEED={}{}", plan.seed, if plan.short { " (short)" } else { "" });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut holds = true;
