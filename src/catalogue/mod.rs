@@ -16,6 +16,7 @@ pub mod naming;
 pub mod overrides;
 pub mod resources;
 pub mod routes;
+pub mod task_support;
 pub mod template;
 
 mod pairs;

@@ -24,6 +24,7 @@ use tokio::{
 };
 use tokio_process_stream::{Item, ProcessChunkStream};
 use tokio_stream::StreamExt;
+use uuid::Uuid;
 
 use super::{
     Assignment, News, carry_out, introduce, keep_listed,
@@ -40,6 +41,7 @@ use crate::{
         exchange::SessionKey,
         link::Link,
         pipe::Pipe,
+        task_talk::TaskTalk,
         status::{ExitCode, Output},
         variables::{Unresolved, resolve},
     },
@@ -75,7 +77,8 @@ pub async fn work(
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
     let dialogue = Dialogue::new(Scope::Everyone, assignment.workshop.dialogue)
-        .with_subscriptions(board.port.subscriptions.clone(), SessionKey::Shared);
+        .with_subscriptions(board.port.subscriptions.clone(), SessionKey::Shared)
+        .with_tasks(TaskTalk::new(board.port.tasks.clone(), SessionKey::Shared, Uuid::new_v4()));
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
     let closer = Closer { pipe: pipe.clone(), server: name };
