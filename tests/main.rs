@@ -45,6 +45,8 @@ mod sse_upstreams;
 mod streamable_http;
 mod subscriptions;
 mod supervision;
+mod tasks;
+mod tasks_remote;
 mod tidy;
 mod tolerance;
 mod upstream_resumption;

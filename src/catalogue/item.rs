@@ -251,7 +251,10 @@ mod tests {
         let mut tool = parse(r#"{"execution":{"taskSupport":"required"},"name":"n"}"#).unwrap();
         assert_eq!(tool.task_support(), TaskSupport::Required);
         tool.forbid_tasks();
-        assert_eq!((&*tool.definition, &*tool.key_json()), (&br#"{"name":"n"}"#[..], &b"\"n\""[..]));
+        assert_eq!(
+            (&*tool.definition, &*tool.key_json()),
+            (&br#"{"name":"n"}"#[..], &b"\"n\""[..])
+        );
         let definition = r#"{"name":"n","execution":{"taskSupport":"forbidden"}}"#;
         let mut tool = parse(definition).unwrap();
         tool.forbid_tasks();

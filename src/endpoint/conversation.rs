@@ -402,7 +402,8 @@ async fn call(
             return Ok(Course::Driven(Box::new(driving)));
         }
         let edits: Vec<_> = edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
-        let conversation = called.board.port.call_as(frame, &edits, &caller, cancel, manner).await?;
+        let conversation =
+            called.board.port.call_as(frame, &edits, &caller, cancel, manner).await?;
         Ok(Course::Plain(conversation))
     };
     let begun = tokio::select! {

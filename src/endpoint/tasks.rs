@@ -128,9 +128,7 @@ pub fn find(
     let edits = vec![(span, json(&known.theirs))];
     let (concern, patience) = match request {
         Request::Get | Request::Cancel => (Concern::Asks(known), None),
-        Request::Result => {
-            (Concern::Awaits(known), Some(board.port.options().tasks.result_wait))
-        }
+        Request::Result => (Concern::Awaits(known), Some(board.port.options().tasks.result_wait)),
     };
     let manner = Manner { concern: Some(concern), key: Some(key), patience };
     Ok(Way { board, key: request.method().into(), edits, manner, is_driven: false })

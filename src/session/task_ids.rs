@@ -115,11 +115,7 @@ mod tests {
     }
 
     fn claims(theirs: &str) -> TaskClaims {
-        TaskClaims {
-            server: Uuid::from_u128(7),
-            life: Uuid::from_u128(9),
-            theirs: theirs.into(),
-        }
+        TaskClaims { server: Uuid::from_u128(7), life: Uuid::from_u128(9), theirs: theirs.into() }
     }
 
     #[test]
@@ -129,11 +125,9 @@ mod tests {
         let id = ids(&dir).seal(&owner, endpoint, &claims("t\"1")).unwrap();
         let ids = ids(&dir);
         assert_eq!(ids.open(&id, &owner, endpoint), Some(claims("t\"1")));
-        for (principal, endpoint) in [
-            (key(2), endpoint),
-            (Principal::Anonymous, endpoint),
-            (key(1), Uuid::from_u128(4)),
-        ] {
+        for (principal, endpoint) in
+            [(key(2), endpoint), (Principal::Anonymous, endpoint), (key(1), Uuid::from_u128(4))]
+        {
             assert_eq!(ids.open(&id, &principal, endpoint), None, "{principal:?}");
         }
         assert_eq!(ids.open("t\"1", &owner, endpoint), None);

@@ -100,8 +100,7 @@ impl Driving {
         }
         let edits: Vec<_> = edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
         let manner = Manner { concern: Some(Concern::Drives), ..Manner::default() };
-        let creation =
-            board.port.call_as(frame, &edits, caller, cancel.clone(), manner).await?;
+        let creation = board.port.call_as(frame, &edits, caller, cancel.clone(), manner).await?;
         metrics::counter!("metamcpd_tasks_total", "how" => "driven").increment(1);
         let (now, caller) = (Instant::now(), HeldCaller::of(caller));
         let errands = Errands { board, caller, key: creation.key().cloned(), theirs: "".into() };
@@ -354,3 +353,7 @@ async fn next_of(errand: &mut Option<Errand>) -> Step {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "driving_tests.rs"]
+mod tests;

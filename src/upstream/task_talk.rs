@@ -90,8 +90,7 @@ impl TaskTalk {
     pub fn read_progress(&self, call: u64, frame: Frame) -> Option<(Place, Frame)> {
         let (place, token) = self.tasks.progress_of(&self.key, call)?;
         let span = frame.token_span()?;
-        let Read { frame, .. } = self.read_related(changed(frame, (span, token)));
-        Some((place, frame))
+        Some((place, changed(frame, (span, token))))
     }
 
     /// A call was answered. Whether it goes on as a task that it is to hear of.

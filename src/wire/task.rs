@@ -155,7 +155,10 @@ pub fn relating(answer: &Frame, id: &str) -> Option<(Span, Bytes)> {
     let member = format!(r#""{RELATED}":{{"taskId":{id}}}"#);
     let Some(meta) = result.object("_meta") else {
         // One that is there and no object is the client's own affair.
-        return result.raw("_meta").is_none().then(|| result.with(&format!(r#""_meta":{{{member}}}"#)));
+        return result
+            .raw("_meta")
+            .is_none()
+            .then(|| result.with(&format!(r#""_meta":{{{member}}}"#)));
     };
     match meta.object(RELATED).and_then(|task| task.value("taskId")) {
         Some(span) => Some((span, id.into())),

@@ -54,7 +54,8 @@ fn frame_without_params() -> Frame {
 
 #[test]
 fn a_task_is_read_as_its_server_describes_it() {
-    let task = r#"{"taskId":"t\u0031","status":"working","ttl":null,"pollInterval":250.0,"n":1.50}"#;
+    let task =
+        r#"{"taskId":"t\u0031","status":"working","ttl":null,"pollInterval":250.0,"n":1.50}"#;
     let whole = result(&format!(r#"{{"_meta":{{}},"task":{task}}}"#));
     let read = created(&whole).unwrap();
     assert_eq!((&*read.id, read.status), ("t1", Some(Status::Working)));
@@ -71,7 +72,9 @@ fn a_task_is_read_as_its_server_describes_it() {
         r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"x","status":"odd"}}"#,
     );
     assert_eq!(described(&told).unwrap().status, None);
-    for not_one in [r#"{"content":[]}"#, r#"{"task":{"status":"working"}}"#, r#"{"task":{"taskId":1}}"#] {
+    for not_one in
+        [r#"{"content":[]}"#, r#"{"task":{"status":"working"}}"#, r#"{"task":{"taskId":1}}"#]
+    {
         assert_eq!(created(&result(not_one)), None, "{not_one}");
     }
     assert_eq!(described(&result(r#"{"task":{"taskId":"x"}}"#)), None);
@@ -79,7 +82,11 @@ fn a_task_is_read_as_its_server_describes_it() {
 
 #[test]
 fn which_task_a_message_belongs_to_is_found_and_can_be_taken_out() {
-    let meta = |more: &str| format!(r#"{{"_meta":{{{more}"io.modelcontextprotocol/related-task":{{"taskId":"x"}}}},"n":1.0}}"#);
+    let meta = |more: &str| {
+        format!(
+            r#"{{"_meta":{{{more}"io.modelcontextprotocol/related-task":{{"taskId":"x"}}}},"n":1.0}}"#
+        )
+    };
     for (message, rest) in [
         (result(&meta("")), result(r#"{"_meta":{},"n":1.0}"#)),
         (result(&meta(r#""a":1,"#)), result(r#"{"_meta":{"a":1},"n":1.0}"#)),

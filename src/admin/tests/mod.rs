@@ -44,7 +44,7 @@ use crate::{
     identity::{keys::KeyText, vault::Vault},
     logs::LogOptions,
     namespace::NamespaceOptions,
-    session::{ReplayOptions, SessionOptions, Sessions},
+    session::{ReplayOptions, SessionOptions, Sessions, TaskIds},
     store::{DatabaseOptions, Journal, JournalOptions, testing},
     upstream::{
         Exit, Reason,

@@ -206,7 +206,9 @@ fn carry_out(
                 clients.say(server, &client, Unasked::Updated(note.clone()));
             }
         }
-        Aside::TaskStatus(owner, maker, note) => clients.say_to_owner(server, &owner, &maker, &note),
+        Aside::TaskStatus(owner, maker, note) => {
+            clients.say_to_owner(server, &owner, &maker, &note)
+        }
         Aside::ToAll(note) => clients.say_to_all(server, &note),
         Aside::ListChanged(topic) => changed.hear(topic),
     }

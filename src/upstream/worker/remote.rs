@@ -22,8 +22,9 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    FrameLimits, carry_out,
+    FrameLimits,
     belonging::Belonging,
+    carry_out,
     listing::Announcements,
     remote_session::{Established, RemoteSession},
     remote_stream::ResumeOptions,

@@ -41,8 +41,8 @@ use crate::{
         exchange::SessionKey,
         link::Link,
         pipe::Pipe,
-        task_talk::TaskTalk,
         status::{ExitCode, Output},
+        task_talk::TaskTalk,
         variables::{Unresolved, resolve},
     },
     wire::{
