@@ -80,10 +80,11 @@ impl Conversation {
     pub async fn aside(&mut self) -> Step {
         loop {
             match self.leg.aside().await {
-                Heard::Progress(frame) => match self.restore_token(&frame) {
-                    Some(event) => return Step::Event(event),
-                    None => {}
-                },
+                Heard::Progress(frame) => {
+                    if let Some(event) = self.restore_token(&frame) {
+                        return Step::Event(event);
+                    }
+                }
                 Heard::Asked(question) => return Step::Asked(question),
                 Heard::Said(frame) => return Step::Said(frame),
                 Heard::Reply(_) | Heard::Failed(_) => {}

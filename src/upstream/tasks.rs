@@ -100,8 +100,8 @@ pub struct Tasks {
 
 #[derive(Default)]
 struct Table {
-    /// What is to be made of the answers to calls, by our ids for them.
-    orders: HashMap<u64, Order>,
+    /// What is to be made of the answers to calls, by their sessions and our ids for them.
+    orders: HashMap<(SessionKey, u64), Order>,
     sessions: HashMap<SessionKey, HashMap<Box<str>, Entry>>,
     /// By what owners know them by.
     shown: HashMap<Arc<str>, (SessionKey, Box<str>)>,
@@ -159,15 +159,17 @@ impl Tasks {
             entry.client = client.clone();
             entry.call = Some(call);
         }
-        table.orders.insert(call, Order { number, client: client.clone(), concern, token });
+        let order = Order { number, client: client.clone(), concern, token };
+        table.orders.insert((key.clone(), call), order);
         number
     }
 
     /// The call has ended, and so has what was noted of it under this number.
     pub(super) fn end(&self, key: &SessionKey, call: u64, number: u64, concern: &Concern) {
         let mut table = self.lock();
-        if table.orders.get(&call).is_some_and(|order| order.number == number) {
-            table.orders.remove(&call);
+        let place = (key.clone(), call);
+        if table.orders.get(&place).is_some_and(|order| order.number == number) {
+            table.orders.remove(&place);
         }
         match concern {
             Concern::Drives => {
@@ -188,7 +190,7 @@ impl Tasks {
     /// A call was answered; `life` is that of the process, where its tasks end with it. Where it has
     /// become a task, that is known from here on. Whether the call goes on to hear of it.
     pub fn answered(&self, key: &SessionKey, life: Uuid, call: u64, answer: &Frame) -> bool {
-        let Some(Order { client, concern, token, .. }) = self.lock().take_order(call) else {
+        let Some(Order { client, concern, token, .. }) = self.lock().take_order(key, call) else {
             return false;
         };
         if matches!(concern, Concern::Asks(_) | Concern::Awaits(_)) {
@@ -376,9 +378,9 @@ impl Tasks {
 }
 
 impl Table {
-    fn take_order(&mut self, call: u64) -> Option<Order> {
+    fn take_order(&mut self, key: &SessionKey, call: u64) -> Option<Order> {
         // Nearly always there is none, since few calls have to do with tasks.
-        if self.orders.is_empty() { None } else { self.orders.remove(&call) }
+        if self.orders.is_empty() { None } else { self.orders.remove(&(key.clone(), call)) }
     }
 
     fn entry(&mut self, key: &SessionKey, theirs: &str) -> Option<&mut Entry> {
