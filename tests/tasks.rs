@@ -135,6 +135,12 @@ async fn a_task_is_relayed_with_no_byte_changed_but_its_id() {
     );
     assert_eq!(result.messages.last(), Some(&expected));
     is_sent(&client, r#""method":"tasks/result","params":{"taskId":"task-1"}"#).await;
+    // What else belongs to it says so by the name that its server knows.
+    let related = json!({RELATED: {"taskId": id}});
+    let call = json!({"name": "far__work", "arguments": {"value": "r"}, "_meta": related});
+    client.request("tools/call", call).await;
+    let named = format!(r#""_meta":{{"{RELATED}":{{"taskId":"task-1"}}}}"#);
+    is_sent(&client, &named).await;
     assert_eq!(listed(&client).await, (vec![id], 1));
 }
 
@@ -206,7 +212,7 @@ async fn for_everybody_but_its_owner_a_task_does_not_exist() {
             assert_eq!(ask(client, what, id).await, unknown, "{what}");
         }
     }
-    assert_eq!(listed(&a).await.0, [id.clone()]);
+    assert_eq!(listed(&a).await.0, std::slice::from_ref(&id));
     assert_eq!(listed(&b).await.0, [theirs]);
     assert!(listed(&elsewhere).await.0.is_empty());
     assert_eq!(ask(&a, "get", &id).await["result"]["status"], "working");

@@ -379,7 +379,7 @@ async fn call(
         Asked::Task(request) => tasks::find(state, entry, session, request, &frame),
         other => routing::find(entry, other, &frame)
             .await
-            .and_then(|found| tasks::way_of(state, session, asked, found, &frame)),
+            .and_then(|found| tasks::way_of(state, entry, session, asked, found, &frame)),
     };
     let Way { board, key, edits, manner, is_driven } = match way {
         Ok(way) => way,

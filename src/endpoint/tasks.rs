@@ -80,13 +80,15 @@ pub fn are_known_to(session: &Session) -> bool {
 /// plainly, or as a task in spite of that.
 pub fn way_of(
     state: &EndpointState,
+    entry: &EndpointEntry,
     session: &Session,
     asked: Asked,
     found: Found,
     frame: &Frame,
 ) -> Result<Way, Fault> {
     let Found { board, key, edit, tasks } = found;
-    let edits: Vec<_> = edit.into_iter().collect();
+    let related = related_edit(state, entry, session, &board, frame);
+    let edits: Vec<_> = edit.into_iter().chain(related).collect();
     let mut way = Way { board, key, edits, manner: Manner::default(), is_driven: false };
     if asked != Asked::Tool {
         return Ok(way);
@@ -125,13 +127,28 @@ pub fn find(
     })?;
     let place = place_of(state, entry, session, &shown).ok_or_else(Fault::unknown_task)?;
     let Place { board, known, key } = place;
-    let edits = vec![(span, json(&known.theirs))];
+    let related = related_edit(state, entry, session, &board, frame);
+    let edits = std::iter::once((span, json(&known.theirs))).chain(related).collect();
     let (concern, patience) = match request {
         Request::Get | Request::Cancel => (Concern::Asks(known), None),
         Request::Result => (Concern::Awaits(known), Some(board.port.options().tasks.result_wait)),
     };
     let manner = Manner { concern: Some(concern), key: Some(key), patience };
     Ok(Way { board, key: request.method().into(), edits, manner, is_driven: false })
+}
+
+/// What stands in the place of a task that a request says it belongs to, where that is one of its own
+/// upstream's.
+fn related_edit(
+    state: &EndpointState,
+    entry: &EndpointEntry,
+    session: &Session,
+    board: &Board,
+    frame: &Frame,
+) -> Option<(Span, Bytes)> {
+    let related = task::related(frame)?;
+    let place = place_of(state, entry, session, &related.id)?;
+    (place.board.id == board.id).then(|| (related.id_span, json(&place.known.theirs)))
 }
 
 /// Where a task is.

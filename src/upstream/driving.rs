@@ -120,6 +120,8 @@ impl Driving {
                         // It was carried out at once, or refused.
                         None => return Step::End(Ok(answer)),
                     },
+                    // It may overtake the answer, and is then about a task that is not known yet.
+                    Step::Said(note) if note.method().as_deref() == Some(task::STATUS) => {}
                     other => return other,
                 }
                 continue;
