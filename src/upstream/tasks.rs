@@ -5,7 +5,7 @@
 //! is needed to go on with a task that is not known here any more.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -102,6 +102,8 @@ pub struct Tasks {
 struct Table {
     /// What is to be made of the answers to calls, by their sessions and our ids for them.
     orders: HashMap<(SessionKey, u64), Order>,
+    /// The calls that go on as tasks that the gateway drives.
+    driven: HashSet<(SessionKey, u64)>,
     sessions: HashMap<SessionKey, HashMap<Box<str>, Entry>>,
     /// By what owners know them by.
     shown: HashMap<Arc<str>, (SessionKey, Box<str>)>,
@@ -173,6 +175,7 @@ impl Tasks {
         }
         match concern {
             Concern::Drives => {
+                table.driven.remove(&place);
                 table.remove_where(|entry| entry.shown.is_none() && entry.call == Some(call));
             }
             Concern::Awaits(known) => {
@@ -190,8 +193,10 @@ impl Tasks {
     /// A call was answered; `life` is that of the process, where its tasks end with it. Where it has
     /// become a task, that is known from here on. Whether the call goes on to hear of it.
     pub fn answered(&self, key: &SessionKey, life: Uuid, call: u64, answer: &Frame) -> bool {
-        let Some(Order { client, concern, token, .. }) = self.lock().take_order(key, call) else {
-            return false;
+        let order = self.lock().take_order(key, call);
+        let Some(Order { client, concern, token, .. }) = order else {
+            // Over HTTP+SSE an answer is heard of twice: by the stream, and by the call.
+            return self.lock().is_driven(key, call);
         };
         if matches!(concern, Concern::Asks(_) | Concern::Awaits(_)) {
             return false;
@@ -219,6 +224,9 @@ impl Tasks {
             until: now + self.kept_for(&described),
         };
         self.insert(key, &described.id, entry, now);
+        if drives {
+            self.lock().driven.insert((key.clone(), call));
+        }
         drives
     }
 
@@ -381,6 +389,10 @@ impl Table {
     fn take_order(&mut self, key: &SessionKey, call: u64) -> Option<Order> {
         // Nearly always there is none, since few calls have to do with tasks.
         if self.orders.is_empty() { None } else { self.orders.remove(&(key.clone(), call)) }
+    }
+
+    fn is_driven(&self, key: &SessionKey, call: u64) -> bool {
+        !self.driven.is_empty() && self.driven.contains(&(key.clone(), call))
     }
 
     fn entry(&mut self, key: &SessionKey, theirs: &str) -> Option<&mut Entry> {

@@ -167,6 +167,22 @@ async fn who_waits_for_the_result_is_the_one_that_is_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_driven_goes_on_as_its_call_though_its_answer_is_heard_of_twice() {
+    let mut scene = scene(Scope::Everyone);
+    let call = scene.begin("a", Concern::Drives);
+    let mut listening = scene.dialogue.begin(call, Some("a".into()));
+    let answer = created_as(call, r#""taskId":"t1","status":"working""#);
+    scene.dialogue.end(call, &answer);
+    scene.dialogue.end(call, &answer);
+    assert_eq!(scene.heard(&asking("t1")), "nobody", "it is in the call");
+    assert!(matches!(listening.next().await, Heard::Asked(_)));
+    scene.open.clear();
+    scene.dialogue.end(call, &answer);
+    assert_eq!(scene.heard(&asking("t1")), "nobody", "it is not known any more");
+    assert_eq!(scene.heard(LOG), "else", "and nobody's call is under way");
+}
+
+#[tokio::test(start_paused = true)]
 async fn progress_goes_on_under_the_client_s_own_token() {
     let mut scene = scene(Scope::Everyone);
     let call = scene.make("a", 1, r#""taskId":"t1","status":"working""#);
