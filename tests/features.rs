@@ -1,43 +1,18 @@
 //! What servers offer besides tools, through the gateway: prompts, resources, templates and
 //! completions, merged, routed, decided about, announced, and kept byte for byte.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, SOON, TestGateway, fixtures::without_python, gateway::Start, python, wait_until, within,
+    Client, SOON, TestGateway,
+    fixtures::without_python,
+    gateway::Start,
+    shelf::{Shelf, items},
+    wait_until, within,
 };
 
-/// An upstream that offers what the files of its directory say.
-struct Shelf {
-    directory: PathBuf,
-}
-
-impl Shelf {
-    async fn new(gateway: &TestGateway, label: &str, files: &[(&str, &str)]) -> Shelf {
-        let directory = gateway.scratch().join(label);
-        std::fs::create_dir_all(&directory).expect("its directory");
-        let shelf = Shelf { directory };
-        for (name, content) in files {
-            shelf.put(name, content);
-        }
-        let path = shelf.directory.display().to_string();
-        gateway.stdio(label, &python("offers.py", &[label, &path])).await;
-        shelf
-    }
-
-    /// At once, so that nobody reads half of it.
-    fn put(&self, name: &str, content: &str) {
-        let draft = self.directory.join("draft");
-        std::fs::write(&draft, content).expect("the file");
-        std::fs::rename(draft, self.directory.join(name)).expect("its name");
-    }
-}
-
 fn uris(uris: &[&str]) -> String {
-    let resource = |uri: &&str| json!({"uri": uri, "name": uri});
-    Value::Array(uris.iter().map(resource).collect()).to_string()
+    items("uri", uris)
 }
 
 /// The names, URIs or templates that a list holds.

@@ -333,7 +333,7 @@ async fn the_typescript_sdk_makes_tasks_of_calls_and_a_client_that_knows_none_ju
     let (gateway, key) = real_servers().await;
     let tool = "everything__simulate-research-query";
     let url = gateway.endpoint_url("real");
-    let seen = peers::run("node".into(), "tasks.mjs", &[&url, &key, tool]).await;
+    let seen = peers::said_by(Sdk::TypeScript, "tasks", &[&url, &key, tool]).await;
     assert_eq!(seen["error"], Value::Null, "{seen}");
     let id = seen["id"].as_str().unwrap_or_else(|| panic!("no task: {seen}"));
     let statuses = seen["statuses"].as_array().expect("statuses");

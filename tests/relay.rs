@@ -377,6 +377,17 @@ async fn each_client_has_the_log_messages_of_its_own_calls_at_its_own_level() {
 }
 
 #[tokio::test]
+async fn a_level_is_in_force_upstream_by_the_time_that_its_client_is_answered() {
+    let Some((gateway, key, diary)) = asking().await else { return };
+    let client = able(&gateway, &key).await;
+    for level in ["emergency", "debug", "warning", "info"] {
+        client.request("logging/setLevel", json!({"level": level})).await;
+        let noted = std::fs::read_to_string(&diary).unwrap_or_default();
+        assert_eq!(noted.lines().last(), Some(&*format!("\"{level}\"")), "what it was told last");
+    }
+}
+
+#[tokio::test]
 async fn a_log_message_that_may_be_about_either_of_two_clients_is_heard_by_neither() {
     let Some((gateway, key, _)) = asking().await else { return };
     let (waiting, logging) = (able(&gateway, &key).await, able(&gateway, &key).await);

@@ -1,7 +1,7 @@
 //! Streams that break, streams side by side, and what a client gets when it comes back: to disconnect
 //! is not to cancel.
 
-use std::{collections::BTreeSet, process::Stdio};
+use std::collections::BTreeSet;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -11,7 +11,8 @@ use crate::support::{
     client::{Exchange, request},
     events::{Arrival, Event},
     gateway::Start,
-    peers, wait_until, within,
+    peers::{self, Sdk},
+    wait_until, within,
 };
 
 async fn demo(settings: &str) -> (TestGateway, Client) {
@@ -204,23 +205,26 @@ async fn an_event_that_nobody_knows_is_refused_and_one_of_an_earlier_run_is_not_
 
 #[tokio::test]
 async fn the_typescript_sdk_resumes_by_itself() {
+    resumes_by_itself(Sdk::TypeScript).await;
+}
+
+#[tokio::test]
+async fn the_python_sdk_resumes_by_itself() {
+    resumes_by_itself(Sdk::Python).await;
+}
+
+async fn resumes_by_itself(sdk: Sdk) {
     if peers::are_missing() {
         return;
     }
     let (gateway, _client) = demo("").await;
     let key = gateway.key("sdk").await;
-    let mut command = tokio::process::Command::new("node");
-    command.arg(peers::directory().join("resume.mjs"));
-    command.args([&gateway.endpoint_url("all"), &key, "demo__long_task"]);
-    command.arg(json!({"seconds": 1, "steps": 5}).to_string());
-    command.env("NO_PROXY", "127.0.0.1").stdin(Stdio::null()).kill_on_drop(true);
-    let output = within("the client", SOON * 2, command.output()).await.expect("node");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
-    let seen: Value = serde_json::from_str(said.trim()).expect("JSON");
+    let arguments = json!({"seconds": 1, "steps": 5}).to_string();
+    let args = [&*gateway.endpoint_url("all"), &key, "demo__long_task", &arguments];
+    let seen = peers::said_by(sdk, "resume", &args).await;
     assert_eq!(seen["cuts"], 1, "{seen}");
     assert!(seen["resumed"].as_array().is_some_and(|ids| ids.len() == 1), "{seen}");
-    assert_eq!(seen["steps"], json!([1, 2, 3, 4, 5]), "{seen}");
+    let steps = seen["steps"].as_array().expect("steps").iter().map(Value::as_f64);
+    assert!(steps.eq([1.0, 2.0, 3.0, 4.0, 5.0].map(Some)), "{seen}");
     assert!(seen["text"].as_str().is_some_and(|text| text.contains("5 steps")), "{seen}");
 }

@@ -22,6 +22,7 @@ pub struct Model {
     pub client_max_rate_strategy: Option<String>,
     pub client_max_rate_strategy_key: Option<String>,
     pub user_id: Option<String>,
+    pub schema_profile: String,
     pub created_at: TimeDateTimeWithTimeZone,
     pub updated_at: TimeDateTimeWithTimeZone,
 }

@@ -11,6 +11,8 @@ pub struct Model {
     pub description: Option<String>,
     /// `ALWAYS`, `ON_CONFLICT` or `NEVER`.
     pub naming: String,
+    /// `ALWAYS`, `ON_CONFLICT` or `NEVER`: when URIs are rewritten.
+    pub uri_naming: String,
     /// `ACTIVE` or `INACTIVE`: what a tool is that nothing was decided about.
     pub default_tool_status: String,
     pub user_id: Option<String>,

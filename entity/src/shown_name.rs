@@ -1,4 +1,4 @@
-//! The name under which a namespace has shown a tool or a prompt, so that it stays the same for ever.
+//! The name or URI under which a namespace has shown something, so that it stays the same for ever.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,12 +9,12 @@ pub struct Model {
     pub uuid: Uuid,
     pub namespace_uuid: Uuid,
     pub mcp_server_uuid: Uuid,
-    /// `TOOL` or `PROMPT`.
+    /// `TOOL`, `PROMPT`, `RESOURCE` or `RESOURCE_TEMPLATE`.
     pub kind: String,
-    /// The server's own name for it.
+    /// The server's own name for it; of a resource its URI, of a template that.
     pub tool_name: String,
     pub shown_name: String,
-    /// The naming under which it was given: `ALWAYS`, `ON_CONFLICT` or `NEVER`.
+    /// The naming, or of a URI the `uri_naming`, under which it was given: `ALWAYS`, `ON_CONFLICT` or `NEVER`.
     pub naming: String,
     pub created_at: TimeDateTimeWithTimeZone,
 }

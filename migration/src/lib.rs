@@ -13,6 +13,8 @@ mod m0006_new_tools;
 mod m0007_logs;
 mod m0008_ended_sessions;
 mod m0009_items;
+mod m0011_uri_naming;
+mod m0012_schema_profiles;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -32,6 +34,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_logs::Migration),
             Box::new(m0008_ended_sessions::Migration),
             Box::new(m0009_items::Migration),
+            Box::new(m0011_uri_naming::Migration),
+            Box::new(m0012_schema_profiles::Migration),
         ]
     }
 }

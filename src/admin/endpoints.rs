@@ -14,7 +14,8 @@ use super::{
     paging,
 };
 use crate::store::{
-    Endpoint, EndpointFilter, EndpointPatch, NewEndpoint, Page, Problem, Rates, Store, StoreError,
+    Endpoint, EndpointFilter, EndpointPatch, NewEndpoint, Page, Problem, Rates, SchemaProfile,
+    Store, StoreError,
 };
 
 /// Which endpoints; every filter that is given has to match.
@@ -31,6 +32,7 @@ pub struct EndpointsQuery {
     enable_api_key_auth: Option<bool>,
     enable_oauth: Option<bool>,
     use_query_param_auth: Option<bool>,
+    schema_profile: Option<SchemaProfile>,
     /// `null` asks for what is public.
     user_id: Option<String>,
 }
@@ -56,6 +58,8 @@ pub struct EndpointBody {
     client_max_rate_seconds: Option<i32>,
     client_max_rate_strategy: Option<String>,
     client_max_rate_strategy_key: Option<String>,
+    /// What tools are made fit for: `raw` unless given.
+    schema_profile: Option<SchemaProfile>,
     user_id: Option<String>,
 }
 
@@ -92,6 +96,8 @@ pub struct EndpointChange {
     client_max_rate_strategy: Option<Option<String>>,
     #[serde(default, deserialize_with = "named")]
     client_max_rate_strategy_key: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    schema_profile: Option<SchemaProfile>,
     #[serde(default, deserialize_with = "named")]
     user_id: Option<Option<String>>,
 }
@@ -135,6 +141,7 @@ pub async fn list(
         enable_api_key_auth: query.enable_api_key_auth,
         enable_oauth: query.enable_oauth,
         use_query_param_auth: query.use_query_param_auth,
+        schema_profile: query.schema_profile,
         user_id: paging::owner(query.user_id),
     };
     let page = state.store().endpoints_where(&filter, &request).await?;
@@ -172,6 +179,7 @@ pub async fn create(
             client_max_rate_strategy: body.client_max_rate_strategy,
             client_max_rate_strategy_key: body.client_max_rate_strategy_key,
         },
+        schema_profile: body.schema_profile.unwrap_or(SchemaProfile::Raw),
         user_id: body.user_id,
     };
     let row = state.write(|store| async move { store.create_endpoint(new).await }).await?;
@@ -188,7 +196,8 @@ pub async fn read(
     Ok(Json(EndpointView::new(row, &state.public_url)))
 }
 
-/// Changes the fields that are named. Sessions that may no longer be there end.
+/// Changes the fields that are named. Sessions that may no longer be there end; those whose tools are
+/// others by another `schema_profile` are told so.
 #[utoipa::path(
     tag = "endpoints",
     request_body = EndpointChange,
@@ -222,6 +231,7 @@ pub async fn change(
         client_max_rate_seconds: change.client_max_rate_seconds,
         client_max_rate_strategy: change.client_max_rate_strategy,
         client_max_rate_strategy_key: change.client_max_rate_strategy_key,
+        schema_profile: change.schema_profile,
         user_id: change.user_id,
     };
     let row = state.write(|store| async move { store.patch_endpoint(uuid, patch).await }).await?;

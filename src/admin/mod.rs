@@ -18,6 +18,7 @@ mod tool_view;
 
 mod api_keys;
 mod config;
+mod endpoint_tools;
 mod endpoints;
 mod events;
 mod import;
@@ -125,7 +126,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(endpoints::create)
                 .service(endpoints::read)
                 .service(endpoints::change)
-                .service(endpoints::delete);
+                .service(endpoints::delete)
+                .service(endpoint_tools::list);
             config
                 .service(api_keys::list)
                 .service(api_keys::create)

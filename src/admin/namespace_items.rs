@@ -121,7 +121,8 @@ pub struct NamespaceItem {
     description: Option<String>,
     /// `ACTIVE` until it is decided about.
     status: Status,
-    /// The name, URI or template that clients see it under; null when they do not see it.
+    /// The name, URI or template that clients see it under, which is another than `key` where the
+    /// namespace has rewritten it; null when they do not see it.
     shown_as: Option<String>,
     /// Why clients do not see it: `vanished` when its server no longer offers it, `server_inactive`
     /// and `server_disabled` when its server is not used here or at all, `inactive` by its own
@@ -278,8 +279,8 @@ async fn items_of(
                 published.prompts.iter().map(|(shown, route)| ((route.server, &*route.key), shown)),
             ),
             Kind::Tool | Kind::Resource | Kind::Template => {
-                let servers = published.resources.shown(kind).filter_map(|(key, member)| {
-                    Some(((published.boards.get(member)?.id, key), key))
+                let servers = published.resources.shown(kind).filter_map(|(shown, member, key)| {
+                    Some(((published.boards.get(member)?.id, key), shown))
                 });
                 shown.extend(servers);
             }

@@ -29,6 +29,7 @@ pub struct NamespacesQuery {
     cursor: Option<String>,
     name: Option<String>,
     naming: Option<Naming>,
+    uri_naming: Option<Naming>,
     default_tool_status: Option<Status>,
     /// `null` asks for what is public.
     user_id: Option<String>,
@@ -42,6 +43,8 @@ pub struct NamespaceBody {
     description: Option<String>,
     /// ALWAYS unless given.
     naming: Option<Naming>,
+    /// When the URIs of resources and templates are rewritten: NEVER unless given.
+    uri_naming: Option<Naming>,
     /// What its tools are until they are decided about: ACTIVE unless given. INACTIVE makes clients
     /// see none but those that are made ACTIVE.
     default_tool_status: Option<Status>,
@@ -61,6 +64,8 @@ pub struct NamespaceChange {
     description: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     naming: Option<Naming>,
+    #[serde(default, deserialize_with = "given")]
+    uri_naming: Option<Naming>,
     /// Tools that its servers were seen to offer before keep the status they have.
     #[serde(default, deserialize_with = "given")]
     default_tool_status: Option<Status>,
@@ -109,6 +114,7 @@ pub async fn list(
     let filter = NamespaceFilter {
         name: query.name,
         naming: query.naming,
+        uri_naming: query.uri_naming,
         default_tool_status: query.default_tool_status,
         user_id: paging::owner(query.user_id),
     };
@@ -130,6 +136,7 @@ pub async fn create(
         name: body.name,
         description: body.description,
         naming: body.naming.unwrap_or(Naming::Always),
+        uri_naming: body.uri_naming.unwrap_or(Naming::Never),
         default_tool_status: body.default_tool_status.unwrap_or(Status::Active),
         user_id: body.user_id,
     };
@@ -156,12 +163,14 @@ pub async fn change(
     Body(change): Body<NamespaceChange>,
 ) -> Result<Json<Namespace>, ApiError> {
     let uuid = state.store().namespace(&id).await?.uuid;
-    let NamespaceChange { name, description, naming, default_tool_status, user_id } = change;
+    let NamespaceChange { name, description, naming, uri_naming, default_tool_status, user_id } =
+        change;
     if default_tool_status.is_some() {
         // What was seen is what has been written.
         state.catch_up().await;
     }
-    let patch = NamespacePatch { name, description, naming, default_tool_status, user_id };
+    let patch =
+        NamespacePatch { name, description, naming, uri_naming, default_tool_status, user_id };
     let row = state.write(|store| async move { store.patch_namespace(uuid, patch).await }).await?;
     Ok(Json(row))
 }

@@ -19,8 +19,6 @@ pub enum Kind {
 
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Tool, Self::Prompt, Self::Resource, Self::Template];
-    /// Those that are known by a name, which a namespace may change.
-    pub const NAMED: [Self; 2] = [Self::Tool, Self::Prompt];
 
     /// In words, for people.
     pub fn noun(self) -> &'static str {

@@ -5,6 +5,7 @@
 //! The room is pure. It asks no upstream, remembers nothing and reads no clock: who calls it brings
 //! the lists and the names given earlier, and stores or publishes what it answers.
 
+pub mod apps;
 pub mod changes;
 pub mod curation;
 pub mod instructions;
@@ -14,10 +15,13 @@ pub mod links;
 pub mod listing;
 pub mod naming;
 pub mod overrides;
+pub mod pages;
+pub mod profiles;
 pub mod resources;
 pub mod routes;
 pub mod task_support;
 pub mod template;
+pub mod uris;
 
 mod pairs;
 

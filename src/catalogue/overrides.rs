@@ -80,7 +80,7 @@ fn annotations(own: Option<&str>, with: &Overrides) -> Option<Option<String>> {
 }
 
 /// A JSON object as text, and where its members stand in it.
-struct Object<'a> {
+pub(super) struct Object<'a> {
     text: &'a str,
     members: Vec<Place>,
 }
@@ -93,7 +93,7 @@ struct Place {
 }
 
 impl<'a> Object<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
+    pub fn parse(text: &'a str) -> Option<Self> {
         let Members(members) = serde_json::from_str(text).ok()?;
         // Key and value borrow from the text, so the distance of their addresses is their place.
         let place = |part: &str| part.as_ptr().addr() - text.as_ptr().addr();
@@ -106,7 +106,7 @@ impl<'a> Object<'a> {
     }
 
     /// The last value of `key`, as most readers would have it.
-    fn value(&self, key: &str) -> Option<&'a str> {
+    pub fn value(&self, key: &str) -> Option<&'a str> {
         let member = self.members.iter().rev().find(|member| member.key == key)?;
         self.text.get(member.value.clone())
     }
@@ -114,7 +114,7 @@ impl<'a> Object<'a> {
     /// The text with each key of `changes` at its new value, or without it where that is `None`. A
     /// key that came twice is changed twice, so that no two readers see different things; one that
     /// did not come is added at the end.
-    fn with(&self, changes: &[(&str, Option<String>)]) -> String {
+    pub fn with(&self, changes: &[(&str, Option<String>)]) -> String {
         let change = |member: &Place| changes.iter().find(|(key, _)| *key == member.key);
         let mut edits: Vec<(Range<usize>, &str)> = Vec::new();
         let mut kept_end = None;

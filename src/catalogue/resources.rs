@@ -1,8 +1,8 @@
 //! The resources of a namespace: their lists, and the way from a URI to the upstream that has it.
 //!
-//! URIs are shown as they came. Where several upstreams have one, the first in the order of the
-//! namespace keeps it, and the others are hidden and reported. What no list tells, and whether the
-//! upstream is alive, is for others.
+//! Which URIs are shown as they came is decided in `uris`, where the namespace rewrites any. Where it
+//! does not and several upstreams have one, the first in the order of the namespace keeps it, and the
+//! others are hidden and reported. What no list tells, and whether the upstream is alive, is for others.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,34 +13,47 @@ use uuid::Uuid;
 use super::{
     curation::Curation,
     kind::{Kind, PerKind},
-    naming::{Hidden, Why},
+    naming::{Hidden, Naming, Why},
     routes::Member,
     template::Template,
+    uris::Uris,
 };
 
 /// An immutable snapshot: made once for each change, read by every request.
 #[derive(Clone, Debug)]
 pub struct Resources {
-    /// Listed URIs with their members.
-    by_uri: HashMap<Box<str>, usize>,
-    /// Listed templates, as texts, with their members.
-    by_template: HashMap<Box<str>, usize>,
+    /// Shown URIs.
+    by_uri: HashMap<Box<str>, Listed>,
+    /// Shown templates, as texts.
+    by_template: HashMap<Box<str>, Listed>,
     /// The same, to be held against URIs: the most specific first.
     templates: Vec<Pattern>,
     /// What was switched off, by its member: URIs, templates as texts, and templates to be held
     /// against URIs.
     withheld: HashSet<(usize, Box<str>)>,
-    withheld_texts: HashSet<Box<str>>,
+    withheld_texts: HashMap<Box<str>, Vec<usize>>,
     withheld_templates: Vec<Pattern>,
+    uris: Uris,
+    /// Whether each member is switched on.
+    active: Vec<bool>,
     resource_list: Bytes,
     template_list: Bytes,
     digest: [u8; 32],
+}
+
+/// Whose a shown URI or template is, and how much of it is a prefix of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listed {
+    member: usize,
+    prefix: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Pattern {
     template: Template,
     member: usize,
+    /// Clients see it, and so what comes of it, behind a prefix only.
+    is_rewritten: bool,
 }
 
 impl Resources {
@@ -51,34 +64,43 @@ impl Resources {
         resources: &[Member<'_>],
         templates: &[Member<'_>],
         curations: &PerKind<Curation>,
+        uris: Uris,
     ) -> (Resources, PerKind<Vec<Hidden>>) {
         let mut hidden = PerKind::default();
-        let one = gather(resources, &curations[Kind::Resource], &mut hidden[Kind::Resource]);
-        let other = gather(templates, &curations[Kind::Template], &mut hidden[Kind::Template]);
+        let mut gathered =
+            |kind: Kind, members| gather(kind, members, &curations[kind], &uris, &mut hidden[kind]);
+        let one = gathered(Kind::Resource, resources);
+        let other = gathered(Kind::Template, templates);
         let mut digest = Sha256::new();
         digest.update(&one.list);
         digest.update(&other.list);
 
-        let pattern =
-            |text: &str, member: usize| Some(Pattern { template: Template::parse(text)?, member });
-        let mut patterns: Vec<Pattern> = other
-            .order
-            .iter()
-            .filter_map(|text| pattern(text, *other.members.get(text)?))
-            .collect();
+        let pattern = |text: &str, member: usize, is_rewritten: bool| {
+            Some(Pattern { template: Template::parse(text)?, member, is_rewritten })
+        };
+        let listed = other.order.iter().filter_map(|text| {
+            let Listed { member, prefix } = *other.listed.get(text)?;
+            pattern(&text[prefix..], member, prefix > 0)
+        });
+        let mut patterns: Vec<Pattern> = listed.collect();
         // A stable sort: of two that say as much, the earlier counts.
         patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.template.specificity()));
+        let withheld_templates =
+            other.withheld.iter().filter_map(|(member, text)| pattern(text, *member, false));
+        let withheld_templates = withheld_templates.collect();
+        let mut withheld_texts: HashMap<Box<str>, Vec<usize>> = HashMap::new();
+        for (member, text) in other.withheld {
+            withheld_texts.entry(text).or_default().push(member);
+        }
         let resources = Resources {
-            withheld_templates: other
-                .withheld
-                .iter()
-                .filter_map(|(member, text)| pattern(text, *member))
-                .collect(),
-            withheld_texts: other.withheld.into_iter().map(|(_, text)| text).collect(),
+            withheld_templates,
+            withheld_texts,
             withheld: one.withheld,
-            by_uri: one.members,
-            by_template: other.members,
+            by_uri: one.listed,
+            by_template: other.listed,
             templates: patterns,
+            uris,
+            active: resources.iter().map(|member| member.active).collect(),
             resource_list: one.list,
             template_list: other.list,
             digest: digest.finalize().into(),
@@ -87,30 +109,39 @@ impl Resources {
     }
 
     pub fn empty() -> Resources {
-        Self::build(&[], &[], &PerKind::default()).0
+        Self::build(&[], &[], &PerKind::default(), Uris::default()).0
     }
 
-    /// The member that has this URI: the one that lists it, or else the one with the template that
-    /// says most about it, as an index into the members.
-    pub fn find(&self, uri: &str) -> Option<usize> {
-        let listed = self.by_uri.get(uri).copied();
-        listed.or_else(|| {
-            let mut templates = self.templates.iter();
-            let is_it = |pattern: &&Pattern| {
-                pattern.template.matches(uri) && !self.is_off(pattern.member, uri)
-            };
-            templates.find(is_it).map(|pattern| pattern.member)
-        })
+    /// The member that has this URI, as an index into the members, and what the URI is to that: the
+    /// one whose prefix it has; or that lists it; or else the one with the template that says most
+    /// about it.
+    pub fn find<'a>(&self, uri: &'a str) -> Option<(usize, &'a str)> {
+        if let Some(Listed { member, prefix }) = self.by_uri.get(uri) {
+            return Some((*member, &uri[*prefix..]));
+        }
+        if let Some((member, own)) = self.origin(uri) {
+            let is_active = self.active.get(member).is_some_and(|active| *active);
+            return (is_active && self.lets_unlisted(member, own)).then_some((member, own));
+        }
+        let mut templates = self.templates.iter().filter(|pattern| !pattern.is_rewritten);
+        let is_it =
+            |pattern: &&Pattern| pattern.template.matches(uri) && !self.is_off(pattern.member, uri);
+        templates.find(is_it).map(|pattern| (pattern.member, uri))
     }
 
-    /// The member that lists this template, as an index into the members.
-    pub fn find_template(&self, template: &str) -> Option<usize> {
-        self.by_template.get(template).copied()
+    /// The member that lists this template, as an index into the members, and what it is to that.
+    pub fn find_template<'a>(&self, template: &'a str) -> Option<(usize, &'a str)> {
+        let Listed { member, prefix } = *self.by_template.get(template)?;
+        Some((member, &template[prefix..]))
     }
 
     /// Whether this text is that of a template which was switched off, and which nobody else lists.
     pub fn is_template_off(&self, template: &str) -> bool {
-        self.withheld_texts.contains(template) && !self.by_template.contains_key(template)
+        let by = |text: &str| self.withheld_texts.get(text);
+        match self.origin(template) {
+            Some((member, own)) => by(own).is_some_and(|members| members.contains(&member)),
+            None => by(template).is_some() && !self.by_template.contains_key(template),
+        }
     }
 
     /// Whether a URI may reach a member that does not list it: it may not where an operator has
@@ -124,6 +155,42 @@ impl Resources {
             && (!comes_of(&self.withheld_templates) || comes_of(&self.templates))
     }
 
+    /// When URIs are rewritten.
+    pub fn uri_naming(&self) -> Naming {
+        self.uris.naming
+    }
+
+    /// The member whose prefix a URI has, and what stands behind it.
+    pub fn origin<'a>(&self, uri: &'a str) -> Option<(usize, &'a str)> {
+        self.uris.prefixes.origin(uri)
+    }
+
+    pub fn prefix(&self, member: usize) -> &str {
+        self.uris.prefixes.of(member)
+    }
+
+    /// Whether a client is to know what a member calls so behind that member's prefix, as far as lists
+    /// and templates tell. `None` where they tell nothing of it.
+    pub fn is_rewritten(&self, member: usize, uri: &str) -> Option<bool> {
+        let is_listed = || {
+            let rewritten = self.uris.rewritten[Kind::Resource].get(member);
+            rewritten.is_some_and(|uris| uris.contains(uri))
+        };
+        let comes_of_rewritten = || {
+            let own = |pattern: &&Pattern| pattern.member == member && pattern.is_rewritten;
+            self.templates.iter().filter(own).any(|pattern| pattern.template.matches(uri))
+        };
+        match self.uris.naming {
+            Naming::Never => Some(false),
+            Naming::Always => Some(true),
+            Naming::OnConflict if self.origin(uri).is_some() || is_listed() => Some(true),
+            Naming::OnConflict => match self.find(uri) {
+                Some((found, _)) => Some(found != member),
+                None => comes_of_rewritten().then_some(true),
+            },
+        }
+    }
+
     /// The JSON array of the shown resources or templates, on one line, ready to be put into an
     /// answer.
     pub fn list(&self, kind: Kind) -> &Bytes {
@@ -133,18 +200,34 @@ impl Resources {
         }
     }
 
-    /// The shown URIs or templates with their members, in no order.
-    pub fn shown(&self, kind: Kind) -> impl Iterator<Item = (&str, usize)> {
-        let shown = match kind {
-            Kind::Template => &self.by_template,
-            Kind::Tool | Kind::Prompt | Kind::Resource => &self.by_uri,
-        };
-        shown.iter().map(|(key, member)| (&**key, *member))
+    /// The shown URIs or templates with their members and what those call them, in no order.
+    pub fn shown(&self, kind: Kind) -> impl Iterator<Item = (&str, usize, &str)> {
+        let shown = self.shown_of(kind).iter();
+        shown.map(|(shown, Listed { member, prefix })| (&**shown, *member, &shown[*prefix..]))
+    }
+
+    /// What a shown URI or template is to its server, and the member that lists it.
+    pub fn listed(&self, kind: Kind, shown: &str) -> Option<(&str, usize)> {
+        let (shown, Listed { member, prefix }) = self.shown_of(kind).get_key_value(shown)?;
+        Some((&shown[*prefix..], *member))
+    }
+
+    /// The member that is shown with this URI or template as it came.
+    pub fn holder(&self, kind: Kind, key: &str) -> Option<usize> {
+        let Listed { member, prefix } = *self.shown_of(kind).get(key)?;
+        (prefix == 0).then_some(member)
     }
 
     /// Equal for equal lists: when it changes, clients are to be told.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+
+    fn shown_of(&self, kind: Kind) -> &HashMap<Box<str>, Listed> {
+        match kind {
+            Kind::Template => &self.by_template,
+            Kind::Tool | Kind::Prompt | Kind::Resource => &self.by_uri,
+        }
     }
 
     fn is_off(&self, member: usize, uri: &str) -> bool {
@@ -155,15 +238,22 @@ impl Resources {
 
 /// One list while it is made.
 struct Gathered {
-    members: HashMap<Box<str>, usize>,
-    /// The keys in the order in which they are listed.
+    /// By what clients see.
+    listed: HashMap<Box<str>, Listed>,
+    /// The same in the order in which they are listed.
     order: Vec<Box<str>>,
     withheld: HashSet<(usize, Box<str>)>,
     list: Bytes,
 }
 
-fn gather(members: &[Member<'_>], curation: &Curation, hidden: &mut Vec<Hidden>) -> Gathered {
-    let mut by_key: HashMap<Box<str>, usize> = HashMap::new();
+fn gather(
+    kind: Kind,
+    members: &[Member<'_>],
+    curation: &Curation,
+    uris: &Uris,
+    hidden: &mut Vec<Hidden>,
+) -> Gathered {
+    let mut listed: HashMap<Box<str>, Listed> = HashMap::new();
     let (mut order, mut withheld) = (Vec::new(), HashSet::new());
     let mut list = BytesMut::from(&b"["[..]);
     for (index, member) in members.iter().enumerate().filter(|(_, member)| member.active) {
@@ -173,8 +263,10 @@ fn gather(members: &[Member<'_>], curation: &Curation, hidden: &mut Vec<Hidden>)
             if !curation.is_active(member.server, &item.key) {
                 continue;
             }
-            if let Some(holder) = by_key.get(&item.key) {
-                let taken_by: Uuid = members[*holder].server;
+            let prefix = uris.prefix(kind, index, &item.key);
+            let shown: Box<str> = format!("{prefix}{}", item.key).into();
+            if let Some(holder) = listed.get(&shown) {
+                let taken_by: Uuid = members[holder.member].server;
                 let (server, tool) = (member.server, item.key.clone());
                 hidden.push(Hidden { server, tool, why: Why::NameTaken { taken_by } });
                 continue;
@@ -182,133 +274,18 @@ fn gather(members: &[Member<'_>], curation: &Curation, hidden: &mut Vec<Hidden>)
             if !order.is_empty() {
                 list.extend_from_slice(b",");
             }
-            list.extend_from_slice(&item.definition);
-            by_key.insert(item.key.clone(), index);
-            order.push(item.key.clone());
+            let (before, rest) = item.definition.split_at(item.key_span.start + "\"".len());
+            list.extend_from_slice(before);
+            list.extend_from_slice(prefix.as_bytes());
+            list.extend_from_slice(rest);
+            listed.insert(shown.clone(), Listed { member: index, prefix: prefix.len() });
+            order.push(shown);
         }
     }
     list.extend_from_slice(b"]");
-    Gathered { members: by_key, order, withheld, list: list.freeze() }
+    Gathered { listed, order, withheld, list: list.freeze() }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::{
-        super::{curation::Decision, item::Item, overrides::Overrides},
-        *,
-    };
-
-    struct Server {
-        active: bool,
-        resources: Vec<Item>,
-        templates: Vec<Item>,
-    }
-
-    fn server(resources: &[&'static str], templates: &[&'static str]) -> Server {
-        let items = |kind: Kind, keys: &[&'static str]| {
-            let definition = |key| format!(r#"{{ "{}" : "{key}","x":1.0}}"#, kind.key_field());
-            keys.iter().map(|key| Item::parse(kind, definition(key).into()).unwrap()).collect()
-        };
-        Server {
-            active: true,
-            resources: items(Kind::Resource, resources),
-            templates: items(Kind::Template, templates),
-        }
-    }
-
-    fn build(servers: &[Server], off: &[(Kind, usize, &str)]) -> (Resources, PerKind<Vec<Hidden>>) {
-        let members = |items: fn(&Server) -> &Vec<Item>| -> Vec<Member<'_>> {
-            let servers = servers.iter().enumerate();
-            servers
-                .map(|(index, server)| Member {
-                    server: Uuid::from_u128(index as u128),
-                    active: server.active,
-                    items: items(server),
-                })
-                .collect()
-        };
-        let mut curations = PerKind::<Curation>::default();
-        for (kind, index, key) in off {
-            let overrides = Overrides::default();
-            let decision = Decision { is_active: false, name: None, overrides };
-            curations[*kind].decide(Uuid::from_u128(*index as u128), key, decision);
-        }
-        let (resources, templates) =
-            (members(|server| &server.resources), members(|server| &server.templates));
-        Resources::build(&resources, &templates, &curations)
-    }
-
-    #[test]
-    fn lists_are_what_came_in_order() {
-        let servers = [server(&["u://b", "u://a"], &["u://{x}"]), server(&["u://c"], &[])];
-        let (resources, _) = build(&servers, &[]);
-        assert_eq!(
-            resources.list(Kind::Resource),
-            r#"[{ "uri" : "u://b","x":1.0},{ "uri" : "u://a","x":1.0},{ "uri" : "u://c","x":1.0}]"#
-        );
-        assert_eq!(resources.list(Kind::Template), r#"[{ "uriTemplate" : "u://{x}","x":1.0}]"#);
-        assert_eq!(Resources::empty().list(Kind::Resource), "[]");
-        assert_ne!(resources.digest(), Resources::empty().digest());
-    }
-
-    #[test]
-    fn a_uri_leads_to_who_lists_it_or_else_to_the_most_specific_template() {
-        let servers = [
-            server(&["u://a"], &["u://{+all}"]),
-            server(&["u://b/1"], &["u://b/{id}", "broken://{"]),
-            server(&[], &["u://b/{id}/x", "u://b/{other}"]),
-        ];
-        let (resources, hidden) = build(&servers, &[]);
-        for (uri, member) in [
-            ("u://a", Some(0)),
-            ("u://b/1", Some(1)),
-            ("u://b/2", Some(1)),
-            ("u://b/2/x", Some(2)),
-            ("u://z/2/x", Some(0)),
-            ("v://a", None),
-            ("broken://{", None),
-        ] {
-            assert_eq!(resources.find(uri), member, "{uri}");
-        }
-        assert_eq!(resources.find_template("u://b/{other}"), Some(2));
-        assert_eq!(resources.find_template("u://b/2"), None);
-        assert!(hidden.iter().all(|(_, hidden)| hidden.is_empty()));
-    }
-
-    #[test]
-    fn the_first_keeps_a_uri_and_the_others_are_reported() {
-        let mut servers = [server(&["u://a"], &["u://{x}"]), server(&["u://a"], &["u://{x}"])];
-        let (resources, hidden) = build(&servers, &[]);
-        assert_eq!((resources.find("u://a"), resources.find("u://z")), (Some(0), Some(0)));
-        for (kind, key) in [(Kind::Resource, "u://a"), (Kind::Template, "u://{x}")] {
-            let why = Why::NameTaken { taken_by: Uuid::from_u128(0) };
-            let (server, tool) = (Uuid::from_u128(1), key.into());
-            assert_eq!(hidden[kind], [Hidden { server, tool, why }]);
-            assert_eq!(resources.list(kind).windows(4).filter(|bytes| bytes == b"u://").count(), 1);
-        }
-        servers[0].active = false;
-        assert_eq!(build(&servers, &[]).0.find("u://a"), Some(1));
-    }
-
-    #[test]
-    fn what_is_switched_off_is_reached_by_no_way() {
-        let servers = [server(&["u://a"], &["u://{x}", "u://{x}/deep"]), server(&["u://a"], &[])];
-        let (resources, hidden) = build(&servers, &[(Kind::Resource, 0, "u://a")]);
-        assert_eq!(resources.find("u://a"), Some(1), "the next in line has it");
-        assert!(hidden[Kind::Resource].is_empty());
-        assert!(!resources.lets_unlisted(0, "u://a"));
-        assert!(resources.lets_unlisted(0, "u://b") && resources.lets_unlisted(1, "u://b"));
-
-        let off = [(Kind::Resource, 0, "u://gone"), (Kind::Template, 0, "u://{x}/deep")];
-        let (resources, _) = build(&servers, &off);
-        assert_eq!(resources.find("u://gone"), None, "though a template would have it");
-        assert_eq!(resources.find("u://1/deep"), None);
-        assert!(
-            !resources.lets_unlisted(0, "u://1/deep") && !resources.lets_unlisted(0, "u://gone")
-        );
-        assert!(resources.lets_unlisted(1, "u://1/deep"));
-        assert!(resources.is_template_off("u://{x}/deep") && !resources.is_template_off("u://{x}"));
-    }
-}
+#[path = "resources_tests.rs"]
+mod tests;

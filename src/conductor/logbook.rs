@@ -171,6 +171,25 @@ impl Logbook {
         self.say(Said::new(Level::Warn, Kind::List, Some(about), text));
     }
 
+    /// Clients of a schema profile cannot take a tool and do not see it.
+    pub fn hidden_from(
+        &self,
+        about: About<'_>,
+        tool: &str,
+        profile: &str,
+        reason: &str,
+        why: &str,
+    ) {
+        let tool = tool_name(tool);
+        let text =
+            format!("its tool `{tool}` is hidden from clients of the profile `{profile}`: {why}");
+        self.say(Said {
+            reason: Some(reason.to_owned()),
+            tool: Some(tool),
+            ..Said::new(Level::Warn, Kind::List, Some(about), text)
+        });
+    }
+
     pub fn changed(&self, change: &CatalogueChange) {
         let CatalogueChange { added, removed, changed, .. } = change;
         let text = format!(

@@ -5,6 +5,7 @@
 //! has changed. Nothing else carries configuration from the database into the running daemon.
 
 mod logbook;
+mod profiles;
 pub mod relay;
 pub mod runtime;
 pub mod snapshot;
@@ -33,6 +34,7 @@ pub use witness::Witness;
 use runtime::Values;
 
 use crate::{
+    catalogue::profiles::Choice,
     fleet::{Fleet, Reconcile, RestartOne, Roster},
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
@@ -176,7 +178,8 @@ impl Conductor {
             tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
         }
         self.apply_namespaces(snapshot::namespaces(&wanted)).await;
-        self.apply_endpoints(&wanted.endpoints);
+        let reshaped = self.apply_endpoints(&wanted.endpoints);
+        self.tell_of_profiles(reshaped).await;
         self.servers.store(Arc::new(wanted.servers));
         self.is_ready.store(true, Ordering::Relaxed);
         Ok(())
@@ -188,7 +191,9 @@ impl Conductor {
         Running {
             servers: self.roster.load().keys().copied().collect(),
             namespaces: namespaces
-                .map(|handle| (handle.id, snapshot::stored_naming(handle.naming)))
+                .map(|NamespaceHandle { id, naming, uri_naming, .. }| {
+                    (id, [naming, uri_naming].map(snapshot::stored_naming))
+                })
                 .collect(),
         }
     }
@@ -287,11 +292,14 @@ impl Conductor {
         let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
         for spec in wanted {
             let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
-            let (id, naming) = (spec.id, spec.naming);
+            let (id, naming, uri_naming) = (spec.id, spec.naming, spec.uri_naming);
             let told = match known {
                 Some(handle) => {
                     let told = handle.actor.send(namespace::Reconfigure(spec)).await.is_ok();
-                    self.lock_namespaces().entry(id).and_modify(|handle| handle.naming = naming);
+                    self.lock_namespaces().entry(id).and_modify(|handle| {
+                        handle.naming = naming;
+                        handle.uri_naming = uri_naming;
+                    });
                     told
                 }
                 None => self.start_namespace(spec).await,
@@ -322,7 +330,11 @@ impl Conductor {
         true
     }
 
-    fn apply_endpoints(&self, wanted: &[crate::store::Endpoint]) {
+    /// Publishes the endpoints, and returns those whose schema profile is another now, with the one before.
+    fn apply_endpoints(
+        &self,
+        wanted: &[crate::store::Endpoint],
+    ) -> Vec<(Choice, Arc<EndpointEntry>)> {
         let entries = wanted.iter().filter_map(|row| {
             let namespace = self.namespace(row.namespace_uuid)?;
             Some((row.name.clone(), Arc::new(EndpointEntry::new(row, namespace))))
@@ -332,7 +344,11 @@ impl Conductor {
             entries.values().map(|entry| (entry.id, entry.namespace.id)).collect()
         };
         let now = namespace_of(&entries);
-        let before = namespace_of(&self.endpoints.swap(Arc::new(entries)));
+        let entries = Arc::new(entries);
+        let before = self.endpoints.swap(entries.clone());
+        let profiles: HashMap<Uuid, Choice> =
+            before.values().map(|entry| (entry.id, entry.schema_profile)).collect();
+        let before = namespace_of(&before);
         // What a client may no longer reach, it does not keep. Nor does one that was told of
         // another namespace's tools, whose streams would go on to tell of those.
         self.sessions.end_where(|session| {
@@ -341,6 +357,11 @@ impl Conductor {
             let is_elsewhere = before.is_some() && before != now;
             is_gone || is_elsewhere || !self.may_keep(session)
         });
+        let reshaped = entries.values().filter_map(|entry| {
+            let before = *profiles.get(&entry.id)?;
+            (before != entry.schema_profile).then(|| (before, entry.clone()))
+        });
+        reshaped.collect()
     }
 
     /// Whether the principal of a session would still be let in.

@@ -54,7 +54,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
     let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();
     let sealer = vault.sealer(session::PURPOSE).unwrap();
     let sessions = Sessions::new(options, sealer, [], Box::new(|_| {}));
-    let agreed = Agreed { version: "2025-11-25", capabilities };
+    let agreed = Agreed { version: "2025-11-25", capabilities, profile: Default::default() };
     let session = sessions.begin(Uuid::nil(), Principal::Anonymous, agreed).unwrap();
     let (told, withdrawn, abandoned) = (Arc::default(), Arc::default(), CancellationToken::new());
     Scene { sessions, session, told, withdrawn, abandoned }

@@ -18,10 +18,11 @@ use crate::{
         kind::{Kind, PerKind},
         naming::{KnownNames, Naming},
         overrides::Overrides,
+        profiles::{Choice, Profile},
     },
     identity::keys::{KeyHash, KeyRecord},
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
-    store::{self, ItemKind, Server, ServerKind, Wanted},
+    store::{self, ItemKind, SchemaProfile, Server, ServerKind, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
         board::Remembered,
@@ -193,8 +194,12 @@ pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
         let is_member = |server: Uuid| members.iter().any(|member| member.server == server);
         let mut known = PerKind::<KnownNames>::default();
         for name in wanted.shown_names.get(&row.uuid).into_iter().flatten() {
+            let current = match name.kind {
+                ItemKind::Tool | ItemKind::Prompt => row.naming,
+                ItemKind::Resource | ItemKind::ResourceTemplate => row.uri_naming,
+            };
             // A server that has left gives its names back.
-            if name.naming == row.naming && is_member(name.server) {
+            if name.naming == current && is_member(name.server) {
                 let known = &mut known[kind(name.kind)];
                 known.insert(name.server, &name.tool_name, &name.shown_name);
             }
@@ -215,7 +220,14 @@ pub fn namespaces(wanted: &Wanted) -> Vec<NamespaceSpec> {
                 curations[kind(policy.kind)].decide(policy.server, &policy.key, decision);
             }
         }
-        NamespaceSpec { id: row.uuid, naming: naming(row.naming), members, known, curations }
+        NamespaceSpec {
+            id: row.uuid,
+            naming: naming(row.naming),
+            uri_naming: naming(row.uri_naming),
+            members,
+            known,
+            curations,
+        }
     };
     wanted.namespaces.iter().map(describe).collect()
 }
@@ -234,12 +246,26 @@ fn decision(policy: &store::ToolPolicy) -> Decision {
     }
 }
 
+fn choice(stored: SchemaProfile) -> Choice {
+    match stored {
+        SchemaProfile::Raw => Choice::Fixed(Profile::Raw),
+        SchemaProfile::StrictCommon => Choice::Fixed(Profile::StrictCommon),
+        SchemaProfile::Claude => Choice::Fixed(Profile::Claude),
+        SchemaProfile::OpenAi => Choice::Fixed(Profile::OpenAi),
+        SchemaProfile::Gemini => Choice::Fixed(Profile::Gemini),
+        SchemaProfile::VsCode => Choice::Fixed(Profile::VsCode),
+        SchemaProfile::Auto => Choice::Auto,
+    }
+}
+
 /// An endpoint as requests find it.
 pub struct EndpointEntry {
     pub id: Uuid,
     pub name: String,
     pub description: Option<String>,
     pub facts: EndpointFacts,
+    /// What its tools are made fit for.
+    pub schema_profile: Choice,
     pub namespace: NamespaceHandle,
 }
 
@@ -255,6 +281,7 @@ impl EndpointEntry {
                 use_query_param_auth: row.use_query_param_auth,
                 enable_oauth: row.enable_oauth,
             },
+            schema_profile: choice(row.schema_profile),
             namespace,
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use uuid::Uuid;
@@ -16,9 +17,10 @@ use crate::{
         item::Item,
         kind::Kind,
         naming::{KnownNames, Naming},
+        uris,
     },
     logs::entry::About,
-    namespace::NamesKeeper,
+    namespace::{NamesKeeper, shapes::HiddenTool},
     session::Session,
     store::{self, Journal, ListedItem, ListedTool, Record, ShownName},
     upstream::{
@@ -139,9 +141,8 @@ impl Clients for Witness {
             }
             (Some(session), Unasked::Updated(note)) => {
                 // Of what is not offered to it any more it hears nothing.
-                if !is_offered(&conductor, &session, server, &note)
-                    || !session.offer(note.bytes().clone())
-                {
+                let shown = shown_update(&conductor, &session, server, &note);
+                if !shown.is_some_and(|shown| session.offer(shown)) {
                     metrics::counter!("metamcpd_upstream_notes_dropped_total").increment(1);
                 }
             }
@@ -189,15 +190,29 @@ impl Clients for Witness {
     }
 }
 
-/// Whether the resource that an upstream speaks of is one that the session would be given by it.
-fn is_offered(conductor: &Conductor, session: &Session, server: Uuid, updated: &Frame) -> bool {
+/// What a session is told of a change of a resource, by the URI that it knows it by; nothing where it
+/// would not be given that resource by that upstream.
+fn shown_update(
+    conductor: &Conductor,
+    session: &Session,
+    server: Uuid,
+    updated: &Frame,
+) -> Option<Bytes> {
     let endpoints = conductor.endpoints.load();
-    let Some(entry) = endpoints.values().find(|entry| entry.id == session.endpoint) else {
-        return false;
-    };
-    let uri = updated.uri_span().and_then(|span| updated.text(span)).unwrap_or_default();
-    let board = entry.namespace.published.load().find_resource(&uri);
-    board.is_some_and(|board| board.id == server)
+    let entry = endpoints.values().find(|entry| entry.id == session.endpoint)?;
+    let span = updated.uri_span()?;
+    let uri = updated.text(span)?;
+    let published = entry.namespace.published.load();
+    let prefix = published.prefix_of(server, &uri);
+    let shown = format!("{prefix}{uri}");
+    let (board, own) = published.find_resource(&shown)?;
+    if board.id != server || *own != *uri {
+        return None;
+    }
+    Some(match prefix {
+        "" => updated.bytes().clone(),
+        prefix => updated.splice(&mut [(span, &uris::prefixed(updated.get(span), prefix))]),
+    })
 }
 
 impl NamesKeeper for Witness {
@@ -211,6 +226,17 @@ impl NamesKeeper for Witness {
             naming: stored_naming(naming),
         });
         self.journal.record(Record::ShownNames { namespace, kind, names: names.collect() });
+    }
+
+    fn hid(&self, hidden: HiddenTool<'_>) {
+        let HiddenTool { server, tool, profile, why, .. } = hidden;
+        let profile = profile.as_str();
+        metrics::counter!("metamcpd_profile_tools_hidden_total", "profile" => profile).increment(1);
+        let board = self.conductor.get().and_then(Weak::upgrade);
+        let Some(board) = board.and_then(|conductor| conductor.board(server)) else { return };
+        let spec = board.spec();
+        let about = About { uuid: server, name: &spec.name };
+        self.logbook.hidden_from(about, tool, profile, why.as_str(), &why.to_string());
     }
 }
 

@@ -166,6 +166,7 @@ pub async fn not_implemented() -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -185,5 +186,53 @@ mod tests {
         }
         let silent = TestRequest::default().to_http_request();
         assert_eq!(Accepts::of(&silent), Accepts { json: true, events: true });
+    }
+
+    /// A media range, and whether it takes JSON and events.
+    fn range() -> impl Strategy<Value = (String, bool, bool)> {
+        let known = prop_oneof![
+            Just(("*/*", true, true)),
+            Just(("application/json", true, false)),
+            Just(("application/*", true, false)),
+            Just(("text/event-stream", false, true)),
+            Just(("Text/*", false, true)),
+            Just(("text/html", false, false)),
+            Just(("application/jsonp", false, false)),
+            Just(("", false, false)),
+        ];
+        (known, "[ \t]?", "(;q=0\\.5|; charset=x|;)?").prop_map(
+            |((name, json, events), pad, rest)| (format!("{pad}{name}{pad}{rest}"), json, events),
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_client_reads_what_any_of_its_ranges_takes(
+            headers in proptest::collection::vec(proptest::collection::vec(range(), 1..4), 1..3),
+        ) {
+            let mut request = TestRequest::default();
+            for ranges in &headers {
+                let texts: Vec<&str> = ranges.iter().map(|(text, _, _)| text.as_str()).collect();
+                request = request.append_header(("accept", texts.join(",")));
+            }
+            let all = || headers.iter().flatten();
+            let expected = Accepts {
+                json: all().any(|(_, json, _)| *json),
+                events: all().any(|(_, _, events)| *events),
+            };
+            prop_assert_eq!(Accepts::of(&request.to_http_request()), expected);
+        }
+
+        #[test]
+        fn no_header_at_all_is_a_panic(bytes in proptest::collection::vec(0x20_u8.., 0..60)) {
+            if let Ok(value) = header::HeaderValue::from_bytes(&bytes) {
+                let request = TestRequest::default().insert_header((header::ACCEPT, value.clone()));
+                let request = request.insert_header((header::CONTENT_TYPE, value)).to_http_request();
+                Accepts::of(&request);
+                is_json(&request);
+            }
+        }
     }
 }

@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     EndpointState,
     asking::Askings,
-    older,
+    fitting, older, rewriting,
     routing::{self, Asked, settled},
     subscribing,
     tasks::{self, Way},
@@ -64,6 +63,8 @@ pub struct Underway {
     ended: Option<Result<Bytes, CallError>>,
     called: Called,
     asked: Asked,
+    /// Whether the client asked by a URI behind a prefix of ours.
+    by_prefix: bool,
     /// Where it is kept which resources the upstream has spoken of.
     published: Arc<ArcSwap<Published>>,
 }
@@ -149,9 +150,13 @@ impl Underway {
     fn outcome(&self, ended: Result<Bytes, CallError>) -> Heard {
         match ended {
             Ok(answer) => {
-                for uri in self.asked.links_in(&answer) {
-                    self.published.load().learn(&uri, self.called.board.id);
-                }
+                let origin = rewriting::Origin {
+                    asked: self.asked,
+                    server: self.called.board.id,
+                    key: &self.called.tool,
+                    by_prefix: self.by_prefix,
+                };
+                let answer = rewriting::shown(&self.published.load(), origin, answer);
                 let answer = self.asked.instead(&answer, &self.id).unwrap_or(answer);
                 Heard::Answer(older::worded_for(self.session.version(), answer))
             }
@@ -249,7 +254,7 @@ pub async fn hear(
                     let behind = nesting::answer(&entry.namespace.published.load().active);
                     Turn::Answer(message::reply(&id, &behind))
                 }
-                "logging/setLevel" => Turn::Answer(set_level(entry, session, &frame, &id)),
+                "logging/setLevel" => Turn::Answer(set_level(entry, session, &frame, &id).await),
                 "initialize" => Turn::Answer(
                     Fault::invalid_request("this session has been initialised already")
                         .to_bytes(Some(&id)),
@@ -265,13 +270,12 @@ pub async fn hear(
                         subscribing::subscribe(state, entry, session, frame, in_flight).await
                     }
                     (Some(Asked::Unsubscription), _) => {
-                        Turn::Answer(subscribing::unsubscribe(state, session, &frame, &id))
+                        Turn::Answer(subscribing::unsubscribe(state, entry, session, &frame, &id))
                     }
                     (Some(asked), _) => call(state, entry, session, asked, frame, in_flight).await,
-                    (None, Some(kind)) => Turn::Answer(match refuse_cursor(&frame) {
-                        Ok(()) => list(entry, session, kind, &id).await,
-                        Err(fault) => fault.to_bytes(Some(&id)),
-                    }),
+                    (None, Some(kind)) => {
+                        Turn::Answer(list(state, entry, session, kind, &frame, &id).await)
+                    }
                     (None, None) => {
                         Turn::Answer(Fault::method_not_found(other).to_bytes(Some(&id)))
                     }
@@ -313,56 +317,51 @@ pub fn caller(session: &Session) -> Caller<'_> {
     }
 }
 
-/// The level is the session's; each upstream is told as much as its clients want of it in all.
-fn set_level(entry: &EndpointEntry, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
+/// The level is the session's; each upstream is told as much as its clients want of it in all, before
+/// the client is answered.
+async fn set_level(entry: &EndpointEntry, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
     let Some(level) = Level::of(frame) else {
         let why = "`logging/setLevel` needs a `level` from `debug` to `emergency`";
         return Fault::invalid_params(why).to_bytes(Some(id));
     };
     session.set_log_level(level);
-    for board in &entry.namespace.published.load().boards {
-        board.port.set_level(&caller(session), level);
-    }
+    let (published, caller) = (entry.namespace.published.load_full(), caller(session));
+    let told = published.boards.iter().map(|board| board.port.set_level(&caller, level));
+    futures_util::future::join_all(told).await;
     message::reply(id, b"{}")
 }
 
-/// Lists are given whole, on one page, so that there is no cursor that we gave. To answer one with the
-/// first page again would lead its client round in circles.
-fn refuse_cursor(frame: &Frame) -> Result<(), Fault> {
-    #[derive(Deserialize)]
-    struct Request {
-        #[serde(default)]
-        params: Option<Params>,
-    }
-    #[derive(Deserialize)]
-    struct Params {
-        #[serde(default)]
-        cursor: Option<serde_json::Value>,
-    }
-
-    let request: Request = serde_json::from_slice(frame.bytes()).map_err(|error| {
-        Fault::invalid_params(format!("the parameters of a list are an object: {error}"))
-    })?;
-    match request.params.and_then(|params| params.cursor) {
-        None => Ok(()),
-        Some(_) => Err(Fault::invalid_params(
-            "this cursor is not one that was given here; lists are on one page, without `cursor`",
-        )),
-    }
-}
-
 /// Decision 9: the last good lists, whatever is dead; only what was never listed is waited for.
-async fn list(entry: &EndpointEntry, session: &Session, kind: Kind, id: &[u8]) -> Bytes {
+async fn list(
+    state: &EndpointState,
+    entry: &EndpointEntry,
+    session: &Session,
+    kind: Kind,
+    frame: &Frame,
+    id: &[u8],
+) -> Bytes {
+    let after = match state.paging.place(entry.id, kind, frame) {
+        Ok(after) => after,
+        Err(fault) => return fault.to_bytes(Some(id)),
+    };
     // Read first: a change that comes between is then announced rather than missed.
     let counts = *entry.namespace.changes.borrow();
     let published = settled(entry, kind).await;
-    // Resources and their templates are announced as one, and this is half of it.
-    if kind.topic() != Topic::Resources {
+    // Resources and their templates are announced as one, and this is half of it. And who reads a
+    // later page may have read the first before a change.
+    if kind.topic() != Topic::Resources && after.is_none() {
         session.saw_list(kind.topic(), &counts);
     }
-    let field = kind.list_field().as_bytes();
-    let list = older::listed_for(session.version(), kind, published.list(kind));
-    message::reply_of(id, &[b"{\"", field, b"\":", &list, b"}"])
+    let tools = match kind {
+        Kind::Tool => match fitting::tools(entry, session, &published).await {
+            Ok(tools) => Some(tools),
+            Err(fault) => return fault.to_bytes(Some(id)),
+        },
+        Kind::Prompt | Kind::Resource | Kind::Template => None,
+    };
+    let list = tools.as_ref().unwrap_or_else(|| published.list(kind));
+    let list = &older::listed_for(session.version(), kind, list);
+    state.paging.answer(entry.id, &published, kind, list, after.as_ref(), id)
 }
 
 async fn call(
@@ -377,9 +376,20 @@ async fn call(
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
     let way = match asked {
         Asked::Task(request) => tasks::find(state, entry, session, request, &frame),
-        other => routing::find(entry, other, &frame)
-            .await
-            .and_then(|found| tasks::way_of(state, entry, session, asked, found, &frame)),
+        other => {
+            let found = routing::find(entry, other, &frame).await;
+            match found.and_then(|found| tasks::way_of(state, entry, session, asked, found, &frame))
+            {
+                Ok(mut way) if asked == Asked::Tool => {
+                    let arguments = fitting::arguments(entry, session, &frame).await;
+                    arguments.map(|arguments| {
+                        way.edits.extend(arguments);
+                        way
+                    })
+                }
+                way => way,
+            }
+        }
     };
     let Way { board, key, edits, manner, is_driven } = match way {
         Ok(way) => way,
@@ -426,6 +436,7 @@ async fn call(
                 ended: None,
                 called,
                 asked,
+                by_prefix: asked == Asked::Resource && edit.is_some(),
                 published,
             };
             Turn::Call(Box::new(underway))

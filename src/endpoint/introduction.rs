@@ -5,6 +5,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::{
+    catalogue::profiles::profile_of,
     conductor::EndpointEntry,
     session::{Agreed, ClientInfo},
     upstream::nesting,
@@ -59,7 +60,8 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed
     let id = frame.id().unwrap_or(b"null");
     let capabilities = ClientCapabilities::of(&request.params.capabilities);
     let answer = message::reply(id, result.to_string().as_bytes());
-    Ok((answer, Agreed { version, capabilities }))
+    let profile = client_info(frame).map(|client| profile_of(&client.name)).unwrap_or_default();
+    Ok((answer, Agreed { version, capabilities, profile }))
 }
 
 /// What the client says of itself in `initialize`, if it says it with sense; of each word no more

@@ -8,9 +8,12 @@ mod asking;
 mod call_stream;
 mod conversation;
 pub mod edge;
+mod fitting;
 mod guard;
 mod introduction;
 mod older;
+pub mod paging;
+mod rewriting;
 mod routing;
 mod sse;
 mod standing;
@@ -33,6 +36,7 @@ pub struct EndpointState {
     pub body_timeout: Duration,
     /// How long changes of a list are gathered into one announcement.
     pub debounce: Duration,
+    pub paging: paging::Paging,
     /// The path before `/metamcp` in the URLs that clients are given.
     pub path_prefix: String,
     /// Cancelled when no new conversation may begin.

@@ -98,10 +98,15 @@ pub async fn find(entry: &EndpointEntry, asked: Asked, frame: &Frame) -> Result<
             prompt(entry, span, &name).await
         }
         Asked::Resource | Asked::Subscription | Asked::Unsubscription => {
-            let uri = uri_of(frame, asked)?;
-            let board = resource(entry, |published| published.find_resource(&uri)).await;
-            let board = board.ok_or_else(|| Fault::resource_not_found(&uri))?;
-            Ok(Found { board, key: (&*uri).into(), edit: None, tasks: None })
+            let (span, uri) = uri_of(frame, asked)?;
+            let found = resource(entry, |published| published.find_resource(&uri)).await;
+            let (board, own) = found.ok_or_else(|| Fault::resource_not_found(&uri))?;
+            Ok(Found {
+                board,
+                key: own.into(),
+                edit: own_json(frame, span, &uri, own),
+                tasks: None,
+            })
         }
         Asked::Completion => completion(entry, frame).await,
         // Where a task is, its id says.
@@ -110,13 +115,25 @@ pub async fn find(entry: &EndpointEntry, asked: Asked, frame: &Frame) -> Result<
 }
 
 /// The resource that a request names.
-pub fn uri_of(frame: &Frame, asked: Asked) -> Result<Cow<'_, str>, Fault> {
+pub fn uri_of(frame: &Frame, asked: Asked) -> Result<(Span, Cow<'_, str>), Fault> {
     let needs = match asked {
         Asked::Subscription => "`resources/subscribe` needs the resource's `uri`",
         Asked::Unsubscription => "`resources/unsubscribe` needs the resource's `uri`",
         _ => "`resources/read` needs the resource's `uri`",
     };
-    text(frame, frame.uri_span(), needs).map(|(_, uri)| uri)
+    text(frame, frame.uri_span(), needs)
+}
+
+/// What stands in the place of a URI where that is behind a prefix of ours: the upstream's `own`.
+fn own_json(frame: &Frame, span: Span, uri: &str, own: &str) -> Option<(Span, Bytes)> {
+    let prefix = uri.strip_suffix(own).filter(|prefix| !prefix.is_empty())?;
+    let inside = frame.get(span).strip_prefix(b"\"")?;
+    let own = match inside.strip_prefix(prefix.as_bytes()) {
+        Some(rest) => [b"\"", rest].concat().into(),
+        // A client may have written the prefix in other letters.
+        None => serde_json::Value::from(own).to_string().into(),
+    };
+    Some((span, own))
 }
 
 /// The snapshot, once every upstream that may still bring something of this kind has had its time.
@@ -154,10 +171,7 @@ async fn prompt(entry: &EndpointEntry, span: Span, name: &str) -> Result<Found, 
     Ok(Found { board, key: route.key, edit: Some((span, route.key_json)), tasks: None })
 }
 
-async fn resource(
-    entry: &EndpointEntry,
-    find: impl Fn(&Published) -> Option<Arc<Board>>,
-) -> Option<Arc<Board>> {
+async fn resource<T>(entry: &EndpointEntry, find: impl Fn(&Published) -> Option<T>) -> Option<T> {
     let published = entry.namespace.published.load_full();
     let is_settled = published.is_settled[Kind::Resource] && published.is_settled[Kind::Template];
     // Before all have come, who comes later may be the one that lists it.
@@ -184,10 +198,15 @@ async fn completion(entry: &EndpointEntry, frame: &Frame) -> Result<Found, Fault
         }
         "ref/resource" => {
             let needs = "a `ref/resource` needs the `uri` of a resource or a template";
-            let (_, uri) = text(frame, uri, needs)?;
-            let board = resource(entry, |published| published.find_reference(&uri)).await;
-            let board = board.ok_or_else(|| Fault::unknown_reference(&uri))?;
-            Ok(Found { board, key: (&*uri).into(), edit: None, tasks: None })
+            let (span, uri) = text(frame, uri, needs)?;
+            let found = resource(entry, |published| published.find_reference(&uri)).await;
+            let (board, own) = found.ok_or_else(|| Fault::unknown_reference(&uri))?;
+            Ok(Found {
+                board,
+                key: own.into(),
+                edit: own_json(frame, span, &uri, own),
+                tasks: None,
+            })
         }
         _ => Err(bad()),
     }

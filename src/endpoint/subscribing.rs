@@ -33,6 +33,13 @@ pub async fn subscribe(
         Ok(found) => found,
         Err(fault) => return fail(fault),
     };
+    let frame = match found.edit {
+        None => frame,
+        Some((span, own)) => match Frame::parse(frame.splice(&mut [(span, &own)]), usize::MAX) {
+            Ok(frame) => frame,
+            Err(bad) => return fail(Fault::from(&bad)),
+        },
+    };
     let subscribing = Subscribing {
         conductor: state.conductor.clone(),
         session: session.clone(),
@@ -53,13 +60,27 @@ pub async fn subscribe(
 
 /// Whatever has the subscription now, and whether or not it is still offered here. What is not
 /// subscribed to need not be unsubscribed.
-pub fn unsubscribe(state: &EndpointState, session: &Session, frame: &Frame, id: &[u8]) -> Bytes {
+pub fn unsubscribe(
+    state: &EndpointState,
+    entry: &EndpointEntry,
+    session: &Session,
+    frame: &Frame,
+    id: &[u8],
+) -> Bytes {
     let uri = match routing::uri_of(frame, Asked::Unsubscription) {
-        Ok(uri) => uri,
+        Ok((_, uri)) => uri,
         Err(fault) => return fault.to_bytes(Some(id)),
     };
+    let published = entry.namespace.published.load();
+    if let Some((board, own)) = published.origin(&uri) {
+        board.port.unsubscribe(own, &session.id);
+        return message::reply(id, b"{}");
+    }
     for board in state.conductor.roster.load().values() {
-        board.port.unsubscribe(&uri, &session.id);
+        // One that its client knows behind a prefix is not what it means without.
+        if !published.is_known_by_prefix(board.id, &uri) {
+            board.port.unsubscribe(&uri, &session.id);
+        }
     }
     message::reply(id, b"{}")
 }

@@ -25,7 +25,11 @@ use crate::{
     conductor::{Conductor, Defaults, Logbook, Parts, Witness},
     data_dir::DataDir,
     egress::{Egress, EgressError},
-    endpoint::{self, EndpointState, edge::Edge},
+    endpoint::{
+        self, EndpointState,
+        edge::Edge,
+        paging::{self, Paging},
+    },
     fleet::{Fleet, Roster},
     identity::{
         keys::KeyText,
@@ -166,7 +170,8 @@ impl Gateway {
         conductor.reconcile().await?;
         actix::spawn(conductor.clone().keep_up());
 
-        let (server, url) = listen(listener, &settings, &conductor, prometheus, &tokens)?;
+        let paging = Paging::new(vault.sealer(paging::PURPOSE)?, settings.lists.page_size);
+        let (server, url) = listen(listener, &settings, &conductor, paging, prometheus, &tokens)?;
         actix::spawn(operator::socket::serve(socket, conductor.clone(), url.clone()));
         let mut endpoints: Vec<String> = conductor.endpoints.load().keys().cloned().collect();
         endpoints.sort_unstable();
@@ -312,6 +317,7 @@ fn rooms(
             unknown_rest: settings.lists.unknown_rest,
             instructions_max: settings.lists.instructions_max,
             links_max: settings.lists.links_max,
+            schema_max: settings.lists.schema_max,
         },
     });
     witness.meet(&conductor);
@@ -323,6 +329,7 @@ fn listen(
     listener: std::net::TcpListener,
     settings: &Settings,
     conductor: &Arc<Conductor>,
+    paging: Paging,
     prometheus: PrometheusHandle,
     tokens: &Tokens,
 ) -> Result<(ServerHandle, String), StartError> {
@@ -345,6 +352,7 @@ fn listen(
         body_max: server.body_max,
         body_timeout: server.body_timeout,
         debounce: settings.lists.debounce,
+        paging,
         path_prefix: path_prefix.unwrap_or_default(),
         draining: tokens.draining.clone(),
         ending: tokens.ending.clone(),

@@ -8,6 +8,8 @@
 pub mod links;
 mod present;
 pub mod published;
+pub mod shapes;
+mod uris;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -23,8 +25,10 @@ use uuid::Uuid;
 use crate::{
     catalogue::{
         curation::Curation,
+        item::Item,
         kind::{Kind, PerKind},
         naming::{Assignment, KnownNames, MemberTools, Naming, assign},
+        profiles::Limits,
         resources::Resources,
         routes::{Member, Route, Routes, forwardable},
     },
@@ -35,12 +39,16 @@ use crate::{
 use links::Links;
 use present::{Present, merged};
 use published::Published;
+use shapes::{HiddenTool, ShapedLists, Shapes};
+use uris::shown_apps;
 
 /// A namespace as the operator wants it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamespaceSpec {
     pub id: Uuid,
     pub naming: Naming,
+    /// When the URIs of resources and templates are rewritten.
+    pub uri_naming: Naming,
     /// In the order in which their lists are put together.
     pub members: Vec<MemberSpec>,
     /// Names that were given before, under this naming.
@@ -70,11 +78,17 @@ pub struct NamespaceOptions {
     pub instructions_max: usize,
     /// Linked resources that are remembered (`lists.links_max`).
     pub links_max: usize,
+    /// Bytes of one schema that a profile works on (`lists.schema_max`).
+    pub schema_max: usize,
 }
 
-/// Who remembers the names that were given, those of vanished tools among them. Never waits.
+/// Who remembers the names that were given, those of vanished tools among them, and hears of tools that
+/// some clients do not see. Never waits.
 pub trait NamesKeeper: Send + Sync {
     fn named(&self, namespace: Uuid, kind: Kind, naming: Naming, names: &KnownNames);
+
+    /// Clients of some profile do not see a tool that they saw before, or that is new.
+    fn hid(&self, hidden: HiddenTool<'_>);
 }
 
 pub struct Namespace {
@@ -84,6 +98,7 @@ pub struct Namespace {
     keeper: Arc<dyn NamesKeeper>,
     published: Arc<ArcSwap<Published>>,
     links: Arc<Links>,
+    shapes: Arc<Shapes>,
     /// Counts the lists that differed from the one before.
     announce: watch::Sender<ListCounts>,
     /// What the published snapshot was made of, so that one like it is not made again.
@@ -92,6 +107,8 @@ pub struct Namespace {
     is_outdated: bool,
     /// Whether its names were given for good.
     names_hold: PerKind<bool>,
+    /// The last snapshot whose URIs were, where any are rewritten.
+    firm: PerKind<Option<Arc<Published>>>,
     /// Whether a new one is about to be made.
     is_due: bool,
     last_took: Duration,
@@ -105,6 +122,7 @@ pub struct NamespaceHandle {
     pub id: Uuid,
     /// As it was told last.
     pub naming: Naming,
+    pub uri_naming: Naming,
     pub published: Arc<ArcSwap<Published>>,
     pub changes: watch::Receiver<ListCounts>,
     pub actor: Addr<Namespace>,
@@ -153,16 +171,19 @@ impl Handler<Reconfigure> for Namespace {
         let given = std::mem::take(&mut self.spec.known);
         let read = std::mem::take(&mut spec.known);
         self.is_outdated |= self.spec != spec || read.iter().any(|(_, names)| !names.is_empty());
-        let keeps = self.spec.naming == spec.naming;
+        let namings = |spec: &NamespaceSpec| {
+            PerKind::of(|kind| match kind {
+                Kind::Tool | Kind::Prompt => spec.naming,
+                Kind::Resource | Kind::Template => spec.uri_naming,
+            })
+        };
+        let (before, now) = (namings(&self.spec), namings(&spec));
         self.spec = spec;
         self.spec.known = read;
-        if keeps {
-            let members: HashSet<Uuid> =
-                self.spec.members.iter().map(|member| member.server).collect();
-            // A server that has left gives its names back.
-            for (kind, given) in given {
-                self.spec.known[kind].take_over(given, |server| members.contains(&server));
-            }
+        let members: HashSet<Uuid> = self.spec.members.iter().map(|member| member.server).collect();
+        // A server that has left gives its names back.
+        for (kind, given) in given.into_iter().filter(|(kind, _)| before[*kind] == now[*kind]) {
+            self.spec.known[kind].take_over(given, |server| members.contains(&server));
         }
         self.publish();
     }
@@ -220,10 +241,13 @@ impl Namespace {
         counts: ListCounts,
     ) -> NamespaceHandle {
         let links = Arc::new(Links::new(options.links_max));
-        let published = Arc::new(ArcSwap::from_pointee(Published::empty(links.clone())));
+        let limits = Limits { schema_max: options.schema_max };
+        let shapes = Shapes::new(spec.id, limits, keeper.clone());
+        let published = Published::empty(links.clone(), ShapedLists::new(shapes.clone()));
+        let published = Arc::new(ArcSwap::from_pointee(published));
         let (announce, changes) = watch::channel(counts);
         let id = spec.id;
-        let naming = spec.naming;
+        let (naming, uri_naming) = (spec.naming, spec.uri_naming);
         let actor = Self {
             spec,
             options,
@@ -231,15 +255,17 @@ impl Namespace {
             keeper,
             published: published.clone(),
             links,
+            shapes,
             announce,
             made_of: Vec::new(),
             is_outdated: true,
             names_hold: PerKind::default(),
+            firm: PerKind::default(),
             is_due: false,
             last_took: Duration::ZERO,
             looked: None,
         };
-        NamespaceHandle { id, naming, published, changes, actor: Actor::start(actor) }
+        NamespaceHandle { id, naming, uri_naming, published, changes, actor: Actor::start(actor) }
     }
 
     fn active_boards(&self) -> Vec<Arc<Board>> {
@@ -290,20 +316,24 @@ impl Namespace {
         let is_same = self.made_of.len() == present.len()
             && self.made_of.iter().zip(&present).all(|(before, now)| before.is_same(now));
         let holds = |kind: Kind| self.names_hold[kind] || !hold[kind];
-        if is_same && !self.is_outdated && Kind::NAMED.into_iter().all(holds) {
+        if is_same && !self.is_outdated && Kind::ALL.into_iter().all(holds) {
             return;
         }
         let began = Instant::now();
-        let (tools, tool_names) = self.name_and_route(&present, Kind::Tool, hold[Kind::Tool]);
-        let (prompts, prompt_names) =
-            self.name_and_route(&present, Kind::Prompt, hold[Kind::Prompt]);
+        let uris = self.write_uris(&present, hold);
         let members =
             |kind| -> Vec<Member<'_>> { present.iter().map(|one| one.member(kind)).collect() };
         let (resources, mut hidden) = Resources::build(
             &members(Kind::Resource),
             &members(Kind::Template),
             &self.spec.curations,
+            uris,
         );
+        let apps = shown_apps(&present, &resources);
+        let (tools, tool_names) =
+            self.name_and_route(&present, Kind::Tool, &apps, hold[Kind::Tool]);
+        let (prompts, prompt_names) =
+            self.name_and_route(&present, Kind::Prompt, &[], hold[Kind::Prompt]);
         let Assignment { hidden: hidden_tools, refused, holders, .. } = tool_names;
         hidden[Kind::Tool] = hidden_tools;
         hidden[Kind::Prompt] = prompt_names.hidden;
@@ -321,20 +351,26 @@ impl Namespace {
             holders,
             instructions: merged(active(), self.options.instructions_max),
             links: self.links.clone(),
+            shaped: ShapedLists::new(self.shapes.clone()),
             is_settled: PerKind::of(|kind| active().all(|one| one.is_settled[kind])),
+            pages: PerKind::default(),
         };
-        let before = self.published.swap(Arc::new(published));
+        let published = Arc::new(published);
+        self.note_firm(&published, hold);
+        let before = self.published.swap(published);
         self.announce_changes(&before);
         self.made_of = present;
         self.is_outdated = false;
         self.last_took = began.elapsed();
     }
 
-    /// Gives what is known by names its names, and remembers those that are to hold.
+    /// Gives what is known by names its names, and remembers those that are to hold. `edited` has the
+    /// items of those members whose own are not to be shown as they came.
     fn name_and_route(
         &mut self,
         present: &[Present],
         kind: Kind,
+        edited: &[Option<Vec<Item>>],
         names_hold: bool,
     ) -> (Routes, Assignment) {
         let names: Vec<Vec<&str>> = present.iter().map(|one| one.keys(kind)).collect();
@@ -352,7 +388,12 @@ impl Namespace {
         let (known, curation) = (&mut known[kind], &curations[kind]);
         let assignment =
             assign(*naming, self.options.names_max, &named, known, &curation.renamings());
-        let members: Vec<Member<'_>> = present.iter().map(|one| one.member(kind)).collect();
+        let members = present.iter().enumerate().map(|(index, one)| {
+            let edited = edited.get(index).and_then(Option::as_deref);
+            let own = one.member(kind);
+            Member { items: edited.unwrap_or(own.items), ..own }
+        });
+        let members: Vec<Member<'_>> = members.collect();
         let routes = Routes::build(&members, &assignment, curation);
 
         let is_new = assignment

@@ -1,15 +1,19 @@
 //! The snapshot that calls read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use uuid::Uuid;
 
-use super::links::Links;
+use super::{links::Links, shapes::ShapedLists};
 use crate::{
     catalogue::{
         item::URI_MAX,
         kind::{Kind, PerKind},
-        naming::{Hidden, Holder},
+        naming::{Hidden, Holder, Naming},
+        pages::Pages,
         resources::Resources,
         routes::{Route, Routes},
     },
@@ -38,12 +42,16 @@ pub struct Published {
     pub instructions: Option<Arc<str>>,
     /// Resources that no list has. The same in every snapshot of a namespace.
     pub links: Arc<Links>,
+    /// The tools for clients that cannot take every one, as far as somebody asked.
+    pub(super) shaped: ShapedLists,
     /// Whether a list made of it leaves out no upstream that may still come.
     pub is_settled: PerKind<bool>,
+    /// The lists cut up, once they were asked for so.
+    pub pages: PerKind<OnceLock<Pages>>,
 }
 
 impl Published {
-    pub fn empty(links: Arc<Links>) -> Self {
+    pub fn empty(links: Arc<Links>, shaped: ShapedLists) -> Self {
         Self {
             routes: Routes::empty(),
             prompts: Routes::empty(),
@@ -56,7 +64,9 @@ impl Published {
             holders: HashMap::new(),
             instructions: None,
             links,
+            shaped,
             is_settled: PerKind::default(),
+            pages: PerKind::default(),
         }
     }
 
@@ -66,6 +76,29 @@ impl Published {
             Kind::Tool => self.routes.list(),
             Kind::Prompt => self.prompts.list(),
             Kind::Resource | Kind::Template => self.resources.list(kind),
+        }
+    }
+
+    /// The same list, to be given page by page.
+    pub fn pages(&self, kind: Kind) -> &Pages {
+        self.pages[kind].get_or_init(|| self.cut(kind, self.list(kind)))
+    }
+
+    /// A list of these things, in whatever form they are shown, to be given page by page.
+    pub fn cut(&self, kind: Kind, list: &bytes::Bytes) -> Pages {
+        let by_name = |routes: &Routes| {
+            Pages::of(kind, list, |shown| {
+                let route = routes.find(shown)?;
+                Some((route.server, &*route.key))
+            })
+        };
+        match kind {
+            Kind::Tool => by_name(&self.routes),
+            Kind::Prompt => by_name(&self.prompts),
+            Kind::Resource | Kind::Template => Pages::of(kind, list, |shown| {
+                let (key, member) = self.resources.listed(kind, shown)?;
+                Some((self.boards.get(member)?.id, key))
+            }),
         }
     }
 
@@ -79,23 +112,32 @@ impl Published {
         self.follow(self.prompts.find(shown_name)?)
     }
 
-    /// The upstream to ask for a resource: the one that lists it; or whose template says most about
-    /// its URI; or that has spoken of it; or the only one here that has resources at all. What an
-    /// operator has switched off is found in none of these ways.
-    pub fn find_resource(&self, uri: &str) -> Option<Arc<Board>> {
+    /// The upstream to ask for a resource, and what the URI is to that: the one whose prefix it has;
+    /// or that lists it; or whose template says most about it; or that has spoken of it; or the only
+    /// one here that has resources at all. What an operator has switched off is found in none of
+    /// these ways.
+    pub fn find_resource<'a>(&self, uri: &'a str) -> Option<(Arc<Board>, &'a str)> {
         let found = self.resources.find(uri).or_else(|| {
-            let learned = self.links.server_of(uri).and_then(|server| self.index_of(server));
+            if self.resources.origin(uri).is_some() {
+                return None;
+            }
+            let learned = self.learned(uri);
             let unlisted = learned.or_else(|| self.sole_with_resources());
-            unlisted.filter(|member| self.resources.lets_unlisted(*member, uri))
+            let may_reach = |member: &usize| {
+                self.resources.lets_unlisted(*member, uri)
+                    // What clients know behind a prefix is not meant without.
+                    && self.resources.is_rewritten(*member, uri) != Some(true)
+            };
+            Some((unlisted.filter(may_reach)?, uri))
         });
-        self.boards.get(found?).cloned()
+        self.lead(found?)
     }
 
-    /// The upstream that can complete what a client asks about: a template that it lists, or else
-    /// the resource of that URI.
-    pub fn find_reference(&self, uri: &str) -> Option<Arc<Board>> {
+    /// The upstream that can complete what a client asks about, and what that is to it: a template
+    /// that it lists, or else the resource of that URI.
+    pub fn find_reference<'a>(&self, uri: &'a str) -> Option<(Arc<Board>, &'a str)> {
         match self.resources.find_template(uri) {
-            Some(member) => self.boards.get(member).cloned(),
+            Some(found) => self.lead(found),
             None if self.resources.is_template_off(uri) => None,
             None => self.find_resource(uri),
         }
@@ -106,6 +148,49 @@ impl Published {
         if uri.len() <= URI_MAX && self.resources.find(uri).is_none() {
             self.links.learn(uri, server);
         }
+    }
+
+    /// Whether any URI may be shown as another.
+    pub fn rewrites(&self) -> bool {
+        self.resources.uri_naming() != Naming::Never
+    }
+
+    /// What stands before a URI that an upstream speaks of, where clients see it: its prefix, if by
+    /// itself the URI would lead to another.
+    pub fn prefix_of(&self, server: Uuid, uri: &str) -> &str {
+        let Some(member) = self.boards.iter().position(|board| board.id == server) else {
+            return "";
+        };
+        let is_anothers = || self.learned(uri).is_some_and(|learned| learned != member);
+        match self.resources.is_rewritten(member, uri).unwrap_or_else(is_anothers) {
+            true => self.resources.prefix(member),
+            false => "",
+        }
+    }
+
+    /// Whether clients know what an upstream calls so behind its prefix, while another is known by it
+    /// as it stands.
+    pub fn is_known_by_prefix(&self, server: Uuid, uri: &str) -> bool {
+        self.resources.uri_naming() == Naming::OnConflict && !self.prefix_of(server, uri).is_empty()
+    }
+
+    /// The prefix of an upstream.
+    pub fn own_prefix(&self, server: Uuid) -> &str {
+        let member = self.boards.iter().position(|board| board.id == server);
+        member.map_or("", |member| self.resources.prefix(member))
+    }
+
+    /// The upstream that is meant by the prefix of a URI, and what stands behind that.
+    pub fn origin<'a>(&self, uri: &'a str) -> Option<(Arc<Board>, &'a str)> {
+        self.lead(self.resources.origin(uri)?)
+    }
+
+    fn lead<'a>(&self, (member, own): (usize, &'a str)) -> Option<(Arc<Board>, &'a str)> {
+        Some((self.boards.get(member)?.clone(), own))
+    }
+
+    fn learned(&self, uri: &str) -> Option<usize> {
+        self.links.server_of(uri).and_then(|server| self.index_of(server))
     }
 
     fn follow(&self, route: &Route) -> Option<(Arc<Board>, Route)> {

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::catalogue::{curation::Decision, item::Item, overrides::Overrides};
+use crate::catalogue::{curation::Decision, overrides::Overrides, profiles::Profile};
 use crate::upstream::{
     UpstreamSpec,
     board::Remembered,
@@ -22,6 +22,7 @@ const DEBOUNCE: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Memory {
     names: Mutex<Vec<String>>,
+    hidden: Mutex<Vec<String>>,
 }
 
 impl NamesKeeper for Memory {
@@ -32,6 +33,12 @@ impl NamesKeeper for Memory {
         let mut shown: Vec<String> = names.iter().map(|(_, _, shown)| shown.to_owned()).collect();
         shown.sort();
         *self.names.lock().unwrap() = shown;
+    }
+
+    fn hid(&self, hidden: HiddenTool<'_>) {
+        let HiddenTool { tool, profile, why, .. } = hidden;
+        let told = format!("{tool} {} {}", profile.as_str(), why.as_str());
+        self.hidden.lock().unwrap().push(told);
     }
 }
 
@@ -65,6 +72,7 @@ fn scene(naming: Naming) -> Scene {
         unknown_rest: 30 * SECOND,
         instructions_max: 100,
         links_max: 8,
+        schema_max: 4_096,
     };
     let handle = Namespace::start(
         spec(naming, &[1, 2]),
@@ -81,6 +89,7 @@ fn spec(naming: Naming, members: &[u128]) -> NamespaceSpec {
     NamespaceSpec {
         id: Uuid::from_u128(9),
         naming,
+        uri_naming: Naming::Never,
         members: members.iter().map(member).collect(),
         known: PerKind::default(),
         curations: PerKind::default(),
@@ -105,6 +114,17 @@ impl Scene {
 
     fn snapshot(&self) -> Arc<Published> {
         self.handle.published.load_full()
+    }
+
+    /// An upstream lists its resources, and the namespace takes note of it.
+    async fn lists_uris(&self, id: u128, uris: &[&str]) {
+        let item = |uri: &&str| {
+            Item::parse(Kind::Resource, format!(r#"{{"uri":"{uri}"}}"#).into()).unwrap()
+        };
+        self.board(id).set_list(Kind::Resource, Arc::new(uris.iter().map(item).collect()));
+        self.board(id).set_list(Kind::Template, Arc::default());
+        self.handle.actor.send(UpstreamChanged(Uuid::from_u128(id))).await.unwrap();
+        tokio::time::sleep(2 * DEBOUNCE).await;
     }
 
     fn shows(&self, name: &str) -> bool {
@@ -266,4 +286,58 @@ async fn calls_of_unknown_tools_have_upstreams_listed_anew_once_in_a_while() {
     tokio::time::sleep(30 * SECOND).await;
     call().await;
     assert!(asked(1));
+}
+
+#[actix::test]
+async fn a_tool_that_clients_of_a_profile_do_not_see_is_reported_once() {
+    let scene = scene(Naming::Never);
+    let list = |profile| {
+        let published = scene.snapshot();
+        let shaped = published.shaped(profile).map(|shaped| shaped.list().clone());
+        shaped.unwrap_or_else(|| published.routes.list().clone())
+    };
+    scene.lists(1, &["a/b", "c"]).await;
+    let seen = r#"[{"name":"c","inputSchema":{"type":"object"}}]"#;
+    assert_eq!(list(Profile::Claude), seen);
+    assert_eq!(list(Profile::Raw), r#"[{"name":"a/b"},{"name":"c"}]"#);
+
+    scene.lists(1, &["a/b", "c", "d/e"]).await;
+    assert_eq!(list(Profile::Claude), seen);
+    let why = "claude name_not_accepted";
+    assert_eq!(*scene.memory.hidden.lock().unwrap(), [format!("a/b {why}"), format!("d/e {why}")]);
+}
+
+#[actix::test]
+async fn who_had_a_uri_first_is_decided_by_the_order_until_all_have_come_and_by_that_from_then_on()
+{
+    let scene = scene(Naming::Always);
+    let rewriting = |members: &[u128]| NamespaceSpec {
+        uri_naming: Naming::OnConflict,
+        ..spec(Naming::Always, members)
+    };
+    let reconfigure = async |members: &[u128]| {
+        scene.handle.actor.send(Reconfigure(rewriting(members))).await.unwrap();
+    };
+    reconfigure(&[1, 2]).await;
+    let holder = |uri: &str| {
+        let published = scene.snapshot();
+        let (board, own) = published.find_resource(uri)?;
+        Some((board.id.as_u128(), own.to_owned()))
+    };
+    scene.lists_uris(2, &["u:a", "u:b"]).await;
+    assert_eq!(holder("u:a"), Some((2, "u:a".to_owned())), "nobody else has come yet");
+    scene.lists_uris(1, &["u:a"]).await;
+    assert_eq!(holder("u:a"), Some((1, "u:a".to_owned())));
+    assert_eq!(holder("mcp+u2+u:a"), Some((2, "u:a".to_owned())));
+
+    // `u:b` was shown for good, and never contested, so that nothing is remembered of it.
+    reconfigure(&[1, 2]).await;
+    scene.lists_uris(1, &["u:a", "u:b"]).await;
+    assert_eq!(holder("u:b"), Some((2, "u:b".to_owned())), "whatever the order");
+    assert_eq!(holder("mcp+u1+u:b"), Some((1, "u:b".to_owned())));
+    reconfigure(&[2, 1]).await;
+    assert_eq!(holder("u:a"), Some((1, "u:a".to_owned())));
+    scene.lists_uris(1, &[]).await;
+    assert_eq!(holder("u:a"), None, "it is kept for who had it");
+    assert_eq!(holder("mcp+u2+u:a"), Some((2, "u:a".to_owned())));
 }

@@ -304,6 +304,7 @@ async fn namespace_with(
             name: name.to_owned(),
             description: None,
             naming: Naming::Always,
+            uri_naming: Naming::Never,
             default_tool_status: Status::Active,
             user_id: None,
             servers: servers.iter().map(member).collect(),

@@ -41,6 +41,7 @@ use replay::{Held, Replay};
 
 use crate::{
     access::Principal,
+    catalogue::profiles::Profile,
     wire::{ListCounts, Topic, capabilities::ClientCapabilities, level::Level},
 };
 
@@ -98,6 +99,8 @@ pub struct Agreed {
     pub version: &'static str,
     /// What the client can be asked for.
     pub capabilities: ClientCapabilities,
+    /// What tools it can take, by what it says that it is.
+    pub profile: Profile,
 }
 
 /// What a client says of itself in `initialize`. It is for people, and proves nothing.
@@ -221,6 +224,11 @@ impl Session {
     /// What the client can be asked for. Nothing before `initialize` was answered.
     pub fn capabilities(&self) -> ClientCapabilities {
         self.agreed.get().map(|agreed| agreed.capabilities).unwrap_or_default()
+    }
+
+    /// What tools the client can take by itself. `raw` before `initialize` was answered.
+    pub fn profile(&self) -> Profile {
+        self.agreed.get().map(|agreed| agreed.profile).unwrap_or_default()
     }
 
     /// Notes what was agreed on in `initialize`; what was agreed on first stays.

@@ -9,7 +9,11 @@ use crate::{identity::vault::Vault, session::PURPOSE, wire::capabilities::Client
 
 const HERE: Uuid = Uuid::from_u128(1);
 
-const AGREED: Agreed = Agreed { version: "2025-06-18", capabilities: ClientCapabilities::ALL };
+const AGREED: Agreed = Agreed {
+    version: "2025-06-18",
+    capabilities: ClientCapabilities::ALL,
+    profile: crate::catalogue::profiles::Profile::Gemini,
+};
 
 /// What ended, in order.
 pub type Ended = Arc<Mutex<Vec<Mark>>>;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
+
 use super::*;
 
 const OPTIONS: ReplayOptions = ReplayOptions {
@@ -173,4 +175,37 @@ fn time_takes_what_nobody_came_for_and_says_so() {
     assert!(replay.attach(unread, None).is_none() && replay.attach(running, None).is_some());
     assert_eq!(read(&mut replay, reading, reader), (vec!["x".into()], true));
     assert_eq!(held.load(Ordering::Relaxed), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_events_id_names_that_event_alone(
+        epoch: u32, stream: u64, place: u64, at in any::<prop::sample::Index>(), letter in "[0-9a-f-]",
+    ) {
+        let id = EventId { epoch, stream, place };
+        let text = id.to_string();
+        prop_assert_eq!(EventId::parse(&text), Some(id));
+        let at = at.index(text.len());
+        let mut other = text.clone();
+        other.replace_range(at..=at, &letter);
+        // Whatever it names then, it says so itself: zeros before a number do not count.
+        if let Some(named) = EventId::parse(&other) {
+            let part = |part: &str| match part.trim_start_matches('0') {
+                "" => "0".to_owned(),
+                digits => digits.to_owned(),
+            };
+            let plain: Vec<String> = other.split('-').map(part).collect();
+            prop_assert_eq!(named.to_string(), plain.join("-"));
+            prop_assert_eq!(named == id, plain.join("-") == text);
+        }
+    }
+
+    #[test]
+    fn no_text_at_all_is_a_panic(text in "([0-9a-fA-F+ -]|.){0,40}") {
+        if let Some(named) = EventId::parse(&text) {
+            prop_assert_eq!(EventId::parse(&named.to_string()), Some(named));
+        }
+    }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{Agreed, Via};
 use crate::{
     access::Principal,
+    catalogue::profiles::Profile,
     wire::{capabilities::ClientCapabilities, era},
 };
 
@@ -19,6 +20,19 @@ pub const PURPOSE: &str = "session ids";
 /// The first byte, so that a later form can be told from this one.
 const FORM: u8 = 1;
 const LENGTH: usize = 1 + 16 + 16 + 1 + 1 + 2 + 8;
+/// One byte holds the transport in its lower half and the client's profile in its upper one. An id that
+/// was issued before there were profiles has 0 there, which is `raw`.
+const PROFILE_SHIFT: u8 = 4;
+const VIA_MASK: u8 = 0x0f;
+/// By their numbers in an id, which never change.
+const PROFILES: [Profile; 6] = [
+    Profile::Raw,
+    Profile::StrictCommon,
+    Profile::Claude,
+    Profile::OpenAi,
+    Profile::Gemini,
+    Profile::VsCode,
+];
 /// In the place of a revision where none was agreed on yet.
 const NO_VERSION: u8 = u8::MAX;
 
@@ -71,10 +85,12 @@ impl Claims {
         bytes.push(FORM);
         bytes.extend_from_slice(&self.principal.0);
         bytes.extend_from_slice(self.endpoint.as_bytes());
-        bytes.push(match self.via {
+        let via = match self.via {
             Via::StreamableHttp => 0,
             Via::Sse => 1,
-        });
+        };
+        let profile = self.agreed.map(|agreed| agreed.profile).unwrap_or_default();
+        bytes.push(via | (code_of(profile) << PROFILE_SHIFT));
         let version = self
             .agreed
             .and_then(|agreed| era::LEGACY.iter().position(|version| *version == agreed.version));
@@ -90,7 +106,8 @@ impl Claims {
         let (&form, rest) = bytes.split_first()?;
         let (principal, rest) = rest.split_first_chunk::<16>()?;
         let (endpoint, rest) = rest.split_first_chunk::<16>()?;
-        let (&[via, version], rest) = rest.split_first_chunk::<2>()?;
+        let (&[via_and_profile, version], rest) = rest.split_first_chunk::<2>()?;
+        let (via, profile) = (via_and_profile & VIA_MASK, via_and_profile >> PROFILE_SHIFT);
         let (capabilities, rest) = rest.split_first_chunk::<2>()?;
         let (issued, rest) = rest.split_first_chunk::<8>()?;
         if form != FORM || !rest.is_empty() {
@@ -109,12 +126,21 @@ impl Claims {
                 NO_VERSION => None,
                 place => {
                     let version = *era::LEGACY.get(usize::from(place))?;
-                    Some(Agreed { version, capabilities })
+                    Some(Agreed {
+                        version,
+                        capabilities,
+                        profile: *PROFILES.get(usize::from(profile))?,
+                    })
                 }
             },
             issued: OffsetDateTime::from_unix_timestamp(i64::from_be_bytes(*issued)).ok()?,
         })
     }
+}
+
+fn code_of(profile: Profile) -> u8 {
+    let place = PROFILES.iter().position(|one| *one == profile);
+    place.and_then(|place| u8::try_from(place).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -171,6 +197,7 @@ mod tests {
         fn what_is_written_is_read_again(
             number: u128, endpoint: u128, is_sse: bool, bits in 0_u16..128,
             version in proptest::option::of(0_usize..4), seconds in 0_i64..9_999_999_999,
+            profile in 0_usize..6,
         ) {
             let claims = Claims {
                 principal: PrincipalDigest::of(&key(number, None)),
@@ -179,6 +206,7 @@ mod tests {
                 agreed: version.map(|place| Agreed {
                     version: era::LEGACY[place],
                     capabilities: ClientCapabilities::from_bits(bits),
+                    profile: Profile::ALL[profile],
                 }),
                 issued: OffsetDateTime::from_unix_timestamp(seconds).unwrap(),
             };

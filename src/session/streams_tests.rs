@@ -19,7 +19,7 @@ fn sessions() -> Sessions {
 }
 
 fn session(sessions: &Sessions, version: &'static str) -> Arc<Session> {
-    let agreed = Agreed { version, capabilities: Default::default() };
+    let agreed = Agreed { version, capabilities: Default::default(), profile: Default::default() };
     sessions.begin(Uuid::nil(), Principal::Anonymous, agreed).unwrap()
 }
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::error::StoreError;
 use super::page::{Page, PageRequest};
 use super::rules::{Name, Problem, refuse_nul};
+use super::words::SchemaProfile;
 use super::{Store, now};
 
 const WHAT: &str = "endpoint";
@@ -33,6 +34,7 @@ pub struct Endpoint {
     pub use_query_param_auth: bool,
     #[serde(flatten)]
     pub rates: Rates,
+    pub schema_profile: SchemaProfile,
     /// None for what is public.
     pub user_id: Option<String>,
     #[serde(with = "time::serde::rfc3339")]
@@ -63,6 +65,7 @@ pub struct NewEndpoint {
     pub enable_oauth: bool,
     pub use_query_param_auth: bool,
     pub rates: Rates,
+    pub schema_profile: SchemaProfile,
     pub user_id: Option<String>,
 }
 
@@ -83,6 +86,7 @@ pub struct EndpointPatch {
     pub client_max_rate_seconds: Option<Option<i32>>,
     pub client_max_rate_strategy: Option<Option<String>>,
     pub client_max_rate_strategy_key: Option<Option<String>>,
+    pub schema_profile: Option<SchemaProfile>,
     pub user_id: Option<Option<String>>,
 }
 
@@ -97,6 +101,7 @@ impl NewEndpoint {
             enable_oauth: false,
             use_query_param_auth: false,
             rates: Rates::default(),
+            schema_profile: SchemaProfile::Raw,
             user_id: None,
         }
     }
@@ -110,6 +115,7 @@ pub struct EndpointFilter {
     pub enable_api_key_auth: Option<bool>,
     pub enable_oauth: Option<bool>,
     pub use_query_param_auth: Option<bool>,
+    pub schema_profile: Option<SchemaProfile>,
     /// `Some(None)` asks for what is public.
     pub user_id: Option<Option<String>>,
 }
@@ -149,13 +155,16 @@ impl Store {
         if let Some(by_query) = filter.use_query_param_auth {
             query = query.filter(endpoint::Column::UseQueryParamAuth.eq(by_query));
         }
+        if let Some(profile) = filter.schema_profile {
+            query = query.filter(endpoint::Column::SchemaProfile.eq(profile.as_str()));
+        }
         match &filter.user_id {
             Some(Some(user_id)) => query = query.filter(endpoint::Column::UserId.eq(user_id)),
             Some(None) => query = query.filter(endpoint::Column::UserId.is_null()),
             None => {}
         }
         let rows = query.all(self.reader()).await?;
-        Page::cut(rows, limit, |row| row.uuid.into_bytes()).try_map(|row| Ok(endpoint_of(row)))
+        Page::cut(rows, limit, |row| row.uuid.into_bytes()).try_map(endpoint_of)
     }
 
     /// By uuid or by name, which is unique among all owners.
@@ -166,7 +175,7 @@ impl Store {
             Err(_) => query.filter(endpoint::Column::Name.eq(id)),
         };
         let row = query.one(self.reader()).await?;
-        row.map(endpoint_of).ok_or_else(|| StoreError::not_found(WHAT, id))
+        endpoint_of(row.ok_or_else(|| StoreError::not_found(WHAT, id))?)
     }
 
     pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<Endpoint, StoreError> {
@@ -187,6 +196,7 @@ impl Store {
             client_max_rate_seconds: new.rates.client_max_rate_seconds,
             client_max_rate_strategy: new.rates.client_max_rate_strategy,
             client_max_rate_strategy_key: new.rates.client_max_rate_strategy_key,
+            schema_profile: new.schema_profile.as_str().to_owned(),
             user_id: new.user_id,
             created_at: at,
             updated_at: at,
@@ -201,7 +211,7 @@ impl Store {
             .await
             .map_err(|error| StoreError::of_write(error, &name))?;
         transaction.commit().await?;
-        Ok(endpoint_of(row))
+        endpoint_of(row)
     }
 
     pub async fn patch_endpoint(
@@ -226,7 +236,7 @@ impl Store {
             .await
             .map_err(|error| StoreError::of_write(error, &name))?;
         transaction.commit().await?;
-        Ok(endpoint_of(row))
+        endpoint_of(row)
     }
 
     pub async fn delete_endpoint(&self, uuid: Uuid) -> Result<(), StoreError> {
@@ -266,6 +276,9 @@ impl EndpointPatch {
             client_max_rate_strategy_key: self
                 .client_max_rate_strategy_key
                 .unwrap_or(row.client_max_rate_strategy_key),
+            schema_profile: self
+                .schema_profile
+                .map_or(row.schema_profile, |profile| profile.as_str().to_owned()),
             user_id: self.user_id.unwrap_or(row.user_id),
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -273,8 +286,8 @@ impl EndpointPatch {
     }
 }
 
-pub(super) fn endpoint_of(row: endpoint::Model) -> Endpoint {
-    Endpoint {
+pub(super) fn endpoint_of(row: endpoint::Model) -> Result<Endpoint, StoreError> {
+    Ok(Endpoint {
         uuid: row.uuid,
         name: row.name,
         description: row.description,
@@ -292,10 +305,11 @@ pub(super) fn endpoint_of(row: endpoint::Model) -> Endpoint {
             client_max_rate_strategy: row.client_max_rate_strategy,
             client_max_rate_strategy_key: row.client_max_rate_strategy_key,
         },
+        schema_profile: SchemaProfile::stored("endpoints.schema_profile", &row.schema_profile)?,
         user_id: row.user_id,
         created_at: row.created_at,
         updated_at: row.updated_at,
-    }
+    })
 }
 
 fn check(row: &endpoint::Model) -> Result<(), StoreError> {
@@ -342,150 +356,5 @@ async fn check_namespace(
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::store::testing::{add_user, group, no_one, on_both, refused};
-    use crate::store::{Namespace, NamespacePatch};
-
-    async fn namespace(store: &Store, name: &str, owner: Option<&str>) -> Namespace {
-        let mut new = group(name, &[]);
-        new.user_id = owner.map(str::to_owned);
-        store.create_namespace(new).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_asks_for_a_key_unless_told_otherwise() {
-        on_both(async |store| {
-            let all = namespace(&store, "all", None).await;
-            let made = store.create_endpoint(NewEndpoint::new("door", all.uuid)).await.unwrap();
-            assert!(made.enable_api_key_auth && !made.use_query_param_auth && !made.enable_oauth);
-            assert_eq!(store.endpoint("door").await.unwrap(), made);
-            assert_eq!(store.endpoint(&made.uuid.to_string()).await.unwrap(), made);
-            let page = store.endpoints(&PageRequest::default()).await.unwrap();
-            assert_eq!(page.items, [made]);
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_name_is_unique_among_all_owners() {
-        on_both(async |store| {
-            add_user(&store, "ann").await;
-            let all = namespace(&store, "all", None).await;
-            store.create_endpoint(NewEndpoint::new("door", all.uuid)).await.unwrap();
-            let new = NewEndpoint {
-                user_id: Some("ann".to_owned()),
-                ..NewEndpoint::new("door", all.uuid)
-            };
-            let taken = store.create_endpoint(new).await;
-            assert!(matches!(taken, Err(StoreError::Conflict { field: "name", .. })));
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_leads_only_where_its_owner_may_go() {
-        on_both(async |store| {
-            add_user(&store, "ann").await;
-            add_user(&store, "bob").await;
-            let all = namespace(&store, "all", None).await;
-            let anns = namespace(&store, "anns", Some("ann")).await;
-            let cases = [
-                (None, all.uuid, true),
-                (Some("ann"), all.uuid, true),
-                (Some("ann"), anns.uuid, true),
-                (None, anns.uuid, false),
-                (Some("bob"), anns.uuid, false),
-                (None, no_one(), false),
-            ];
-            for (number, (owner, namespace, is_good)) in cases.into_iter().enumerate() {
-                let new = NewEndpoint {
-                    user_id: owner.map(str::to_owned),
-                    ..NewEndpoint::new(format!("door-{number}"), namespace)
-                };
-                let outcome = store.create_endpoint(new).await;
-                if is_good {
-                    outcome.unwrap();
-                } else {
-                    assert_eq!(refused(outcome), ["namespace"], "{number}");
-                }
-            }
-            let to_ann = NamespacePatch {
-                user_id: Some(Some("ann".to_owned())),
-                ..NamespacePatch::default()
-            };
-            let refusal = store.patch_namespace(all.uuid, to_ann).await;
-            assert_eq!(refused(refusal), ["user_id"], "a public endpoint leads to it");
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_patch_changes_what_it_names_and_null_clears() {
-        on_both(async |store| {
-            let all = namespace(&store, "all", None).await;
-            let other = namespace(&store, "other", None).await;
-            let new = NewEndpoint {
-                rates: Rates {
-                    enable_max_rate: true,
-                    max_rate: Some(10),
-                    max_rate_seconds: Some(60),
-                    ..Rates::default()
-                },
-                ..NewEndpoint::new("door", all.uuid)
-            };
-            let made = store.create_endpoint(new).await.unwrap();
-            let patch = EndpointPatch {
-                namespace_uuid: Some(other.uuid),
-                enable_api_key_auth: Some(false),
-                max_rate: Some(None),
-                client_max_rate_strategy: Some(Some("ip".to_owned())),
-                ..EndpointPatch::default()
-            };
-
-            let patched = store.patch_endpoint(made.uuid, patch).await.unwrap();
-
-            let expected = Endpoint {
-                namespace_uuid: other.uuid,
-                enable_api_key_auth: false,
-                rates: Rates {
-                    max_rate: None,
-                    client_max_rate_strategy: Some("ip".to_owned()),
-                    ..made.rates.clone()
-                },
-                updated_at: patched.updated_at,
-                ..made
-            };
-            assert_eq!(patched, expected);
-            assert_eq!(store.endpoint("door").await.unwrap(), expected);
-
-            let bad = EndpointPatch {
-                name: Some("a/b".to_owned()),
-                max_rate: Some(Some(0)),
-                ..EndpointPatch::default()
-            };
-            assert_eq!(refused(store.patch_endpoint(made.uuid, bad).await), ["name", "max_rate"]);
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn what_is_not_there_is_not_found() {
-        on_both(async |store| {
-            let all = namespace(&store, "all", None).await;
-            let made = store.create_endpoint(NewEndpoint::new("door", all.uuid)).await.unwrap();
-            store.delete_endpoint(made.uuid).await.unwrap();
-            let gone = [
-                store.endpoint("door").await.err(),
-                store.patch_endpoint(made.uuid, EndpointPatch::default()).await.err(),
-                store.delete_endpoint(made.uuid).await.err(),
-            ];
-            for error in gone {
-                assert!(matches!(error, Some(StoreError::NotFound { what: "endpoint", .. })));
-            }
-        })
-        .await;
-    }
-}
+#[path = "endpoints_tests.rs"]
+mod tests;

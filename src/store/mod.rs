@@ -77,7 +77,9 @@ pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
 pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
 pub use wanted::{Running, Wanted};
-pub use words::{ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Protocol, ServerKind, Status};
+pub use words::{
+    ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Protocol, SchemaProfile, ServerKind, Status,
+};
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as
 /// there is on SQLite, and what was read in it stays true until it ends.

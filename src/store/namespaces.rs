@@ -32,6 +32,9 @@ pub struct Namespace {
     pub name: String,
     pub description: Option<String>,
     pub naming: Naming,
+    /// When the URIs of resources and templates are rewritten: ALWAYS; ON_CONFLICT, where another
+    /// server of the namespace had the URI first; or NEVER, where the later is hidden.
+    pub uri_naming: Naming,
     /// What a tool is that nothing was decided about here.
     pub default_tool_status: Status,
     /// None for what is public.
@@ -49,6 +52,7 @@ pub struct NewNamespace {
     pub name: String,
     pub description: Option<String>,
     pub naming: Naming,
+    pub uri_naming: Naming,
     pub default_tool_status: Status,
     pub user_id: Option<String>,
     pub servers: Vec<Membership>,
@@ -60,6 +64,7 @@ pub struct NamespacePatch {
     pub name: Option<String>,
     pub description: Option<Option<String>>,
     pub naming: Option<Naming>,
+    pub uri_naming: Option<Naming>,
     /// Tools that were seen before keep the status they have.
     pub default_tool_status: Option<Status>,
     pub user_id: Option<Option<String>>,
@@ -70,6 +75,7 @@ pub struct NamespacePatch {
 pub struct NamespaceFilter {
     pub name: Option<String>,
     pub naming: Option<Naming>,
+    pub uri_naming: Option<Naming>,
     pub default_tool_status: Option<Status>,
     /// `Some(None)` asks for what is public.
     pub user_id: Option<Option<String>>,
@@ -100,6 +106,9 @@ impl Store {
         }
         if let Some(naming) = filter.naming {
             query = query.filter(namespace::Column::Naming.eq(naming.as_str()));
+        }
+        if let Some(naming) = filter.uri_naming {
+            query = query.filter(namespace::Column::UriNaming.eq(naming.as_str()));
         }
         if let Some(status) = filter.default_tool_status {
             query = query.filter(namespace::Column::DefaultToolStatus.eq(status.as_str()));
@@ -143,6 +152,7 @@ impl Store {
             name: new.name,
             description: new.description,
             naming: new.naming.as_str().to_owned(),
+            uri_naming: new.uri_naming.as_str().to_owned(),
             default_tool_status: new.default_tool_status.as_str().to_owned(),
             user_id: new.user_id,
             created_at: at,
@@ -166,10 +176,9 @@ impl Store {
     ) -> Result<Namespace, StoreError> {
         let transaction = self.write().await?;
         let before = existing(&transaction, uuid).await?;
-        let naming = match patch.naming {
-            Some(naming) => naming.as_str().to_owned(),
-            None => before.naming,
-        };
+        let named = |naming: Naming| naming.as_str().to_owned();
+        let naming = patch.naming.map_or(before.naming, named);
+        let uri_naming = patch.uri_naming.map_or(before.uri_naming, named);
         let default_tool_status = match patch.default_tool_status {
             Some(status) => status.as_str().to_owned(),
             None => before.default_tool_status.clone(),
@@ -179,6 +188,7 @@ impl Store {
             name: patch.name.unwrap_or(before.name),
             description: patch.description.unwrap_or(before.description),
             naming,
+            uri_naming,
             default_tool_status,
             user_id: patch.user_id.unwrap_or_else(|| before.user_id.clone()),
             created_at: before.created_at,
@@ -196,6 +206,7 @@ impl Store {
             name: Set(after.name.clone()),
             description: Set(after.description),
             naming: Set(after.naming),
+            uri_naming: Set(after.uri_naming),
             default_tool_status: Set(after.default_tool_status),
             user_id: Set(after.user_id),
             updated_at: Set(after.updated_at),
@@ -261,6 +272,7 @@ pub(super) async fn with_members(
                 name: row.name,
                 description: row.description,
                 naming: Naming::stored("namespaces.naming", &row.naming)?,
+                uri_naming: Naming::stored("namespaces.uri_naming", &row.uri_naming)?,
                 default_tool_status: Status::stored(
                     "namespaces.default_tool_status",
                     &row.default_tool_status,

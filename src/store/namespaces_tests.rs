@@ -135,6 +135,7 @@ async fn a_patch_changes_what_it_names() {
     on_both(async |store| {
         let made = store.create_namespace(group("all", &[])).await.unwrap();
         let patch = NamespacePatch {
+            uri_naming: Some(Naming::OnConflict),
             name: Some("some".to_owned()),
             description: Some(Some("a few".to_owned())),
             naming: Some(Naming::Never),
@@ -148,6 +149,7 @@ async fn a_patch_changes_what_it_names() {
                 name: "some".to_owned(),
                 description: Some("a few".to_owned()),
                 naming: Naming::Never,
+                uri_naming: Naming::OnConflict,
                 default_tool_status: Status::Inactive,
                 updated_at: patched.updated_at,
                 ..made

@@ -12,7 +12,8 @@ use sea_orm::{
 
 use super::testing::{on_both, on_both_databases, open, process, run};
 use super::{
-    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Protocol, ServerKind, Status,
+    DatabaseOptions, ErrorStatus, Isolation, KeyKind, Naming, Protocol, SchemaProfile, ServerKind,
+    Status,
 };
 use super::{Store, StoreError};
 use crate::identity::vault::Vault;
@@ -130,7 +131,7 @@ async fn a_database_of_a_newer_version_is_refused() {
         let refused = Store::open(&options, data_dir, Vault::open(data_dir).unwrap()).await;
 
         let Err(StoreError::NewerSchema { found, known }) = refused else { panic!("not refused") };
-        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0009_items"));
+        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0012_schema_profiles"));
     })
     .await;
 }
@@ -212,6 +213,10 @@ async fn a_database_that_is_away_is_unavailable() {
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
 }
 
+/// One for the only namespace there is.
+const ENDPOINT: &str = "INSERT INTO endpoints (uuid, name, namespace_uuid) \
+     SELECT @uuid, 'e', uuid FROM namespaces";
+
 /// Rows as somebody might write them who does not come by our rules.
 #[tokio::test]
 async fn the_constraints_refuse_what_the_rules_refuse() {
@@ -225,6 +230,7 @@ async fn the_constraints_refuse_what_the_rules_refuse() {
             format!("{SERVER} 'b', 'SSE', NULL, 'https://x.example/sse')"),
             format!("{SERVER} 'c', 'STREAMABLE_HTTP', NULL, 'http://localhost:1')"),
             format!("{NAMESPACE} 'a__b')"),
+            ENDPOINT.to_owned(),
             format!("INSERT INTO api_keys (uuid, name, key) VALUES (@uuid, 'k', '{hash}')"),
         ];
         for sql in &good {
@@ -251,7 +257,9 @@ async fn the_constraints_refuse_what_the_rules_refuse() {
             "UPDATE mcp_servers SET protocol = 'ANCIENT'".to_owned(),
             "UPDATE mcp_servers SET call_timeout_ms = 0".to_owned(),
             "UPDATE namespaces SET naming = 'SOMETIMES'".to_owned(),
+            "UPDATE namespaces SET uri_naming = 'SOMETIMES'".to_owned(),
             "UPDATE namespaces SET default_tool_status = 'MAYBE'".to_owned(),
+            "UPDATE endpoints SET schema_profile = 'RAW'".to_owned(),
             "UPDATE mcp_servers SET user_id = 'nobody'".to_owned(),
         ];
         for sql in &bad {
@@ -267,6 +275,7 @@ async fn the_constraints_know_every_word_of_the_rules() {
     on_both(async |store| {
         store.create_server(process("files")).await.unwrap();
         insert(&store, "INSERT INTO namespaces (uuid, name) VALUES (@uuid, 'n')").await.unwrap();
+        insert(&store, ENDPOINT).await.unwrap();
         let key = "a".repeat(64);
         let sql = format!("INSERT INTO api_keys (uuid, name, key) VALUES (@uuid, 'k', '{key}')");
         insert(&store, &sql).await.unwrap();
@@ -281,7 +290,9 @@ async fn the_constraints_know_every_word_of_the_rules() {
             words("mcp_servers SET protocol", all(Protocol::ALL, |word| word.as_str())),
             words("mcp_servers SET error_status", all(ErrorStatus::ALL, |word| word.as_str())),
             words("namespaces SET naming", all(Naming::ALL, |word| word.as_str())),
+            words("namespaces SET uri_naming", all(Naming::ALL, |word| word.as_str())),
             words("namespaces SET default_tool_status", all(Status::ALL, |word| word.as_str())),
+            words("endpoints SET schema_profile", all(SchemaProfile::ALL, |word| word.as_str())),
             words("api_keys SET kind", all(KeyKind::ALL, |word| word.as_str())),
         ];
         for sql in statements.concat() {

@@ -1,5 +1,5 @@
-//! The names under which a namespace shows its tools and its prompts, kept so that they stay the same
-//! for ever.
+//! The names under which a namespace shows its tools and its prompts, and the URIs of what several of
+//! its servers have, kept so that they stay the same for ever.
 //!
 //! Which name one gets is decided by the catalogue; here it is only remembered.
 
@@ -16,12 +16,12 @@ use super::now;
 use super::rules::keepable;
 use super::words::{ItemKind, Naming};
 
-/// That a tool or a prompt is shown by a name, and under which naming it was given.
+/// That something is shown by a name or a URI, and under which naming that was given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShownName {
     pub server: Uuid,
     pub kind: ItemKind,
-    /// The server's own name for it.
+    /// The server's own name for it, or its own URI or template.
     pub tool_name: String,
     pub shown_name: String,
     pub naming: Naming,

@@ -58,6 +58,7 @@ pub fn group(name: &str, servers: &[&Server]) -> NewNamespace {
         name: name.to_owned(),
         description: None,
         naming: Naming::Always,
+        uri_naming: Naming::Never,
         default_tool_status: Status::Active,
         user_id: None,
         servers: members(servers),

@@ -50,8 +50,8 @@ pub struct Wanted {
 #[derive(Clone, Debug, Default)]
 pub struct Running {
     pub servers: HashSet<Uuid>,
-    /// With the naming that each goes by.
-    pub namespaces: HashMap<Uuid, Naming>,
+    /// With the `naming` and the `uri_naming` that each goes by.
+    pub namespaces: HashMap<Uuid, [Naming; 2]>,
 }
 
 impl Store {
@@ -74,7 +74,7 @@ impl Store {
 
         let endpoints =
             endpoint::Entity::find().order_by_asc(endpoint::Column::Uuid).all(&snapshot).await?;
-        let endpoints = endpoints.into_iter().map(endpoint_of).collect();
+        let endpoints = endpoints.into_iter().map(endpoint_of).collect::<Result<Vec<_>, _>>()?;
 
         let keys = api_keys::records(&snapshot).await?;
         let config = config::values(&snapshot).await?;
@@ -122,7 +122,8 @@ impl Store {
 
         let mut shown_names: HashMap<Uuid, Vec<ShownName>> = HashMap::new();
         let is_unknown = |namespace: &&Namespace| {
-            running.namespaces.get(&namespace.uuid) != Some(&namespace.naming)
+            let namings = [namespace.naming, namespace.uri_naming];
+            running.namespaces.get(&namespace.uuid) != Some(&namings)
         };
         let unknown = namespaces.iter().filter(is_unknown).map(|namespace| namespace.uuid);
         let rows = shown_name::Entity::find()
@@ -254,12 +255,15 @@ mod tests {
                 servers: [listed_one.uuid].into(),
                 namespaces: [(namespace.uuid, naming)].into(),
             };
-            let rest = store.everything(&running(Naming::Always)).await.unwrap();
+            let as_it_is = [Naming::Always, Naming::Never];
+            let rest = store.everything(&running(as_it_is)).await.unwrap();
             assert_eq!(rest.catalogues.into_keys().collect::<Vec<_>>(), [empty.uuid]);
             assert!(rest.shown_names.is_empty(), "it knows its names");
             assert_eq!((rest.servers, rest.policies), (wanted.servers, wanted.policies));
-            let rest = store.everything(&running(Naming::Never)).await.unwrap();
-            assert_eq!(rest.shown_names, wanted.shown_names, "the naming has changed");
+            for other in [[Naming::Never, Naming::Never], [Naming::Always, Naming::OnConflict]] {
+                let rest = store.everything(&running(other)).await.unwrap();
+                assert_eq!(rest.shown_names, wanted.shown_names, "a naming has changed");
+            }
         })
         .await;
     }

@@ -83,7 +83,7 @@ words! {
 }
 
 words! {
-    /// How a namespace names the tools of its servers.
+    /// How a namespace names the tools and prompts of its servers, and whether it rewrites their URIs.
     Naming {
         Always = "ALWAYS",
         OnConflict = "ON_CONFLICT",
@@ -114,5 +114,20 @@ words! {
     KeyKind {
         Client = "CLIENT",
         Admin = "ADMIN",
+    }
+}
+
+words! {
+    /// Which family of clients the tools of an endpoint are made fit for.
+    SchemaProfile {
+        /// None: they are shown as they come.
+        Raw = "raw",
+        StrictCommon = "strict-common",
+        Claude = "claude",
+        OpenAi = "openai",
+        Gemini = "gemini",
+        VsCode = "vscode",
+        /// Each client's own, by its `clientInfo`.
+        Auto = "auto",
     }
 }

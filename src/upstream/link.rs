@@ -240,29 +240,37 @@ impl Link {
     }
 
     /// Tells a session of the upstream, where it is open and understands that, which log messages are
-    /// wanted of it.
-    pub fn set_level(&self, key: &SessionKey, level: Level) {
+    /// wanted of it, and waits until it has heard that.
+    async fn tell_level(&self, key: &SessionKey, level: Level) {
         match self {
             Self::Pipe(pipe) => {
                 if !pipe.has_logging() {
                     return;
                 }
-                let pipe = pipe.clone();
-                actix::spawn(async move {
-                    let patience = TELL_PATIENCE;
-                    let write = |id| level.request(id);
-                    let Ok(mut leg) = pipe.begin(write, None, None, patience, patience).await
-                    else {
-                        return;
-                    };
-                    // Its answer says nothing that could be acted on.
-                    if tokio::time::timeout(patience, leg.next()).await.is_err() {
-                        leg.cancel("the gateway waited long enough");
-                    }
-                });
+                let patience = TELL_PATIENCE;
+                let write = |id| level.request(id);
+                let Ok(mut leg) = pipe.begin(write, None, None, patience, patience).await else {
+                    return;
+                };
+                // Its answer says nothing that could be acted on.
+                if tokio::time::timeout(patience, leg.next()).await.is_err() {
+                    leg.cancel("the gateway waited long enough");
+                }
             }
-            Self::Remote(remote) => remote.set_level(key, level),
+            Self::Remote(remote) => {
+                let established = remote.known_session(key).and_then(|one| one.established());
+                if let Some(established) = established.filter(|one| one.introduction.has_logging) {
+                    let message = level.request(remote.next_id());
+                    remote.tell(Some(&established), message).await;
+                }
+            }
         }
+    }
+
+    /// The same, for who does not wait for it, or not for ever.
+    pub fn set_level(&self, key: &SessionKey, level: Level) -> tokio::task::JoinHandle<()> {
+        let (link, key) = (self.clone(), key.clone());
+        actix::spawn(async move { link.tell_level(&key, level).await })
     }
 
     /// Tells a session of the upstream, where it is open, which resource it is to be (un)subscribed to,

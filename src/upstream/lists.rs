@@ -29,8 +29,12 @@ pub struct ListOptions {
     pub items_max: usize,
     /// Bytes of the instructions that clients of a namespace are given.
     pub instructions_max: usize,
+    /// Bytes of one schema that a schema profile works on.
+    pub schema_max: usize,
     /// Linked resources that a namespace remembers the upstreams of.
     pub links_max: usize,
+    /// Items of one page of a list that clients are given. Zero: all of them.
+    pub page_size: usize,
     /// How long announcements of an upstream, changes of a namespace's lists, and our announcements
     /// to clients are each gathered into one.
     #[serde(with = "humantime_serde")]

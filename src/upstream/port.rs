@@ -240,12 +240,17 @@ impl Port {
 
     /// A client says which log messages it wants. The upstream is told where that makes a
     /// difference: where nobody else of its session wants more.
-    pub fn set_level(&self, caller: &Caller<'_>, level: Level) {
+    ///
+    /// Returns when the upstream has heard of it, so that the calls that follow find it in force; or
+    /// when it took longer than a call waits for its turn.
+    pub async fn set_level(&self, caller: &Caller<'_>, level: Level) {
         let key = caller.key(self.facts.load().isolation);
         if let Some(wanted) = self.levels.want(&key, caller.session, level)
             && let Some(link) = self.link.load_full()
         {
-            link.set_level(&key, wanted);
+            let told = link.set_level(&key, wanted);
+            // It goes on being told when nobody waits for that any more.
+            drop(tokio::time::timeout(self.options.queue_wait, told).await);
         }
     }
 
@@ -289,7 +294,7 @@ impl Port {
         }
         let key = key.unwrap_or_else(|| caller.key(facts.isolation));
         if let Some(level) = caller.log_level {
-            self.set_level(caller, level);
+            self.set_level(caller, level).await;
         }
         let deadline = Instant::now() + self.options.ready_wait;
         loop {

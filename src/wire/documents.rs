@@ -120,5 +120,20 @@ mod tests {
             found.extend(documents.push(tail).unwrap());
             prop_assert_eq!(found, Documents::new(1_000).push(text.as_bytes()).unwrap());
         }
+
+        #[test]
+        fn a_flood_takes_no_more_memory_than_the_limit(
+            chunks in proptest::collection::vec(r#"([{}\[\]"\\a]){0,40}"#, 0..60),
+        ) {
+            let mut documents = Documents::new(50);
+            for chunk in chunks {
+                let read = documents.push(chunk.as_bytes());
+                prop_assert!(documents.partial.len() <= 50);
+                match read {
+                    Ok(found) => prop_assert!(found.iter().all(|one| one.len() <= 50)),
+                    Err(_too_large) => break,
+                }
+            }
+        }
     }
 }

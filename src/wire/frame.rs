@@ -140,7 +140,9 @@ impl Frame {
 
     /// `params.progress` of `notifications/progress`, where it is a number.
     pub fn progress(&self) -> Option<f64> {
-        self.spans.progress.and_then(|span| self.text(span)?.parse().ok())
+        let raw = std::str::from_utf8(self.get(self.spans.progress?)).ok()?;
+        // A string is none, and `"inf"` would be taken for one.
+        if raw.starts_with('"') { None } else { raw.parse().ok() }
     }
 
     /// `params.requestId` of `notifications/cancelled`, as it was written.

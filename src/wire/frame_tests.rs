@@ -143,6 +143,11 @@ fn the_members_of_notifications_are_found() {
     .unwrap();
     assert_eq!(progress.get(progress.token_span().unwrap()), b"5");
     assert_eq!(progress.progress(), Some(25.0));
+    for other in [r#""inf""#, r#""3""#, "null", "true", "[1]"] {
+        let text = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progress":"#;
+        let frame = parse(&format!("{text}{other}}}}}")).unwrap();
+        assert_eq!(frame.progress(), None, "{other}");
+    }
 
     let cancelled = parse(
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"a","reason":"x"}}"#,

@@ -154,5 +154,20 @@ mod tests {
                 cuts.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]).collect();
             prop_assert_eq!(feed(5, &pieces), feed(5, &[text.as_bytes()]));
         }
+
+        #[test]
+        fn a_flood_takes_no_more_memory_than_the_limit(
+            chunks in proptest::collection::vec("([ab]{0,40}|\n|\r)", 0..80),
+        ) {
+            let mut lines = Lines::new(50);
+            for chunk in chunks {
+                for line in lines.push(Bytes::from(chunk)) {
+                    if let Whole(line) = line {
+                        prop_assert!(line.len() <= 50);
+                    }
+                }
+                prop_assert!(lines.partial.len() <= 50);
+            }
+        }
     }
 }

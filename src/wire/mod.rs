@@ -3,6 +3,7 @@
 //! Everything here is a function on values: no sockets, no actors, no clock. What a message means
 //! to the gateway is decided by the rooms above.
 
+pub mod arguments;
 pub mod batch;
 pub mod capabilities;
 pub mod codes;

@@ -104,9 +104,10 @@ impl Reader {
             b"id" if !value.contains(&0) => {
                 self.event.id = Some(String::from_utf8_lossy(value).into_owned());
             }
-            b"retry" => {
-                let digits = std::str::from_utf8(value).ok();
-                self.event.retry = digits.and_then(|digits| digits.parse().ok());
+            // What is no number is no retry either, and does not undo one.
+            b"retry" if value.iter().all(u8::is_ascii_digit) => {
+                let retry = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                self.event.retry = retry.or(self.event.retry);
             }
             _comment_or_unknown => {}
         }
@@ -186,6 +187,8 @@ mod tests {
             }]
         );
         assert_eq!(read(b"id: 1\n\n"), [Event { id: Some("1".into()), ..Event::default() }]);
+        let retry = [Event { retry: Some(3), ..Event::default() }];
+        assert_eq!(read(b"retry: 3\nretry: no\nretry: +5\nretry\n\n"), retry);
     }
 
     #[test]
@@ -223,6 +226,22 @@ mod tests {
             let mut events = reader.push(head).unwrap();
             events.extend(reader.push(tail).unwrap());
             prop_assert_eq!(events, read(text.as_bytes()));
+        }
+
+        #[test]
+        fn a_flood_takes_no_more_memory_than_the_limit(
+            chunks in proptest::collection::vec("(data: ?|event|id|retry|:|[ab]|\r|\n){0,30}", 0..60),
+        ) {
+            let mut reader = Reader::new(50);
+            for chunk in chunks {
+                let read = reader.push(chunk.as_bytes());
+                prop_assert!(reader.line.len() <= 50 && reader.data.len() <= 50);
+                prop_assert!(reader.event.event.len() <= 50);
+                prop_assert!(reader.event.id.as_ref().is_none_or(|id| id.len() <= 50));
+                if read.is_err() {
+                    break;
+                }
+            }
         }
     }
 }

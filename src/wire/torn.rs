@@ -24,21 +24,43 @@ impl Torn {
         self.tail.drain(..surplus);
     }
 
-    /// The id of ours that this was the answer to, as far as its ends say so: it stands before what
-    /// is long, or after it.
+    /// The id of ours that this was the answer to, as far as its ends say so for certain: it stands
+    /// before what is long, or after it. A wrong id would end the call of somebody else.
     pub fn id(&self) -> Option<u64> {
-        let long = ["\"result\"", "\"error\"", "\"method\""];
-        let long = long.iter().filter_map(|key| memchr::memmem::find(&self.head, key.as_bytes()));
-        let before = &self.head[..long.min()?];
-        id_after(before).map(|(id, _)| id).or_else(|| {
+        let place = |key: &str| memchr::memmem::find(&self.head, key.as_bytes());
+        let long = [place("\"result\""), place("\"error\"")].into_iter().flatten().min()?;
+        let before = &self.head[..long];
+        // What has a method is no answer, whatever its parameters have.
+        if has_method(before) {
+            return None;
+        }
+        let before = id_after(before).filter(|_| is_outermost(before));
+        before.map(|(id, _)| id).or_else(|| {
             let start = memchr::memmem::rfind(&self.tail, b"\"id\"")?;
-            let (id, rest) = id_after(&self.tail[start..])?;
+            let (outside, tail) = self.tail.split_at(start);
+            let closed = outside.iter().rposition(|byte| matches!(byte, b'}' | b']'));
+            let outside = &outside[closed.map_or(0, |closed| closed + 1)..];
+            if outside.last() == Some(&b'\\') || has_method(outside) {
+                return None;
+            }
+            let (id, rest) = id_after(tail)?;
             // Nothing but the envelope may follow, or it is an id within the result.
             let closes = rest.iter().filter(|byte| matches!(byte, b'}' | b']')).count();
             let opens = rest.iter().any(|byte| matches!(byte, b'{' | b'['));
-            (closes == 1 && !opens).then_some(id)
+            (closes == 1 && !opens && !has_method(rest)).then_some(id)
         })
     }
+}
+
+fn has_method(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b"\"method\"").is_some()
+}
+
+/// Whether nothing but the message itself has been opened, and no quote escaped that could be taken
+/// for that of a key.
+fn is_outermost(text: &[u8]) -> bool {
+    let opened = text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    opened == 1 && !text.contains(&b'\\')
 }
 
 impl From<&Bytes> for Torn {
@@ -76,6 +98,13 @@ mod tests {
             (format!(r#"{{"result":{{"id":7,"a":"{long}"}}}}"#), None),
             (format!(r#"{{"jsonrpc":"2.0","id":"7","result":{{"a":"{long}"}}}}"#), None),
             (format!(r#"{{"jsonrpc":"2.0","id":7.5,"result":{{"a":"{long}"}}}}"#), None),
+            (format!(r#"{{"jsonrpc":"2.0","id":7,"method":"x","params":{{"a":"{long}"}}}}"#), None),
+            (format!(r#"{{"id":7,"params":{{"result":"{long}"}},"method":"x"}}"#), None),
+            (format!(r#"{{"params":{{"result":"{long}"}},"method":"x","id":7}}"#), None),
+            (format!(r#"{{"params":{{"result":"{long}"}},"id":7,"method":"x"}}"#), None),
+            (format!(r#"{{"x":{{"id":5}},"id":7,"result":"{long}"}}"#), None),
+            (format!(r#"{{"x":{{"id":5}},"result":"{long}","id":7}}"#), Some(7)),
+            (format!(r#"{{"\"id":5,"id":7,"result":"{long}"}}"#), None),
             (long.clone(), None),
         ] {
             let ends = format!("{}…{}", &line[..30.min(line.len())], &line[line.len() - 30..]);

@@ -12,6 +12,7 @@ import {
   ListToolsRequestSchema,
   McpError,
   ReadResourceRequestSchema,
+  RootsListChangedNotificationSchema,
   SetLevelRequestSchema,
   SubscribeRequestSchema,
   UnsubscribeRequestSchema,
@@ -35,6 +36,35 @@ const CAPABILITIES = {
 // What a list shows of an entry; the rest of it is how the entry is served.
 const shown = ({ serve, ...entry }) => entry;
 
+// The sessions of this process. They have the same lists, and hear of it when one changes.
+const sessions = new Set();
+
+// What a list has besides, every other time that it is changed.
+const EXTRA = {
+  tools: [tools, {
+    name: "test_extra",
+    description: "Comes and goes.",
+    inputSchema: { type: "object" },
+    serve: () => ({ content: [{ type: "text", text: "extra" }] }),
+  }],
+  prompts: [prompts, { name: "test_extra", description: "Comes and goes.", serve: () => [] }],
+  resources: [listed, {
+    uri: "test://extra",
+    name: "extra",
+    serve: (uri) => ({ uri, mimeType: "text/plain", text: "extra" }),
+  }],
+};
+
+async function change(kind) {
+  const [list, extra] = EXTRA[kind];
+  const at = list.indexOf(extra);
+  if (at < 0) list.push(extra);
+  else list.splice(at, 1);
+  const news = { method: `notifications/${kind}/list_changed` };
+  // One that is just being closed has nobody to tell.
+  await Promise.allSettled([...sessions].map((session) => session.notification(news)));
+}
+
 function orRefuse(entry, what, name) {
   if (!entry) throw new McpError(ErrorCode.InvalidParams, `there is no ${what} ${name}`);
   return entry;
@@ -48,6 +78,9 @@ export function makeServer() {
   // Until a client says otherwise, it is told everything.
   let level = 0;
   const subscribed = new Set();
+  let rootsChanges = 0;
+  sessions.add(server);
+  server.onclose = () => sessions.delete(server);
 
   // What a tool may do for the one call that it serves.
   const within = (extra, params) => ({
@@ -70,6 +103,13 @@ export function makeServer() {
     },
     // Over stdio and SSE there is no stream of one call, and nothing to close.
     closeStream: () => extra.closeSSEStream?.(),
+    signal: extra.signal,
+    rootsChanges: () => rootsChanges,
+    complete: (elicitationId) => extra.sendNotification({
+      method: "notifications/elicitation/complete",
+      params: { elicitationId },
+    }),
+    change,
     changed: (kind) => server.notification({ method: `notifications/${kind}/list_changed` }),
     updated: async (uri) => {
       if (subscribed.has(uri)) await server.sendResourceUpdated({ uri });
@@ -107,6 +147,9 @@ export function makeServer() {
     return {};
   });
 
+  server.setNotificationHandler(RootsListChangedNotificationSchema, () => {
+    rootsChanges += 1;
+  });
   server.setRequestHandler(SetLevelRequestSchema, ({ params }) => {
     level = LEVELS.indexOf(params.level);
     return {};

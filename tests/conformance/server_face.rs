@@ -1,19 +1,18 @@
 //! `server` scenarios, directly against the full-featured upstream and through an endpoint in front
 //! of it, however it is attached.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-};
-
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::OnceCell;
 
 use crate::{
     ledger::{self, Loss},
-    node, still_to_come,
+    still_to_come,
     suite::{self, BOTH, Verdict, Verdicts, Version},
-    support::{TestGateway, gateway::Start},
+    support::{
+        TestGateway,
+        featured::{Attached, Featured},
+        gateway::Start,
+    },
     turn,
 };
 
@@ -21,49 +20,12 @@ use crate::{
 /// JSON, and everything in the suite does.
 const SETTINGS: &str = "[sessions]\nheartbeat = \"100ms\"";
 
-/// How the full-featured upstream is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attached {
-    StreamableHttp,
-    Sse,
-    Stdio,
-}
-
-/// The upstream as a process that listens; it ends with this.
-struct Upstream {
-    process: Child,
-    url: String,
-}
-
-impl Upstream {
-    fn start(transport: &str) -> Upstream {
-        let mut command = Command::new(node::node().expect("a Node"));
-        command.arg(node::directory().join("upstream.mjs")).arg(transport);
-        // The program ends when its stdin does, whatever becomes of this one.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().expect("the upstream starts");
-        let mut said = String::new();
-        let stdout = process.stdout.take().expect("its stdout");
-        BufReader::new(stdout).read_line(&mut said).expect("a line");
-        let url = said.strip_prefix("listening ").expect("where it listens").trim().to_owned();
-        Upstream { process, url }
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        if let Err(error) = self.process.kill().and_then(|()| self.process.wait().map(drop)) {
-            eprintln!("could not end the upstream: {error}");
-        }
-    }
-}
-
 /// What each version says of the upstream itself, found out once.
 async fn directly() -> &'static [(Version, Verdicts)] {
     static KNOWN: OnceCell<Vec<(Version, Verdicts)>> = OnceCell::const_new();
     KNOWN
         .get_or_init(|| async {
-            let upstream = Upstream::start("streamable-http");
+            let upstream = Featured::start("streamable-http");
             let mut known = Vec::new();
             for version in BOTH {
                 let verdicts = suite::judge_server(version, &upstream.url, "directly").await;
@@ -72,25 +34,6 @@ async fn directly() -> &'static [(Version, Verdicts)] {
             known
         })
         .await
-}
-
-/// Starts the upstream where it is to be attached by a URL; its row.
-fn upstream_of(attached: Attached) -> (Option<Upstream>, Value) {
-    let listening = |transport: &str, kind: &str| {
-        let upstream = Upstream::start(transport);
-        let row = json!({"name": "everything", "type": kind, "url": upstream.url});
-        (Some(upstream), row)
-    };
-    match attached {
-        Attached::StreamableHttp => listening("streamable-http", "STREAMABLE_HTTP"),
-        Attached::Sse => listening("sse", "SSE"),
-        Attached::Stdio => {
-            let args =
-                [node::directory().join("upstream.mjs").display().to_string(), "stdio".to_owned()];
-            let command = node::node().expect("a Node");
-            (None, json!({"name": "everything", "type": "STDIO", "command": command, "args": args}))
-        }
-    }
 }
 
 /// Publishes the upstream as it is: by its own names, and without a key.
@@ -105,7 +48,7 @@ async fn publish(gateway: &TestGateway) {
 async fn nothing_is_lost(attached: Attached) {
     let Some(_turn) = turn().await else { return };
     let gateway = Start::new().settings(SETTINGS).run().await;
-    let (_upstream, row) = upstream_of(attached);
+    let (_upstream, row) = attached.upstream("everything");
     gateway.create("mcp-servers", row).await;
     publish(&gateway).await;
 

@@ -1,6 +1,7 @@
 // The tools that answer by themselves. Those that ask the client something stand in asking.mjs.
 import { setTimeout as sleep } from "node:timers/promises";
 import { asking } from "./asking.mjs";
+import { beyond } from "./beyond.mjs";
 import { PNG, WAV } from "./media.mjs";
 
 const NOTHING = { type: "object", properties: {} };
@@ -143,6 +144,7 @@ export const tools = [...answering, ...asking];
 
 // Tools that no list shows: whoever calls them knows of them.
 export const hidden = [
+  ...beyond,
   ...["tool", "prompt", "resource"].map((kind) => ({
     name: `test_trigger_${kind}_change`,
     serve: async (_given, { changed }) => {

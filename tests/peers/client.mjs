@@ -5,40 +5,16 @@
 // "features":{"prompt":{"name","arguments"},"read":[uri],"complete":{"ref","argument"}}}.
 // Prints one line of JSON; what is right or wrong with it is decided by the test that reads it.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
-import { SSEClientTransport } from "@modelcontextprotocol/sdk/client/sse.js";
-import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import {
   CreateMessageRequestSchema,
   ElicitRequestSchema,
   ListRootsRequestSchema,
   LoggingMessageNotificationSchema,
 } from "@modelcontextprotocol/sdk/types.js";
-import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { connection } from "./connection.mjs";
 
 const [url, kind, key, planText] = process.argv.slice(2);
 const plan = JSON.parse(planText);
-const headers = key ? { Authorization: `Bearer ${key}` } : {};
-
-function connection() {
-  if (kind === "stdio") {
-    return new StdioClientTransport({
-      command: process.env.METAMCPD,
-      args: ["connect", url],
-      env: { METAMCP_API_KEY: key },
-      stderr: "inherit",
-    });
-  }
-  const address = new URL(url);
-  if (kind === "streamable") {
-    return new StreamableHTTPClientTransport(address, { requestInit: { headers } });
-  }
-  // The event stream is opened by a fetch of its own, which takes no `requestInit`.
-  const eventSourceInit = {
-    fetch: (input, init) =>
-      fetch(input, { ...init, headers: { ...headers, Accept: "text/event-stream" } }),
-  };
-  return new SSEClientTransport(address, { requestInit: { headers }, eventSourceInit });
-}
 
 async function listed(client) {
   const names = [];
@@ -128,7 +104,7 @@ const logged = [];
 client.setNotificationHandler(LoggingMessageNotificationSchema, ({ params }) => {
   logged.push(params);
 });
-const transport = connection();
+const transport = connection(url, kind, key);
 await client.connect(transport);
 const seen = {
   sdk: "typescript",

@@ -5,28 +5,14 @@ Usage: client.py URL streamable|sse|stdio KEY PLAN, with the same PLAN and the s
 
 import asyncio
 import json
-import os
 import sys
 import time
 
+from connection import connection
 from mcp import Client, types
-from mcp.client.sse import sse_client
-from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import PromptReference, ResourceTemplateReference
-
-
-def connection(url, kind, key, http_client, headers):
-    if kind == "stdio":
-        environment = {"METAMCP_API_KEY": key}
-        return stdio_client(
-            StdioServerParameters(command=os.environ["METAMCPD"], args=["connect", url], env=environment)
-        )
-    if kind == "streamable":
-        return streamable_http_client(url, http_client=http_client)
-    return sse_client(url, headers=headers)
 
 
 async def listed(client):
@@ -95,6 +81,8 @@ async def featured(client, plan):
         "completed": completed.completion.values,
         "instructions": client.instructions,
     }
+
+
 class Person:
     """Who is asked: everything is answered with the name that the plan gives."""
 

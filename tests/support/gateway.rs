@@ -125,6 +125,11 @@ impl TestGateway {
         self.directory.path().join("config.toml")
     }
 
+    /// Other settings, from the next start on.
+    pub fn set_settings(&mut self, toml: &str) {
+        self.start.settings = format!("{toml}\n");
+    }
+
     pub fn database_url(&self) -> Option<&str> {
         self.database_url.as_deref()
     }

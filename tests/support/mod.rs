@@ -5,8 +5,12 @@
 pub mod client;
 pub mod database;
 pub mod events;
+pub mod evil;
+pub mod exact;
+pub mod featured;
 pub mod fixtures;
 pub mod gateway;
+pub mod node;
 pub mod operator;
 pub mod outage;
 pub mod peers;
@@ -14,12 +18,14 @@ pub mod postgres;
 pub mod processes;
 pub mod remote;
 pub mod remote_tasks;
+pub mod shelf;
 pub mod sse_client;
 pub mod sse_remote;
 pub mod stdio_client;
 pub mod wait;
 
 pub use client::Client;
+pub use evil::evil;
 pub use fixtures::python;
 pub use gateway::TestGateway;
 pub use sse_client::SseClient;

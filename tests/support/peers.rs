@@ -29,24 +29,24 @@ pub enum Sdk {
 
 /// Runs the client and returns what it saw.
 pub async fn seen(sdk: Sdk, url: &str, transport: &str, key: &str, plan: &Value) -> Value {
-    let (program, script) = match sdk {
-        Sdk::TypeScript => (PathBuf::from("node"), "client.mjs"),
-        Sdk::Python => (directory().join(".venv/bin/python"), "client.py"),
-    };
-    run(program, script, &[url, transport, key, &plan.to_string()]).await
+    said_by(sdk, "client", &[url, transport, key, &plan.to_string()]).await
 }
 
-/// Runs one of the scripts, and returns the JSON of its last line.
-pub async fn run(program: PathBuf, script: &str, args: &[&str]) -> Value {
-    let mut command = tokio::process::Command::new(program);
-    command.arg(directory().join(script)).args(args);
+/// Runs this program of the SDK, and returns the last line that it prints.
+pub async fn said_by(sdk: Sdk, program: &str, args: &[&str]) -> Value {
+    let (runs, ending) = match sdk {
+        Sdk::TypeScript => (PathBuf::from("node"), "mjs"),
+        Sdk::Python => (directory().join(".venv/bin/python"), "py"),
+    };
+    let mut command = tokio::process::Command::new(runs);
+    command.arg(directory().join(format!("{program}.{ending}"))).args(args);
     command.env("NO_PROXY", "127.0.0.1").env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("METAMCPD", env!("CARGO_BIN_EXE_metamcpd"));
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = within("the client", SOON * 4, command.output()).await.expect("the client runs");
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{script} {args:?}: {said}\n{complained}");
+    assert!(output.status.success(), "{sdk:?} {program}: {said}\n{complained}");
     let last = said.lines().last().unwrap_or_default();
     serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {said}\n{complained}"))
 }

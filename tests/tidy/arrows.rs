@@ -133,7 +133,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "fleet",
         &["store", "upstream", "catalogue", "access", "wire", "egress", "settings", "telemetry"],
     ),
-    ("session", &["store", "identity", "access", "wire", "settings", "telemetry"]),
+    ("session", &["store", "identity", "catalogue", "access", "wire", "settings", "telemetry"]),
     ("store", &["identity", "upstream", "logs", "catalogue", "access", "settings", "telemetry"]),
     ("identity", &["access", "settings", "telemetry"]),
     ("upstream", &["egress", "logs", "catalogue", "access", "wire", "settings", "telemetry"]),

@@ -45,6 +45,7 @@ async fn the_description_names_every_route() {
         ("mcp-servers/{id}/refresh", &["post"]),
         ("namespaces/{id}/tools/{uuid}", &["patch"]),
         ("endpoints", &["get", "post"]),
+        ("endpoints/{id}/tools", &["get"]),
         ("endpoints/{id}", &["get", "patch", "delete"]),
         ("api-keys", &["get", "post"]),
         ("api-keys/{id}", &["get", "patch", "delete"]),

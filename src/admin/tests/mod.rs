@@ -62,6 +62,7 @@ const ADMIN_KEY: &str = "an-admin-key-of-more-than-32-characters";
 const AGREED: crate::session::Agreed = crate::session::Agreed {
     version: "2025-11-25",
     capabilities: crate::wire::capabilities::ClientCapabilities::ALL,
+    profile: crate::catalogue::profiles::Profile::Raw,
 };
 const SECOND: Duration = Duration::from_secs(1);
 /// A test that waits longer has failed.
@@ -311,6 +312,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
             unknown_rest: SECOND,
             instructions_max: 1_000,
             links_max: 8,
+            schema_max: 262_144,
         },
     });
     witness.meet(&conductor);

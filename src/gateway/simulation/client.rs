@@ -227,7 +227,11 @@ impl Client {
 
 fn begin_session(number: u64, stage: &Stage) -> Arc<Session> {
     let principal = Principal::Key { uuid: Uuid::from_u128(number.into()), user_id: None };
-    let agreed = Agreed { version: "2025-11-25", capabilities: ClientCapabilities::ALL };
+    let agreed = Agreed {
+        version: "2025-11-25",
+        capabilities: ClientCapabilities::ALL,
+        profile: Default::default(),
+    };
     match stage.sessions.begin(HERE, principal, agreed) {
         Ok(session) => session,
         Err(error) => panic!("a session could not be begun: {error}"),

@@ -40,7 +40,7 @@ use crate::{
         link::bridged,
         question::Say,
     },
-    wire::{Frame, capabilities::ClientCapabilities, level::Level, message},
+    wire::{Frame, capabilities::ClientCapabilities, message},
 };
 
 pub const SESSION_ID: &str = "mcp-session-id";
@@ -446,16 +446,6 @@ impl Remote {
     pub fn tell_later(self: &Arc<Self>, session: &Arc<RemoteSession>, message: Bytes) {
         if session.established().is_some() {
             self.answering(session)(message);
-        }
-    }
-
-    /// Tells the session of `key`, where it is open, which log messages are wanted of it.
-    pub fn set_level(self: &Arc<Self>, key: &SessionKey, level: Level) {
-        let Some(session) = self.known_session(key) else { return };
-        let understands =
-            session.established().is_some_and(|established| established.introduction.has_logging);
-        if understands {
-            self.tell_later(&session, level.request(self.next_id()));
         }
     }
 

@@ -94,9 +94,13 @@ async fn deliver(
                 let reading = response.into_body().collect(REFUSAL_MAX);
                 let body = timeout(TELL_PATIENCE, reading).await.ok().and_then(Result::ok);
                 let body = body.unwrap_or_default();
-                if stale.is_none() && has_forgotten(status, &body, established.is_named()) {
-                    stale = Some(established);
-                    continue;
+                if has_forgotten(status, &body, established.is_named()) {
+                    if stale.is_none() {
+                        stale = Some(established);
+                        continue;
+                    }
+                    // In its words a client would take this for the end of its own session.
+                    return Err(CallError::HttpStatus { server, status: status.as_u16() });
                 }
                 let frame = Frame::parse(body.clone(), remote.frames().depth_max);
                 return match frame {

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{ChildStderr, ChildStdin},
     sync::{OwnedSemaphorePermit, mpsc},
     task::JoinHandle,
@@ -331,9 +331,12 @@ async fn read_stdout(
         tokio::select! {
             item = child.next() => match item {
                 Some(Item::Stdout(chunk)) => {
+                    let mut heard = 0;
                     for line in lines.push(chunk) {
                         hearer.hear(line);
+                        heard += 1;
                     }
+                    give_way(heard).await;
                 }
                 Some(Item::Stderr(_)) => {}
                 Some(Item::Done(_)) | None => return,
@@ -345,6 +348,16 @@ async fn read_stdout(
                 }
             }
         }
+    }
+}
+
+/// Gives others their turn after many lines. A server that never stops would have more than a hundred
+/// pieces read before that: so much may a task read at once, however long each piece takes.
+async fn give_way(lines: usize) {
+    /// What comes of calls by the dozen is worth no detour.
+    const AT_ONCE_MAX: usize = 16;
+    if lines > AT_ONCE_MAX {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -445,12 +458,14 @@ async fn write_stdin(
 }
 
 /// Always drained, so that a server which floods it is never held up by us.
-async fn read_stderr(mut stderr: ChildStderr, board: Arc<Board>) {
+async fn read_stderr(mut stderr: impl AsyncRead + Unpin, board: Arc<Board>) {
     const LINE_MAX: usize = 8 * 1024;
     let mut lines = Lines::new(LINE_MAX);
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+        let mut read = 0;
         for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
+            read += 1;
             match line {
                 Line::Whole(line) => board.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
                 Line::TooLong(torn) => {
@@ -458,5 +473,10 @@ async fn read_stderr(mut stderr: ChildStderr, board: Arc<Board>) {
                 }
             }
         }
+        give_way(read).await;
     }
 }
+
+#[cfg(test)]
+#[path = "stdio_tests.rs"]
+mod tests;

@@ -1,0 +1,4 @@
+//! What `targets::lines` holds.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| metamcpd_fuzz::lines(bytes));

@@ -1,0 +1,148 @@
+//! Servers that break the protocol, one fault after the other: each call has one outcome, whatever its
+//! server says or does not say, and the next one is as good as if nothing had been.
+
+use evil_mcp::{
+    Character, Fault,
+    http::Server,
+    value::{Bytes, Rate},
+};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{Client, TestGateway, client::call, evil, gateway::Start};
+
+/// Calls give up soon, and servers are never given up: what is looked at are the calls.
+const HASTY: &str = r#"
+calls = { timeout = "700ms", total = "2s" }
+supervision = { backoff_min = "10ms", backoff_max = "50ms", failures_burst = 1000, failures_slow = 1000 }
+"#;
+
+async fn hasty() -> TestGateway {
+    Start::new().settings(HASTY).run().await
+}
+
+/// The one answer to a call of `echo` that asks its server for a fault; more or fewer fail the test.
+async fn only_answer(client: &Client, tool: &str, fault: Option<&Fault>) -> Value {
+    let mut arguments = json!({"nonce": "n"});
+    if let Some(fault) = fault {
+        arguments["fault"] = json!(fault.to_string());
+    }
+    let id = json!("the same for all");
+    let reply = client.post(&call(id.clone(), tool, arguments)).await;
+    assert_eq!(reply.status, StatusCode::OK, "{fault:?}: {reply:?}");
+    let answers = reply.messages.iter().filter_map(|message| {
+        let message: Value = serde_json::from_str(message).expect("JSON");
+        (message["id"] == id && message.get("method").is_none()).then_some(message)
+    });
+    let answers: Vec<Value> = answers.collect();
+    assert_eq!(answers.len(), 1, "{fault:?}: {reply:?}");
+    answers[0].clone()
+}
+
+/// Whether it is the right result, or else the reason of its error.
+fn outcome(answer: &Value) -> Result<(), &str> {
+    match answer["error"].is_null() {
+        true => {
+            assert_eq!(answer["result"]["content"][0]["text"], "n", "{answer}");
+            Ok(())
+        }
+        false => Err(answer["error"]["data"]["reason"].as_str().unwrap_or("no reason")),
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other() {
+    let gateway = hasty().await;
+    gateway.stdio("evil", &evil(&Character::good())).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    // What can be understood is an answer, and what cannot is none.
+    let faults = [
+        (Fault::DupReply, Ok(())),
+        (Fault::Garbage(5), Ok(())),
+        (Fault::Bom, Ok(())),
+        (Fault::Crlf, Ok(())),
+        (Fault::ProgressSpoof(100), Ok(())),
+        (Fault::Drip(Rate(1_000)), Ok(())),
+        (Fault::Blackhole, Err("call_timeout")),
+        (Fault::WrongId, Err("call_timeout")),
+        (Fault::IdTypeChange, Err("call_timeout")),
+        (Fault::ErrorWithoutId, Err("call_timeout")),
+        (Fault::ExitEvery(1), Err("upstream_ended")),
+        (Fault::PartialLine, Err("upstream_ended")),
+    ];
+    for (fault, wanted) in faults {
+        let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
+        assert_eq!(outcome(&answer), wanted, "{fault}: {answer}");
+        gateway.ready("evil").await;
+        let after = only_answer(&client, "evil__echo", None).await;
+        assert_eq!(outcome(&after), Ok(()), "after {fault}: {after}");
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_closes_its_output_has_ended_though_it_lives() {
+    let gateway = TestGateway::start().await;
+    gateway.stdio("evil", &evil(&Character::good())).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    let answer = only_answer(&client, "evil__echo", Some(&Fault::CloseStdout)).await;
+    assert_eq!(outcome(&answer), Err("upstream_ended"), "{answer}");
+    gateway.ready("evil").await;
+    let after = only_answer(&client, "evil__echo", None).await;
+    assert_eq!(outcome(&after), Ok(()), "{after}");
+}
+
+#[tokio::test]
+async fn a_remote_server_that_answers_with_nonsense_fails_its_own_call_once_and_no_other() {
+    let gateway = hasty().await;
+    let server = Server::start(Character::good()).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    let faults = [
+        Fault::Status(500),
+        Fault::Status(503),
+        Fault::Status(429),
+        Fault::Status(403),
+        Fault::Redirect("http://127.0.0.1:9/mcp".to_owned()),
+        Fault::ContentType("image/png".to_owned()),
+        Fault::Html,
+        Fault::Empty,
+        Fault::Accepted,
+        Fault::Truncated,
+        Fault::Cut(Bytes(10)),
+        Fault::Reset,
+        Fault::Stall,
+        Fault::Blackhole,
+        Fault::WrongId,
+        Fault::InvalidUtf8,
+        Fault::GzipBomb(Bytes(50_000_000)),
+    ];
+    for fault in faults {
+        let called = server.calls();
+        let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
+        let reason = outcome(&answer).err();
+        assert!(reason.is_some_and(|reason| reason != "no reason"), "{fault}: {answer}");
+        assert_eq!(server.calls(), called + 1, "{fault}: a call is sent once");
+        let after = only_answer(&client, "evil__echo", None).await;
+        assert_eq!(outcome(&after), Ok(()), "after {fault}: {after}");
+    }
+    for fault in [Fault::DupReply, Fault::ProgressSpoof(100)] {
+        let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
+        assert_eq!(outcome(&answer), Ok(()), "{fault}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_forgets_every_session_does_not_end_that_of_the_client() {
+    let gateway = hasty().await;
+    let server = Server::start(Character::good().with(Fault::Expire(0))).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    let answer = only_answer(&client, "evil__echo", None).await;
+    assert_eq!(outcome(&answer), Err("upstream_http_status"), "{answer}");
+    assert_eq!(answer["error"]["code"], -32603, "-32001 is for the client's own session");
+    assert_eq!(server.calls(), 0, "nothing was executed");
+}
