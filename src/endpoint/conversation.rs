@@ -391,7 +391,7 @@ async fn call(
             }
         }
     };
-    let Way { board, key, edits, manner, is_driven } = match way {
+    let Way { board, key, edits, manner, is_reworded, is_driven } = match way {
         Ok(way) => way,
         Err(fault) => {
             if let Some(name) = frame.name_span().filter(|_| asked == Asked::Tool) {
@@ -436,7 +436,7 @@ async fn call(
                 ended: None,
                 called,
                 asked,
-                by_prefix: asked == Asked::Resource && edit.is_some(),
+                by_prefix: asked == Asked::Resource && is_reworded,
                 published,
             };
             Turn::Call(Box::new(underway))

@@ -67,6 +67,8 @@ pub struct Way {
     /// What stands in the place of the client's words where those are ours.
     pub edits: Vec<(Span, Bytes)>,
     pub manner: Manner,
+    /// Whether the client's word for what it asks for is ours.
+    pub is_reworded: bool,
     /// Whether it is seen through as a task that its client does not know of.
     pub is_driven: bool,
 }
@@ -88,8 +90,10 @@ pub fn way_of(
 ) -> Result<Way, Fault> {
     let Found { board, key, edit, tasks } = found;
     let related = related_edit(state, entry, session, &board, frame);
+    let is_reworded = edit.is_some();
     let edits: Vec<_> = edit.into_iter().chain(related).collect();
-    let mut way = Way { board, key, edits, manner: Manner::default(), is_driven: false };
+    let mut way =
+        Way { board, key, edits, manner: Manner::default(), is_reworded, is_driven: false };
     if asked != Asked::Tool {
         return Ok(way);
     }
@@ -134,7 +138,14 @@ pub fn find(
         Request::Result => (Concern::Awaits(known), Some(board.port.options().tasks.result_wait)),
     };
     let manner = Manner { concern: Some(concern), key: Some(key), patience };
-    Ok(Way { board, key: request.method().into(), edits, manner, is_driven: false })
+    Ok(Way {
+        board,
+        key: request.method().into(),
+        edits,
+        manner,
+        is_reworded: false,
+        is_driven: false,
+    })
 }
 
 /// What stands in the place of a task that a request says it belongs to, where that is one of its own
