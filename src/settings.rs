@@ -164,6 +164,9 @@ impl Settings {
         }
         for (is_good, what) in [
             (self.calls.in_flight_max > 0, "calls.in_flight_max: at least 1"),
+            (self.calls.tasks.results_max > 0, "calls.tasks.results_max: at least 1"),
+            (self.calls.tasks.page > 0, "calls.tasks.page: at least 1"),
+            (!self.calls.tasks.poll_min.is_zero(), "calls.tasks.poll_min: more than 0s"),
             (self.sessions.total_max > 0, "sessions.total_max: at least 1"),
             (!self.sessions.heartbeat.is_zero(), "sessions.heartbeat: more than 0s"),
             (self.wire.depth_max >= 16, "wire.depth_max: at least 16"),

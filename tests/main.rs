@@ -59,6 +59,8 @@ mod stdio_isolation;
 mod streamable_http;
 mod subscriptions;
 mod supervision;
+mod tasks;
+mod tasks_remote;
 mod tidy;
 mod tolerance;
 mod upstream_resumption;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    SOON, TestGateway,
+    Client, SOON, TestGateway,
     client::request,
     peers::{self, Everything, Sdk},
     within,
@@ -252,6 +252,21 @@ async fn real_remote(transport: &str, kind: &str) {
         client.text_of("everything__echo", json!({"message": "still"})).await,
         "Echo: still"
     );
+    // It knows a task in the session that made it alone, and asks by the stream of who waits for it.
+    let key = gateway.key("asked").await;
+    let declared = json!({"elicitation": {}});
+    let asked = Client::that_can(&gateway.endpoint_url("all"), &key, declared).await;
+    researches_plainly(&asked, "everything__simulate-research-query").await;
+}
+
+/// Calls a tool that has to be called as a task, and that asks what is meant, without a word of tasks.
+async fn researches_plainly(client: &Client, tool: &str) {
+    let research = json!({"topic": "python", "ambiguous": true});
+    let accept = json!({"result": {"action": "accept", "content": {"interpretation": "comedy"}}});
+    let (answer, heard) = client.call_answering(tool, research, |_| accept.clone()).await;
+    let text = answer["result"]["content"][0]["text"].as_str();
+    assert!(text.is_some_and(|text| text.contains("python (comedy)")), "{answer}");
+    assert_eq!(heard.iter().filter(|one| one["method"] == "elicitation/create").count(), 1);
 }
 
 /// One client with a person before it, in front of a server that is shared and of one where it has a
@@ -308,4 +323,29 @@ async fn the_python_sdk_is_asked_over_both_transports_and_by_the_bridge() {
     for transport in ["streamable", "sse", "stdio"] {
         is_asked(Sdk::Python, transport).await;
     }
+}
+
+#[tokio::test]
+async fn the_typescript_sdk_makes_tasks_of_calls_and_a_client_that_knows_none_just_calls() {
+    if peers::are_missing() {
+        return;
+    }
+    let (gateway, key) = real_servers().await;
+    let tool = "everything__simulate-research-query";
+    let url = gateway.endpoint_url("real");
+    let seen = peers::said_by(Sdk::TypeScript, "tasks", &[&url, &key, tool]).await;
+    assert_eq!(seen["error"], Value::Null, "{seen}");
+    let id = seen["id"].as_str().unwrap_or_else(|| panic!("no task: {seen}"));
+    let statuses = seen["statuses"].as_array().expect("statuses");
+    assert!(statuses.iter().all(|status| status[0] == id), "{seen}");
+    assert!(statuses.iter().any(|status| status[1] == "input_required"), "{seen}");
+    assert_eq!(seen["related"], id, "the question is about the task that the client knows");
+    assert!(seen["text"].as_str().is_some_and(|text| text.contains("python (snake)")), "{seen}");
+    assert_eq!(seen["listed"], json!([[id, "completed"]]));
+    assert_eq!((&seen["cancelled"], &seen["after"]), (&json!("cancelled"), &json!("cancelled")));
+
+    let mut client = Client::new(&url, Some(&key));
+    client.capabilities = json!({"elicitation": {}});
+    client.initialize("2025-06-18").await;
+    researches_plainly(&client, tool).await;
 }

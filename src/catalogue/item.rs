@@ -10,7 +10,11 @@ use bytes::Bytes;
 use memchr::memchr2;
 use serde_json::value::RawValue;
 
-use super::{kind::Kind, pairs::Pairs};
+use super::{
+    kind::Kind,
+    pairs::Pairs,
+    task_support::{self, TaskSupport},
+};
 
 /// The longest name the specification allows, in bytes.
 pub const NAME_MAX: usize = 128;
@@ -88,6 +92,21 @@ impl Item {
     /// The upstream's own key as the JSON string it came as: what a request has to carry back.
     pub fn key_json(&self) -> Bytes {
         self.definition.slice(self.key_span.clone())
+    }
+
+    /// Whether a tool can be called as a task.
+    pub fn task_support(&self) -> TaskSupport {
+        TaskSupport::of(&self.definition)
+    }
+
+    /// Makes a tool one that can only be called plainly.
+    pub fn forbid_tasks(&mut self) {
+        if self.task_support() != TaskSupport::Forbidden
+            && let Some(hidden) = task_support::hidden(&self.definition)
+            && let Ok(item) = Item::parse(Kind::Tool, hidden)
+        {
+            *self = item;
+        }
     }
 
     /// The name for programs, which resources and templates have beside their URI.
@@ -225,6 +244,21 @@ mod tests {
 
         let bare = parse(r#"{"name":"n","title":null,"description":3}"#).unwrap();
         assert_eq!((bare.title(), bare.description(), bare.input_schema()), (None, None, None));
+    }
+
+    #[test]
+    fn a_tool_that_can_be_a_task_is_made_one_that_cannot() {
+        let mut tool = parse(r#"{"execution":{"taskSupport":"required"},"name":"n"}"#).unwrap();
+        assert_eq!(tool.task_support(), TaskSupport::Required);
+        tool.forbid_tasks();
+        assert_eq!(
+            (&*tool.definition, &*tool.key_json()),
+            (&br#"{"name":"n"}"#[..], &b"\"n\""[..])
+        );
+        let definition = r#"{"name":"n","execution":{"taskSupport":"forbidden"}}"#;
+        let mut tool = parse(definition).unwrap();
+        tool.forbid_tasks();
+        assert_eq!(tool.definition, definition);
     }
 
     #[test]

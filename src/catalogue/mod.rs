@@ -19,6 +19,7 @@ pub mod pages;
 pub mod profiles;
 pub mod resources;
 pub mod routes;
+pub mod task_support;
 pub mod template;
 pub mod uris;
 

@@ -15,6 +15,7 @@ use super::{
     item::Item,
     naming::{Assignment, Naming, Shown},
     overrides::{Overrides, append_shown},
+    task_support::TaskSupport,
 };
 
 /// One server of the namespace, as far as its routes depend on it.
@@ -37,6 +38,8 @@ pub struct Route {
     pub key: Box<str>,
     /// The same as the JSON string that came, to be put into the forwarded call.
     pub key_json: Bytes,
+    /// Whether a tool can be called as a task; `None` where it is not listed.
+    pub tasks: Option<TaskSupport>,
 }
 
 /// An immutable snapshot: made once for each change, read by every call.
@@ -82,6 +85,7 @@ impl Routes {
                     server: member.server,
                     key: tool.key.clone(),
                     key_json: tool.key_json(),
+                    tasks: Some(tool.task_support()),
                 };
                 by_name.insert(shown_name.into(), route);
             }

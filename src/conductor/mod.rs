@@ -38,7 +38,7 @@ use crate::{
     fleet::{Fleet, Reconcile, RestartOne, Roster},
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
-    session::{Session, Sessions},
+    session::{Session, Sessions, TaskIds},
     store::{ConfigValue, Journal, Running, Server, Store, StoreError},
     upstream::{actor::SharedPatience, board::Board, question::Question},
 };
@@ -65,6 +65,8 @@ pub struct Conductor {
     /// is away.
     pub servers: ArcSwap<Vec<Server>>,
     pub sessions: Arc<Sessions>,
+    /// What clients know tasks by.
+    pub task_ids: TaskIds,
     /// What the settings and the table `config` come to, as they were last read.
     pub runtime: ArcSwap<RuntimeSettings>,
     pub witness: Arc<Witness>,
@@ -93,6 +95,7 @@ pub struct Parts {
     /// The same that the fleet was given.
     pub patience: SharedPatience,
     pub sessions: Arc<Sessions>,
+    pub task_ids: TaskIds,
     pub witness: Arc<Witness>,
     pub settings_key: Option<KeyText>,
     pub defaults: Defaults,
@@ -111,6 +114,7 @@ impl Conductor {
             fleet,
             patience,
             sessions,
+            task_ids,
             witness,
             settings_key,
             defaults,
@@ -126,6 +130,7 @@ impl Conductor {
             keys: ArcSwap::from_pointee(KeyRing::new([])),
             servers: ArcSwap::default(),
             sessions,
+            task_ids,
             runtime: ArcSwap::from_pointee(RuntimeSettings::new(defaults.values, [])),
             witness,
             is_ready: AtomicBool::new(false),

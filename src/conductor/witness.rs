@@ -27,8 +27,9 @@ use crate::{
         Clients, Listener, Reason,
         dialogue::Unasked,
         status::{CatalogueChange, ErrorStatus, Output, Transition},
+        tasks::Owner,
     },
-    wire::Frame,
+    wire::{Frame, task},
 };
 
 /// The one listener of every upstream.
@@ -167,6 +168,23 @@ impl Clients for Witness {
         };
         for session in conductor.sessions.all_where(wants) {
             session.offer(note.bytes().clone());
+        }
+    }
+
+    fn say_to_owner(&self, server: Uuid, owner: &Owner, maker: &str, note: &Frame) {
+        let Some(conductor) = self.conductor.get().and_then(Weak::upgrade) else { return };
+        // Who made the task may come back for what is said of it; others hear what they listen to.
+        let wants = |session: &Session| {
+            session.endpoint == owner.endpoint
+                && session.principal == owner.principal
+                && session.version().is_some_and(|version| version >= task::SINCE)
+                && (&*session.id == maker || session.is_listening())
+        };
+        for session in conductor.sessions.all_where(wants) {
+            if !session.offer(note.bytes().clone()) {
+                tracing::debug!(%server, "a client did not hear what has become of its task");
+                metrics::counter!("metamcpd_upstream_notes_dropped_total").increment(1);
+            }
         }
     }
 

@@ -14,8 +14,9 @@ use super::{
     EndpointState,
     asking::Askings,
     fitting, older, rewriting,
-    routing::{self, Asked, Found, settled},
+    routing::{self, Asked, settled},
     subscribing,
+    tasks::{self, Way},
 };
 use crate::{
     catalogue::kind::Kind,
@@ -25,12 +26,13 @@ use crate::{
     upstream::{
         CallError,
         board::Board,
+        driving::{Course, Driving},
         link::Caller,
         nesting,
-        port::{Conversation, Step},
+        port::Step,
     },
     wire::{
-        Bad, Fault, Frame, Kind as FrameKind, Span, Topic,
+        Bad, Fault, Frame, Kind as FrameKind, Topic,
         fault::{Blame, Data},
         level::Level,
         message,
@@ -51,7 +53,7 @@ pub enum Turn {
 
 /// A call and what keeps it cancellable.
 pub struct Underway {
-    conversation: Conversation,
+    course: Course,
     in_flight: InFlight,
     id: Bytes,
     ending: CancellationToken,
@@ -107,7 +109,7 @@ impl Underway {
             }
             let step = tokio::select! {
                 biased;
-                step = self.conversation.next() => step,
+                step = self.course.next() => step,
                 taken_back = self.askings.next() => return Heard::Event(taken_back),
                 () = self.ending.cancelled() => {
                     return Heard::Answer(stopping().to_bytes(Some(&self.id)));
@@ -257,7 +259,13 @@ pub async fn hear(
                     Fault::invalid_request("this session has been initialised already")
                         .to_bytes(Some(&id)),
                 ),
+                tasks::LIST if tasks::are_known_to(session) => {
+                    Turn::Answer(tasks::list(state, entry, session, &frame, &id).await)
+                }
                 other => match (Asked::by(other), Kind::listed_by(other)) {
+                    (Some(Asked::Task(_)), _) if !tasks::are_known_to(session) => {
+                        Turn::Answer(Fault::method_not_found(other).to_bytes(Some(&id)))
+                    }
                     (Some(Asked::Subscription), _) => {
                         subscribing::subscribe(state, entry, session, frame, in_flight).await
                     }
@@ -352,6 +360,7 @@ async fn list(
         Kind::Prompt | Kind::Resource | Kind::Template => None,
     };
     let list = tools.as_ref().unwrap_or_else(|| published.list(kind));
+    let list = &older::listed_for(session.version(), kind, list);
     state.paging.answer(entry.id, &published, kind, list, after.as_ref(), id)
 }
 
@@ -365,15 +374,25 @@ async fn call(
 ) -> Turn {
     let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
-    let found = match routing::find(entry, asked, &frame).await {
-        Ok(found) if asked == Asked::Tool => {
-            let arguments = fitting::arguments(entry, session, &frame).await;
-            arguments.map(|arguments| (found, arguments))
+    let way = match asked {
+        Asked::Task(request) => tasks::find(state, entry, session, request, &frame),
+        other => {
+            let found = routing::find(entry, other, &frame).await;
+            match found.and_then(|found| tasks::way_of(state, entry, session, asked, found, &frame))
+            {
+                Ok(mut way) if asked == Asked::Tool => {
+                    let arguments = fitting::arguments(entry, session, &frame).await;
+                    arguments.map(|arguments| {
+                        way.edits.extend(arguments);
+                        way
+                    })
+                }
+                way => way,
+            }
         }
-        other => other.map(|found| (found, None)),
     };
-    let (Found { board, key, edit }, arguments) = match found {
-        Ok(found) => found,
+    let Way { board, key, edits, manner, is_reworded, is_driven } = match way {
+        Ok(way) => way,
         Err(fault) => {
             if let Some(name) = frame.name_span().filter(|_| asked == Asked::Tool) {
                 let name = frame.text(name).unwrap_or_default();
@@ -382,24 +401,33 @@ async fn call(
             return fail(fault);
         }
     };
-    let edits = edit.iter().chain(&arguments);
-    let edits: Vec<(Span, &[u8])> = edits.map(|(span, bytes)| (*span, &**bytes)).collect();
     let (conductor, endpoint) = (state.conductor.clone(), entry.id);
     let called = Called { conductor, endpoint, board, tool: key };
     let caller = caller(session);
     let cancel = in_flight.cancel.clone();
+    let begin = async {
+        if is_driven {
+            let board = called.board.clone();
+            let driving = Driving::begin(board, frame, edits, &caller, cancel).await?;
+            return Ok(Course::Driven(Box::new(driving)));
+        }
+        let edits: Vec<_> = edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
+        let conversation =
+            called.board.port.call_as(frame, &edits, &caller, cancel, manner).await?;
+        Ok(Course::Plain(conversation))
+    };
     let begun = tokio::select! {
         biased;
-        begun = called.board.port.call(frame, edits.as_slice(), &caller, cancel) => begun,
+        begun = begin => begun,
         () = state.ending.cancelled() => return fail(stopping()),
     };
     match begun {
-        Ok(conversation) => {
+        Ok(course) => {
             let ending = state.ending.clone();
             let published = entry.namespace.published.clone();
             let askings = Askings::new(session.clone(), state.conductor.clone());
             let underway = Underway {
-                conversation,
+                course,
                 in_flight,
                 id,
                 ending,
@@ -408,7 +436,7 @@ async fn call(
                 ended: None,
                 called,
                 asked,
-                by_prefix: asked == Asked::Resource && edit.is_some(),
+                by_prefix: asked == Asked::Resource && is_reworded,
                 published,
             };
             Turn::Call(Box::new(underway))

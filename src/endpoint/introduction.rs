@@ -9,7 +9,7 @@ use crate::{
     conductor::EndpointEntry,
     session::{Agreed, ClientInfo},
     upstream::nesting,
-    wire::{Fault, Frame, capabilities::ClientCapabilities, era, message},
+    wire::{Fault, Frame, capabilities::ClientCapabilities, era, message, task},
 };
 
 /// Answers `initialize`, without touching any upstream.
@@ -46,6 +46,14 @@ pub fn initialize(entry: &EndpointEntry, frame: &Frame) -> Result<(Bytes, Agreed
             "version": env!("CARGO_PKG_VERSION"),
         },
     });
+    if version >= task::SINCE {
+        // What any upstream makes of a call can be relayed; which tools it is of use for, each says.
+        result["capabilities"]["tasks"] = serde_json::json!({
+            "list": {},
+            "cancel": {},
+            "requests": { "tools": { "call": {} } },
+        });
+    }
     if let Some(instructions) = &entry.namespace.published.load().instructions {
         result["instructions"] = (&**instructions).into();
     }

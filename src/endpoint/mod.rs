@@ -19,6 +19,7 @@ mod sse;
 mod standing;
 mod streamable;
 mod subscribing;
+mod tasks;
 
 use std::{sync::Arc, time::Duration};
 

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::wire::{Frame, Kind, codes, message};
+use crate::{
+    catalogue::{kind, task_support},
+    wire::{Frame, Kind, codes, message, task},
+};
 
 /// The first revision that has elicitation by URL.
 const HAS_URLS: &str = "2025-11-25";
@@ -18,6 +21,16 @@ pub fn worded_for(version: Option<&str>, answer: Bytes) -> Bytes {
         return answer;
     }
     in_text(&answer).unwrap_or(answer)
+}
+
+/// A list in the words of a revision. That a tool can be called as a task is not said before 2025-11-25,
+/// and one that can only be called so is called plainly.
+pub fn listed_for(version: Option<&str>, kind: kind::Kind, list: &Bytes) -> Bytes {
+    let knows_tasks = version.is_some_and(|version| version >= task::SINCE);
+    match kind {
+        kind::Kind::Tool if !knows_tasks => task_support::hidden_in(list),
+        _ => list.clone(),
+    }
 }
 
 fn in_text(answer: &Bytes) -> Option<Bytes> {
@@ -73,6 +86,19 @@ mod tests {
                 r#"{"jsonrpc":"2.0","id":"q","result":{"content":[{"text":"sign in first\nSign in at https://x.example/in","type":"text"}],"isError":true}}"#
             );
         }
+    }
+
+    #[test]
+    fn only_clients_that_know_tasks_are_told_which_tools_can_be_one() {
+        let list = Bytes::from_static(br#"[{"name":"t","execution":{"taskSupport":"required"}}]"#);
+        for (version, shown) in [
+            (Some("2025-11-25"), &list[..]),
+            (Some("2025-06-18"), &br#"[{"name":"t"}]"#[..]),
+            (None, br#"[{"name":"t"}]"#),
+        ] {
+            assert_eq!(listed_for(version, kind::Kind::Tool, &list), shown, "{version:?}");
+        }
+        assert_eq!(listed_for(None, kind::Kind::Prompt, &list), list);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
-use super::routing::Asked;
+use super::{routing::Asked, tasks};
 use crate::{
     catalogue::links::{self, Spoken},
     namespace::published::Published,
@@ -37,9 +37,13 @@ pub fn shown(published: &Published, origin: Origin<'_>, answer: Bytes) -> Bytes 
         return answer;
     }
     let spoken = match asked {
-        Asked::Tool | Asked::Prompt => links::spoken_of(&answer),
+        Asked::Tool | Asked::Prompt | Asked::Task(tasks::Request::Result) => {
+            links::spoken_of(&answer)
+        }
         Asked::Resource => links::read_of(&answer),
-        Asked::Completion | Asked::Subscription | Asked::Unsubscription => Vec::new(),
+        Asked::Completion | Asked::Subscription | Asked::Unsubscription | Asked::Task(_) => {
+            Vec::new()
+        }
     };
     let mut edits: Vec<(Range<usize>, &str)> = Vec::new();
     for Spoken { uri, span } in spoken {

@@ -7,8 +7,9 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
+use super::tasks;
 use crate::{
-    catalogue::{kind::Kind, links},
+    catalogue::{kind::Kind, links, task_support::TaskSupport},
     conductor::EndpointEntry,
     namespace::{AwaitFirst, Resolve, published::Published},
     upstream::board::Board,
@@ -24,6 +25,7 @@ pub enum Asked {
     Completion,
     Subscription,
     Unsubscription,
+    Task(tasks::Request),
 }
 
 /// Where a request goes.
@@ -33,6 +35,8 @@ pub struct Found {
     pub key: Box<str>,
     /// What stands in the place of the client's word for what it asks for, where that is ours.
     pub edit: Option<(Span, Bytes)>,
+    /// Whether it is a tool that can be called as a task; `None` where that is not known.
+    pub tasks: Option<TaskSupport>,
 }
 
 impl Asked {
@@ -44,16 +48,18 @@ impl Asked {
             "completion/complete" => Some(Self::Completion),
             "resources/subscribe" => Some(Self::Subscription),
             "resources/unsubscribe" => Some(Self::Unsubscription),
-            _ => None,
+            other => tasks::Request::by(other).map(Self::Task),
         }
     }
 
     /// The resources that an answer speaks of.
     pub fn links_in(self, answer: &[u8]) -> Vec<String> {
         match self {
-            Self::Tool | Self::Prompt => links::linked(answer),
+            Self::Tool | Self::Prompt | Self::Task(tasks::Request::Result) => links::linked(answer),
             Self::Resource => links::read(answer),
-            Self::Completion | Self::Subscription | Self::Unsubscription => Vec::new(),
+            Self::Completion | Self::Subscription | Self::Unsubscription | Self::Task(_) => {
+                Vec::new()
+            }
         }
     }
 
@@ -95,9 +101,16 @@ pub async fn find(entry: &EndpointEntry, asked: Asked, frame: &Frame) -> Result<
             let (span, uri) = uri_of(frame, asked)?;
             let found = resource(entry, |published| published.find_resource(&uri)).await;
             let (board, own) = found.ok_or_else(|| Fault::resource_not_found(&uri))?;
-            Ok(Found { board, key: own.into(), edit: own_json(frame, span, &uri, own) })
+            Ok(Found {
+                board,
+                key: own.into(),
+                edit: own_json(frame, span, &uri, own),
+                tasks: None,
+            })
         }
         Asked::Completion => completion(entry, frame).await,
+        // Where a task is, its id says.
+        Asked::Task(_) => Err(Fault::unknown_task()),
     }
 }
 
@@ -145,7 +158,8 @@ async fn tool(entry: &EndpointEntry, span: Span, name: &str) -> Result<Found, Fa
         },
     };
     let (board, route) = found.ok_or_else(|| Fault::unknown_tool(name))?;
-    Ok(Found { board, key: route.key, edit: Some((span, route.key_json)) })
+    let edit = Some((span, route.key_json));
+    Ok(Found { board, key: route.key, edit, tasks: route.tasks })
 }
 
 async fn prompt(entry: &EndpointEntry, span: Span, name: &str) -> Result<Found, Fault> {
@@ -154,7 +168,7 @@ async fn prompt(entry: &EndpointEntry, span: Span, name: &str) -> Result<Found, 
         None => settled(entry, Kind::Prompt).await.find_prompt(name),
     };
     let (board, route) = found.ok_or_else(|| Fault::unknown_prompt(name))?;
-    Ok(Found { board, key: route.key, edit: Some((span, route.key_json)) })
+    Ok(Found { board, key: route.key, edit: Some((span, route.key_json)), tasks: None })
 }
 
 async fn resource<T>(entry: &EndpointEntry, find: impl Fn(&Published) -> Option<T>) -> Option<T> {
@@ -187,7 +201,12 @@ async fn completion(entry: &EndpointEntry, frame: &Frame) -> Result<Found, Fault
             let (span, uri) = text(frame, uri, needs)?;
             let found = resource(entry, |published| published.find_reference(&uri)).await;
             let (board, own) = found.ok_or_else(|| Fault::unknown_reference(&uri))?;
-            Ok(Found { board, key: own.into(), edit: own_json(frame, span, &uri, own) })
+            Ok(Found {
+                board,
+                key: own.into(),
+                edit: own_json(frame, span, &uri, own),
+                tasks: None,
+            })
         }
         _ => Err(bad()),
     }

@@ -41,7 +41,7 @@ use crate::{
     import::Imported,
     namespace::NamespaceOptions,
     operator::{self, Imports, KeyError, Wanted},
-    session::{self, Mark, Session, Sessions, Via},
+    session::{self, Mark, Session, Sessions, TaskIds, Via},
     settings::Settings,
     store::{Journal, KeyKind, Record, Store, StoreError},
     telemetry::TelemetryError,
@@ -160,8 +160,9 @@ impl Gateway {
         let logbook = logbook(&settings, &store, &journal).await?;
         logbook.gateway(format!("metamcpd {} has started", env!("CARGO_PKG_VERSION")));
         let sealer = vault.sealer(session::PURPOSE)?;
+        let task_ids = TaskIds::new(vault.sealer(session::TASKS_PURPOSE)?);
         let ended = remembrance::ended_sessions(&store, &settings.sessions).await?;
-        let kept = Kept { store, journal, logbook, sealer, ended };
+        let kept = Kept { store, journal, logbook, sealer, ended, task_ids };
         let (conductor, fleet) = rooms(&settings, &data_dir, kept, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
@@ -215,6 +216,7 @@ struct Kept {
     /// What the ids of sessions are sealed with, and those that must not be revived.
     sealer: Sealer,
     ended: Vec<Mark>,
+    task_ids: TaskIds,
 }
 
 /// The log, with what earlier runs have left of it.
@@ -242,7 +244,7 @@ fn rooms(
     admin_key: Option<KeyText>,
     began: OffsetDateTime,
 ) -> Result<(Arc<Conductor>, actix::Addr<Fleet>), StartError> {
-    let Kept { store, journal, logbook, sealer, ended } = kept;
+    let Kept { store, journal, logbook, sealer, ended, task_ids } = kept;
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
     let (exe, instance) = (PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
@@ -312,6 +314,7 @@ fn rooms(
         fleet: fleet.clone(),
         patience,
         sessions,
+        task_ids,
         witness: witness.clone(),
         settings_key: admin_key,
         defaults: Defaults {

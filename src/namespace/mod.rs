@@ -460,7 +460,8 @@ impl Namespace {
         let index = forwardable(self.spec.naming, name, &members, curation)?;
         let board = present[index].board.clone();
         let key_json = serde_json::Value::from(name).to_string().into();
-        let route = Route { member: index, server: board.id, key: name.into(), key_json };
+        let (server, key) = (board.id, name.into());
+        let route = Route { member: index, server, key, key_json, tasks: None };
         Some((board, route))
     }
 }

@@ -8,6 +8,7 @@ mod registry;
 mod replay;
 mod sealed;
 mod streams;
+mod task_ids;
 mod tombstones;
 
 use std::{
@@ -32,6 +33,7 @@ pub use registry::{SessionError, Sessions};
 pub use replay::ReplayOptions;
 pub use sealed::PURPOSE;
 pub use streams::{Reader, UnknownEvent};
+pub use task_ids::{TASKS_PURPOSE, TaskClaims, TaskIds};
 pub use tombstones::Mark;
 
 use questions::Questions;

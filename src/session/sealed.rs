@@ -73,6 +73,10 @@ impl PrincipalDigest {
         let [first, _second] = hash.as_chunks::<16>().0 else { return Self([0; 16]) };
         Self(*first)
     }
+
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
 }
 
 impl Claims {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{breaker::BreakerOptions, conduct::StrikeOptions, dialogue::DialogueOptions};
+use super::{
+    breaker::BreakerOptions, conduct::StrikeOptions, dialogue::DialogueOptions, tasks::TaskOptions,
+};
 
 /// The limits of `calls` in the settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,6 +46,8 @@ pub struct CallOptions {
     pub doubt: Duration,
     /// Elicitations by URL of one upstream session whose completion may still be announced.
     pub elicitations_max: usize,
+    /// Of calls that are made as tasks.
+    pub tasks: TaskOptions,
 }
 
 impl CallOptions {

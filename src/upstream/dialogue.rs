@@ -4,24 +4,27 @@
 //! carries the words: a pipe or a remote session hands them in, and does what it is told.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     attribution::{Attribution, Cause, Client},
+    elicitations::Elicitations,
     exchange::{Heard, SessionKey, own_id},
     inbox::{Inbox, Listening},
     question::{Question, Say},
     subscriptions::Subscriptions,
+    task_talk::{About, Read, TaskTalk},
+    tasks::Owner,
 };
-use crate::wire::{Fault, Frame, Kind, Topic, codes, message};
+use crate::wire::{Fault, Frame, Kind, Topic, codes, message, task};
 
 /// The limits of a dialogue.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,7 @@ pub struct Dialogue {
     options: DialogueOptions,
     /// Who wants to hear of what, as far as it is said in this session.
     subscriptions: Option<(Arc<Subscriptions>, SessionKey)>,
+    tasks: Option<TaskTalk>,
     inner: Mutex<Inner>,
 }
 
@@ -61,8 +65,7 @@ struct Inner {
     inboxes: HashMap<u64, Arc<Inbox>>,
     /// Questions that have no answer yet, by the upstream's ids.
     asked: HashMap<Bytes, Weak<CancellationToken>>,
-    /// Elicitations by URL and who was asked, the oldest first.
-    elicitations: VecDeque<(Box<str>, Client)>,
+    elicitations: Elicitations,
 }
 
 /// What is said to a client outside of any call.
@@ -82,6 +85,8 @@ pub enum Aside {
     ToClient(Client, Unasked),
     /// A resource has changed that these want to hear of.
     Updated(Vec<Client>, Frame),
+    /// What has become of a task of this owner, which this client made.
+    TaskStatus(Owner, Client, Frame),
     /// It belongs to the upstream as a whole.
     ToAll(Frame),
     /// What it offers has changed.
@@ -97,12 +102,22 @@ pub enum InCall {
 
 impl Dialogue {
     pub fn new(scope: Scope, options: DialogueOptions) -> Self {
-        Self { scope, options, subscriptions: None, inner: Mutex::default() }
+        Self { scope, options, subscriptions: None, tasks: None, inner: Mutex::default() }
     }
 
     /// The same, of an upstream with these subscriptions and in the session of `key`.
     pub fn with_subscriptions(self, all: Arc<Subscriptions>, key: SessionKey) -> Self {
         Self { subscriptions: Some((all, key)), ..self }
+    }
+
+    /// The same, of an upstream with these tasks.
+    pub fn with_tasks(self, tasks: TaskTalk) -> Self {
+        Self { tasks: Some(tasks), ..self }
+    }
+
+    /// Of the process that its tasks end with; nil where they may outlive us.
+    pub fn life(&self) -> Uuid {
+        self.tasks.as_ref().map_or(Uuid::nil(), |tasks| tasks.life)
     }
 
     /// A call begins. `client` is nobody for the gateway's own.
@@ -118,19 +133,19 @@ impl Dialogue {
 
     /// It was answered by `reply`.
     pub fn end(&self, call: u64, reply: &Frame) {
+        if self.tasks.as_ref().is_some_and(|tasks| tasks.answered(call, reply)) {
+            // Its end is that of the task, and [`Dialogue::end_badly`].
+            return;
+        }
         let mut inner = self.lock();
         inner.inboxes.remove(&call);
-        if let Some(client) = inner.attribution.client_of(call)
-            && let Some(ids) = elicitations_required(reply)
-        {
-            for id in ids {
-                self.note_elicitation(&mut inner, id, client.clone());
-            }
+        if let Some(client) = inner.attribution.client_of(call) {
+            inner.elicitations.asked_for_by(reply, &client, self.options.elicitations_max);
         }
         inner.attribution.end(call);
     }
 
-    /// It was answered by what cannot be taken.
+    /// It was answered by what cannot be taken, or by what has ended since.
     pub fn end_badly(&self, call: u64) {
         let mut inner = self.lock();
         inner.inboxes.remove(&call);
@@ -149,25 +164,56 @@ impl Dialogue {
         self.lock().attribution.has_calls()
     }
 
-    /// Progress goes to the call that the token names.
-    pub fn progress(&self, frame: Frame) {
-        let call = own_id(frame.token_span().map(|span| frame.get(span)));
-        let inbox = call.and_then(|call| self.lock().inboxes.get(&call).cloned());
-        if inbox.is_none_or(|inbox| !inbox.put(Heard::Progress(frame))) {
+    /// Progress goes to the call that the token names, or to the client of the task that it has become.
+    pub fn progress(&self, frame: Frame) -> Aside {
+        let Read { frame, .. } = self.read(frame);
+        let dropped = || {
             metrics::counter!("metamcpd_progress_dropped_total").increment(1);
+            Aside::Settled
+        };
+        let Some(call) = own_id(frame.token_span().map(|span| frame.get(span))) else {
+            return dropped();
+        };
+        let inbox = self.lock().inboxes.get(&call).cloned();
+        match (inbox, &self.tasks) {
+            (Some(inbox), _) => match inbox.put(Heard::Progress(frame)) {
+                true => Aside::Settled,
+                false => dropped(),
+            },
+            (None, Some(tasks)) => match tasks.read_progress(call, frame) {
+                Some((place, frame)) => self.say_to(place.client, place.call, frame),
+                None => dropped(),
+            },
+            (None, None) => dropped(),
         }
     }
 
     /// Takes a request or a notification that came outside of any call.
     pub fn hear(&self, frame: Frame, say: impl FnOnce() -> Say) -> Aside {
         match frame.kind() {
-            Kind::Request => self.hear_request(frame, say),
-            Kind::Notification => self.hear_notification(frame),
+            Kind::Request | Kind::Notification => self.hear_read(self.read(frame), say),
             Kind::Result | Kind::Error => Aside::Settled,
         }
     }
 
-    /// The same of what came in the stream of this call, and so belongs to it for certain.
+    fn hear_read(&self, read: Read, say: impl FnOnce() -> Say) -> Aside {
+        match read.frame.kind() {
+            Kind::Request => self.hear_request(read, say),
+            Kind::Notification => self.hear_notification(read),
+            Kind::Result | Kind::Error => Aside::Settled,
+        }
+    }
+
+    /// With no name of a task in it that only the upstream knows.
+    fn read(&self, frame: Frame) -> Read {
+        match &self.tasks {
+            Some(tasks) => tasks.read(frame),
+            None => Read { frame, about: About::Nothing },
+        }
+    }
+
+    /// The same of what came in the stream of this call, and so belongs to it for certain, unless it
+    /// says that it belongs to somebody else's task.
     pub fn hear_in_call(
         &self,
         client: Option<&Client>,
@@ -175,9 +221,20 @@ impl Dialogue {
         say: impl FnOnce() -> Say,
     ) -> InCall {
         let Some(client) = client else { return InCall::Aside(self.hear_in_our_own(frame, say)) };
-        match (frame.kind(), frame.method().as_deref()) {
-            (Kind::Request, Some(method)) if Question::is_one(method) && self.may_ask(method) => {
-                match self.question(frame, say) {
+        let read = self.read(frame);
+        let is_ours = match &read.about {
+            About::Known { place, .. } => place.client == *client,
+            About::Nothing | About::Unknown => true,
+        };
+        let Read { frame, about } = match is_ours {
+            true => read,
+            false => return InCall::Aside(self.hear_read(read, say)),
+        };
+        match (frame.kind(), frame.method().as_deref(), &about) {
+            (Kind::Request, Some(method), _)
+                if Question::is_one(method) && self.may_ask(method) =>
+            {
+                match self.question(frame, &about, say) {
                     Ok(question) => {
                         self.note_asked(&question, client);
                         InCall::Heard(Heard::Asked(question))
@@ -185,10 +242,13 @@ impl Dialogue {
                     Err(refusal) => InCall::Aside(Aside::Say(refusal)),
                 }
             }
-            (Kind::Notification, Some(method)) if !is_for_the_gateway(method) => {
+            (Kind::Notification, Some(task::STATUS), About::Known { .. }) => {
                 InCall::Heard(Heard::Said(frame))
             }
-            _ => InCall::Aside(self.hear(frame, say)),
+            (Kind::Notification, Some(method), _) if !is_for_the_gateway(method) => {
+                InCall::Heard(Heard::Said(frame))
+            }
+            _ => InCall::Aside(self.hear_read(Read { frame, about }, say)),
         }
     }
 
@@ -215,7 +275,7 @@ impl Dialogue {
         asked.into_values().filter_map(|asked| asked.upgrade()).for_each(|asked| asked.cancel());
     }
 
-    fn hear_request(&self, frame: Frame, say: impl FnOnce() -> Say) -> Aside {
+    fn hear_request(&self, Read { frame, about }: Read, say: impl FnOnce() -> Say) -> Aside {
         let id = frame.id().unwrap_or_default();
         let method = frame.method().unwrap_or_default();
         if method == "ping" {
@@ -225,8 +285,13 @@ impl Dialogue {
             return Aside::Say(Fault::method_not_found(&method).to_bytes(Some(id)));
         }
         drop(method);
-        let cause = self.cause();
-        let question = match self.question(frame, say) {
+        let cause = match (&about, &self.scope) {
+            (About::Known { place, .. }, _) => Ok((place.client.clone(), place.call)),
+            (About::Unknown, Scope::Client(client)) => Ok((client.clone(), None)),
+            (About::Unknown, _) => Err("it belongs to a task that is not known here"),
+            (About::Nothing, _) => self.cause(),
+        };
+        let question = match self.question(frame, &about, say) {
             Ok(question) => question,
             Err(refusal) => return Aside::Say(refusal),
         };
@@ -249,7 +314,7 @@ impl Dialogue {
         }
     }
 
-    fn hear_notification(&self, frame: Frame) -> Aside {
+    fn hear_notification(&self, Read { frame, about }: Read) -> Aside {
         let method = frame.method().unwrap_or_default().into_owned();
         match &*method {
             "notifications/cancelled" => {
@@ -257,7 +322,8 @@ impl Dialogue {
                 return Aside::Settled;
             }
             "notifications/elicitation/complete" => {
-                return match self.who_was_asked(&frame) {
+                let asked = self.lock().elicitations.complete(&frame);
+                return match asked {
                     Some(client) => Aside::ToClient(client, Unasked::Note(frame)),
                     None => dropped(),
                 };
@@ -269,23 +335,27 @@ impl Dialogue {
                     false => Aside::Updated(clients, frame),
                 };
             }
+            task::STATUS => {
+                let About::Known { place, .. } = about else { return dropped() };
+                return match place.owner {
+                    Some(owner) => Aside::TaskStatus(owner, place.client, frame),
+                    None => self.say_to(place.client, place.call, frame),
+                };
+            }
             other if is_for_the_gateway(other) => {
                 return Topic::changed_by(other).map_or(Aside::Settled, Aside::ListChanged);
             }
             _ => {}
         }
-        let cause = self.lock().attribution.cause(Instant::now());
-        match (cause, &self.scope) {
-            (Cause::One { client, call }, _) => {
-                let inbox = call.and_then(|call| self.lock().inboxes.get(&call).cloned());
-                match inbox {
-                    Some(inbox) => match inbox.put(Heard::Said(frame)) {
-                        true => Aside::Settled,
-                        false => dropped(),
-                    },
-                    None => Aside::ToClient(client, Unasked::Note(frame)),
-                }
+        match (about, &self.scope) {
+            (About::Known { place, .. }, _) => {
+                return self.say_to(place.client, place.call, frame);
             }
+            (About::Nothing, _) | (About::Unknown, Scope::Client(_)) => {}
+            (About::Unknown, _) => return dropped(),
+        }
+        match (self.cause_now(), &self.scope) {
+            (Cause::One { client, call }, _) => self.say_to(client, call, frame),
             (Cause::Nobody, Scope::Client(client)) => {
                 Aside::ToClient(client.clone(), Unasked::Note(frame))
             }
@@ -299,6 +369,33 @@ impl Dialogue {
         }
     }
 
+    /// A notification is for this client, and by this call where there is one.
+    fn say_to(&self, client: Client, call: Option<u64>, frame: Frame) -> Aside {
+        let inbox = call.and_then(|call| self.lock().inboxes.get(&call).cloned());
+        match inbox {
+            Some(inbox) => match inbox.put(Heard::Said(frame)) {
+                true => Aside::Settled,
+                false => dropped(),
+            },
+            None => Aside::ToClient(client, Unasked::Note(frame)),
+        }
+    }
+
+    /// Who may be meant. A task that is under way is somebody's as a call is: a server that says nothing
+    /// of tasks may still be at work on it.
+    fn cause_now(&self) -> Cause {
+        let cause = self.lock().attribution.cause(Instant::now());
+        let at_work = self.tasks.as_ref().map(TaskTalk::at_work_for).unwrap_or_default();
+        match (cause, &*at_work) {
+            (cause, []) => cause,
+            (Cause::Nobody, [client]) => Cause::One { client: client.clone(), call: None },
+            (Cause::One { client, call }, [other]) if client == *other => {
+                Cause::One { client, call }
+            }
+            _ => Cause::Several,
+        }
+    }
+
     /// Who wants to hear of the resource that has changed.
     fn subscribers(&self, updated: &Frame) -> Vec<Client> {
         let Some((all, key)) = &self.subscriptions else { return Vec::new() };
@@ -308,7 +405,7 @@ impl Dialogue {
 
     /// Who is to be asked, and in which call, or why that is not certain.
     fn cause(&self) -> Result<(Client, Option<u64>), &'static str> {
-        match (self.lock().attribution.cause(Instant::now()), &self.scope) {
+        match (self.cause_now(), &self.scope) {
             (Cause::One { client, call }, _) => Ok((client, call)),
             (Cause::Nobody, Scope::Client(client)) => Ok((client.clone(), None)),
             (Cause::Nobody, _) => Err("no client's call is under way, so there is nobody to ask"),
@@ -324,7 +421,12 @@ impl Dialogue {
     }
 
     /// Notes that it waits for an answer, so that its upstream can take it back. Or why it does not.
-    fn question(&self, frame: Frame, say: impl FnOnce() -> Say) -> Result<Question, Bytes> {
+    fn question(
+        &self,
+        frame: Frame,
+        about: &About,
+        say: impl FnOnce() -> Say,
+    ) -> Result<Question, Bytes> {
         let id = Bytes::copy_from_slice(frame.id().unwrap_or_default());
         let mut inner = self.lock();
         inner.asked.retain(|_, asked| asked.strong_count() > 0);
@@ -335,7 +437,11 @@ impl Dialogue {
         let withdrawn = Arc::new(CancellationToken::new());
         inner.asked.insert(id, Arc::downgrade(&withdrawn));
         drop(inner);
-        Ok(Question::new(frame, say(), withdrawn))
+        let question = Question::new(frame, say(), withdrawn);
+        Ok(match about {
+            About::Known { theirs, .. } => question.of_task(theirs),
+            About::Nothing | About::Unknown => question,
+        })
     }
 
     fn withdraw(&self, id: Option<&[u8]>) {
@@ -347,56 +453,15 @@ impl Dialogue {
 
     fn note_asked(&self, question: &Question, client: &Client) {
         if let Some(id) = question.elicitation_id() {
-            self.note_elicitation(&mut self.lock(), id, client.clone());
+            let max = self.options.elicitations_max;
+            self.lock().elicitations.note(id, client.clone(), max);
         }
-    }
-
-    fn note_elicitation(&self, inner: &mut Inner, id: Box<str>, client: Client) {
-        if inner.elicitations.len() >= self.options.elicitations_max.max(1) {
-            inner.elicitations.pop_front();
-        }
-        inner.elicitations.push_back((id, client));
-    }
-
-    /// Whom the elicitation was put to that is now complete.
-    fn who_was_asked(&self, complete: &Frame) -> Option<Client> {
-        #[derive(Deserialize)]
-        struct Message {
-            params: Elicitation,
-        }
-        let message: Message = serde_json::from_slice(complete.bytes()).ok()?;
-        let id = message.params.elicitation_id;
-        let mut inner = self.lock();
-        let place = inner.elicitations.iter().position(|(known, _)| *known == id)?;
-        inner.elicitations.remove(place).map(|(_, client)| client)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // What it holds is whole whenever the lock is free, even after a panic elsewhere.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Elicitation {
-    elicitation_id: Box<str>,
-}
-
-/// The elicitations by URL that an error asks for before the call can be served.
-fn elicitations_required(reply: &Frame) -> Option<Vec<Box<str>>> {
-    #[derive(Deserialize)]
-    struct Error {
-        code: i64,
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        elicitations: Vec<Elicitation>,
-    }
-    let error: Error = serde_json::from_slice(&reply.error()?).ok()?;
-    let is_meant = error.code == i64::from(codes::URL_ELICITATION_REQUIRED);
-    is_meant.then(|| error.data.elicitations.into_iter().map(|one| one.elicitation_id).collect())
 }
 
 /// What is not said to clients as it comes: what they are told of it is the gateway's own to say.
@@ -407,6 +472,7 @@ fn is_for_the_gateway(method: &str) -> bool {
             | "notifications/progress"
             | "notifications/elicitation/complete"
             | "notifications/resources/updated"
+            | task::STATUS
     ) || method.ends_with("/list_changed")
 }
 

@@ -61,6 +61,7 @@ impl Scene {
             }
             Aside::Updated(clients, _) => format!("update {}", clients.join(" ")),
             Aside::ToAll(_) => "tell all".to_owned(),
+            Aside::TaskStatus(..) => "status".to_owned(),
             Aside::ListChanged(Topic::Tools) => "list".to_owned(),
             Aside::ListChanged(topic) => format!("list {topic:?}"),
         };

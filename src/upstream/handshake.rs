@@ -22,6 +22,8 @@ pub struct Introduction {
     pub has_logging: bool,
     /// Whether it can be subscribed to resources.
     pub has_subscriptions: bool,
+    /// Whether its tools can be called as tasks, as far as each of them says so.
+    pub has_tasks: bool,
 }
 
 /// What a server said of one kind of things that it may offer.
@@ -66,6 +68,7 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         prompts: Option<serde_json::Value>,
         resources: Option<serde_json::Value>,
         logging: Option<serde_json::Value>,
+        tasks: Option<serde_json::Value>,
     }
 
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
@@ -80,7 +83,7 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         let ours = era::LEGACY.join(", ");
         Exit::new(Reason::Incompatible, format!("it speaks MCP {theirs}; we speak {ours}"))
     })?;
-    let Capabilities { tools, prompts, resources, logging } = result.capabilities;
+    let Capabilities { tools, prompts, resources, logging, tasks } = result.capabilities;
     let offers = PerKind::of(|kind| {
         let declared = match kind.topic() {
             Topic::Tools => &tools,
@@ -94,7 +97,16 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     let is_gateway = result.server_info.name == GATEWAY;
     let has_logging = logging.is_some();
     let has_subscriptions = resources.is_some_and(|resources| resources["subscribe"] == true);
-    Ok(Introduction { version, offers, instructions, is_gateway, has_logging, has_subscriptions })
+    let has_tasks = tasks.is_some_and(|tasks| tasks["requests"]["tools"]["call"].is_object());
+    Ok(Introduction {
+        version,
+        offers,
+        instructions,
+        is_gateway,
+        has_logging,
+        has_subscriptions,
+        has_tasks,
+    })
 }
 
 /// As much of a foreign text as belongs into a message.
@@ -166,6 +178,22 @@ mod tests {
                 r#""result":{{"protocolVersion":"2025-06-18","capabilities":{{"resources":{resources}}}}}"#
             ));
             assert_eq!(said.unwrap().has_subscriptions, expected, "{resources}");
+        }
+    }
+
+    #[test]
+    fn only_who_says_so_takes_calls_as_tasks() {
+        for (tasks, expected) in [
+            (r#"{"requests":{"tools":{"call":{}}},"list":{}}"#, true),
+            (r#"{"requests":{"tools":{}},"list":{}}"#, false),
+            ("{}", false),
+            ("null", false),
+            ("true", false),
+        ] {
+            let said = introduce(&format!(
+                r#""result":{{"protocolVersion":"2025-11-25","capabilities":{{"tasks":{tasks}}}}}"#
+            ));
+            assert_eq!(said.unwrap().has_tasks, expected, "{tasks}");
         }
     }
 

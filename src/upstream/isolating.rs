@@ -23,20 +23,20 @@ impl Port {
         &self,
         facts: &Facts,
         caller: &Caller<'_>,
+        key: &SessionKey,
         began: Instant,
         cancel: &CancellationToken,
     ) -> Result<Arc<Link>, CallError> {
-        let key = caller.key(facts.isolation);
-        if let Some(pipe) = self.processes.ready(&key) {
+        if let Some(pipe) = self.processes.ready(key) {
             return Ok(Arc::new(Link::Pipe(pipe)));
         }
         let link = self.link(facts, began, cancel).await?;
-        if !is_of_its_own(&link, &key) {
+        if !is_of_its_own(&link, key) {
             return Ok(link);
         }
         let declared = caller.declared(facts.isolation);
         let deadline = began + self.options.ready_wait;
-        let pipe = self.processes.process(&facts.name, &key, declared, deadline).await?;
+        let pipe = self.processes.process(&facts.name, key, declared, deadline).await?;
         Ok(Arc::new(Link::Pipe(pipe)))
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::{
     CallError, Isolation,
@@ -67,6 +68,30 @@ impl Caller<'_> {
     }
 }
 
+/// A caller, for as long as something is done on its behalf.
+#[derive(Clone)]
+pub struct HeldCaller {
+    session: Arc<str>,
+    principal: Principal,
+    capabilities: ClientCapabilities,
+}
+
+impl HeldCaller {
+    pub fn of(caller: &Caller<'_>) -> Self {
+        Self {
+            session: caller.session.clone(),
+            principal: caller.principal.clone(),
+            capabilities: caller.capabilities,
+        }
+    }
+
+    /// The level of log messages that it asked for has been told already.
+    pub fn caller(&self) -> Caller<'_> {
+        let Self { session, principal, capabilities } = self;
+        Caller { session, principal, capabilities: *capabilities, log_level: None }
+    }
+}
+
 /// What an upstream is told that can be asked for, in a session that is not one client's: all that can
 /// be relayed, since many servers leave out the tools that need more. Each client is still asked only
 /// what it declared itself. Roots are one client's, so what all share is never told of any (decision 8).
@@ -100,6 +125,14 @@ impl Leg {
         match self {
             Self::Pipe(leg) => leg.next().await,
             Self::Remote(leg) => leg.next().await,
+        }
+    }
+
+    /// What else it says of a call that was answered by a task. Safe to be dropped while it waits.
+    pub async fn aside(&mut self) -> Heard {
+        match self {
+            Self::Pipe(leg) => leg.aside().await,
+            Self::Remote(leg) => leg.aside().await,
         }
     }
 
@@ -142,6 +175,22 @@ impl Link {
                 let leg = RemoteLeg::begin(remote, write, sending)?;
                 Ok(Leg::Remote(Box::new(leg)))
             }
+        }
+    }
+
+    /// Of the process that the tasks of its sessions end with; nil where they may outlive us.
+    pub fn life(&self) -> Uuid {
+        match self {
+            Self::Pipe(pipe) => pipe.life(),
+            Self::Remote(_) => Uuid::nil(),
+        }
+    }
+
+    /// Whether it has the session of `key` just now.
+    pub fn has_session(&self, key: &SessionKey) -> bool {
+        match self {
+            Self::Pipe(_) => *key == SessionKey::Shared,
+            Self::Remote(remote) => remote.known_session(key).is_some(),
         }
     }
 

@@ -12,10 +12,14 @@ pub mod board;
 pub mod breaker;
 mod call_error;
 mod call_options;
+pub mod concern;
 pub mod conduct;
+mod conversation;
 mod degradation;
 pub mod dialogue;
 pub mod dice;
+pub mod driving;
+mod elicitations;
 pub mod exchange;
 pub mod handshake;
 mod inbox;
@@ -40,6 +44,8 @@ pub mod spec;
 pub mod status;
 pub mod subscribing;
 pub mod subscriptions;
+pub mod task_talk;
+pub mod tasks;
 #[cfg(test)]
 pub mod testing;
 pub mod variables;
@@ -60,6 +66,7 @@ use crate::{
 use board::StderrTail;
 use dialogue::Unasked;
 use status::{CatalogueChange, ExitCode, Output, Transition};
+use tasks::Owner;
 
 /// How a worker ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +117,8 @@ pub trait Clients: Send + Sync {
     fn say(&self, server: Uuid, session: &str, unasked: Unasked);
     /// A log message that is about no client, to all who may see the upstream and want it.
     fn say_to_all(&self, server: Uuid, note: &Frame);
+    /// What has become of a task, to its owner's clients.
+    fn say_to_owner(&self, server: Uuid, owner: &Owner, maker: &str, note: &Frame);
     /// Whether the client of this session listens to what comes outside of any call.
     fn is_listening(&self, session: &str) -> bool;
     /// The name that operators know this session by.

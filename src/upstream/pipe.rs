@@ -17,6 +17,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
+use uuid::Uuid;
 
 use super::{
     CallError,
@@ -90,6 +91,11 @@ impl Pipe {
             has_logging: AtomicBool::new(false),
         };
         (Arc::new(pipe), lines)
+    }
+
+    /// Of the process: what it knows of tasks ends with it.
+    pub fn life(&self) -> Uuid {
+        self.dialogue.life()
     }
 
     pub fn set_has_logging(&self, has_logging: bool) {
@@ -177,8 +183,7 @@ impl Pipe {
                 Aside::Settled
             }
             Kind::Notification if frame.method().as_deref() == Some("notifications/progress") => {
-                self.dialogue.progress(frame);
-                Aside::Settled
+                self.dialogue.progress(frame)
             }
             Kind::Request | Kind::Notification => self.dialogue.hear(frame, || self.answering()),
         }
@@ -296,9 +301,23 @@ impl PipeLeg {
         }
     }
 
+    /// What else the server says of a call that was answered by a task.
+    pub async fn aside(&mut self) -> Heard {
+        self.listening.next().await
+    }
+
     /// Forgets the call. Nobody is told, and a late answer is dropped.
     pub fn leave(&self) {
         self.pipe.lock().calls.remove(&self.id);
+    }
+}
+
+impl Drop for PipeLeg {
+    fn drop(&mut self) {
+        // One that was answered, and went on as a task, has ended now. Others have not.
+        if !self.pipe.lock().calls.contains_key(&self.id) {
+            self.pipe.dialogue.end_badly(self.id);
+        }
     }
 }
 

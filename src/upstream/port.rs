@@ -24,21 +24,24 @@ pub use super::call_options::CallOptions;
 use super::{
     CallError,
     breaker::Breaker,
+    concern::{Concern, Concerned},
     conduct::Conduct,
     degradation::Degradation,
-    exchange::{Heard, SessionKey},
-    link::{Caller, Leg, Link, Sending},
+    exchange::SessionKey,
+    link::{Caller, Link, Sending},
     log_levels::LogLevels,
     outlook::{Absence, Outlook},
     places::{Place, Places},
     processes::Processes,
-    question::{Patience, Question},
     reason::Reason,
     spec::{CallLimits, Isolation},
     status::StateWord,
     subscriptions::Subscriptions,
+    tasks::Tasks,
 };
 use crate::wire::{Frame, Span, level::Level};
+
+pub use super::conversation::{Conversation, Step};
 
 /// What may change while the port is in use.
 #[derive(Clone, Debug)]
@@ -70,6 +73,22 @@ pub struct Port {
     /// The processes that its clients have to themselves.
     pub processes: Processes,
     has_subscriptions: AtomicBool,
+    /// What its clients have it work on behind.
+    pub tasks: Arc<Tasks>,
+    has_tasks: AtomicBool,
+    /// Turns to wait for the result of a task, which takes none of those of calls.
+    waits: Places,
+}
+
+/// What is special about a call.
+#[derive(Clone, Default)]
+pub struct Manner {
+    /// What it has to do with tasks.
+    pub concern: Option<Concern>,
+    /// The session of the upstream that it is for, if that is not the caller's own.
+    pub key: Option<SessionKey>,
+    /// How long it may be silent, and take, where that is not what other calls may.
+    pub patience: Option<Duration>,
 }
 
 impl Port {
@@ -79,6 +98,8 @@ impl Port {
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
         let facts = ArcSwap::from_pointee(facts);
+        let tasks = Arc::new(Tasks::new(&options.tasks));
+        let waits = Places::new(options.tasks.results_max, options.tasks.results_max);
         Self {
             id,
             breaker: Breaker::new(options.breaker),
@@ -93,6 +114,9 @@ impl Port {
             subscriptions: Arc::default(),
             processes: Processes::default(),
             has_subscriptions: AtomicBool::new(false),
+            tasks,
+            has_tasks: AtomicBool::new(false),
+            waits,
         }
     }
 
@@ -103,6 +127,24 @@ impl Port {
     /// Whether the upstream says that it can be subscribed to resources.
     pub fn set_has_subscriptions(&self, has_subscriptions: bool) {
         self.has_subscriptions.store(has_subscriptions, Ordering::Relaxed);
+    }
+
+    pub fn has_tasks(&self) -> bool {
+        self.has_tasks.load(Ordering::Relaxed)
+    }
+
+    /// Whether the upstream says that its tools can be called as tasks.
+    pub fn set_has_tasks(&self, has_tasks: bool) {
+        self.has_tasks.store(has_tasks, Ordering::Relaxed);
+    }
+
+    pub fn options(&self) -> &CallOptions {
+        &self.options
+    }
+
+    /// The limits of its calls just now.
+    pub fn limits(&self) -> CallLimits {
+        self.facts.load().limits
     }
 
     pub fn set_facts(&self, facts: Facts) {
@@ -130,7 +172,10 @@ impl Port {
     pub fn rest(&self, resting: Outlook) -> bool {
         let link = self.link.swap(None);
         fence(Ordering::SeqCst);
-        if self.places.is_used() || !self.subscriptions.is_empty() {
+        if self.places.is_used()
+            || !self.subscriptions.is_empty()
+            || self.tasks.has_work(&SessionKey::Shared)
+        {
             self.link.store(link);
             self.outlook.send_replace(Outlook::Up);
             return false;
@@ -228,29 +273,55 @@ impl Port {
         caller: &Caller<'_>,
         cancel: CancellationToken,
     ) -> Result<Conversation, CallError> {
-        let facts = self.facts.load_full();
+        self.call_as(frame, edits, caller, cancel, Manner::default()).await
+    }
+
+    /// The same of a call that is somehow special.
+    pub async fn call_as(
+        &self,
+        frame: Frame,
+        edits: &[(Span, &[u8])],
+        caller: &Caller<'_>,
+        cancel: CancellationToken,
+        manner: Manner,
+    ) -> Result<Conversation, CallError> {
+        let Manner { concern, key, patience } = manner;
+        let mut facts = self.facts.load_full();
+        if let Some(patience) = patience {
+            let limits = &mut Arc::make_mut(&mut facts).limits;
+            (limits.inactivity, limits.total) = (patience, patience);
+        }
+        let key = key.unwrap_or_else(|| caller.key(facts.isolation));
         if let Some(level) = caller.log_level {
             self.set_level(caller, level).await;
         }
         let began = Instant::now();
         let deadline = began + self.options.ready_wait.max(self.options.wake_wait);
         loop {
+            let mut concerned = None;
             let begin = async {
-                let link = self.way(&facts, caller, began, &cancel).await?;
-                let place = self.place(&facts).await?;
+                let link = self.way(&facts, caller, &key, began, &cancel).await?;
+                let place = self.place(concern.as_ref(), &facts).await?;
                 fence(Ordering::SeqCst);
-                if !self.is_present(&link, &caller.key(facts.isolation)) {
+                if !self.is_present(&link, &key) {
                     return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
                 }
                 let sending = Sending {
-                    key: caller.key(facts.isolation),
+                    key: key.clone(),
                     client: Some(caller.session.clone()),
                     declared: caller.declared(facts.isolation),
                     place: Some(place),
                     queue_wait: self.options.queue_wait,
                     lifetime: facts.limits.total,
                 };
-                link.begin(|id| outgoing(&frame, id, edits), sending).await
+                let write = |id| {
+                    concerned = concern.clone().map(|concern| {
+                        let token = frame.meta_token_span().map(|span| frame.slice(span));
+                        Concerned::begin(&self.tasks, &key, id, caller.session, concern, token)
+                    });
+                    outgoing(&frame, id, edits)
+                };
+                link.begin(write, sending).await
             };
             let begun = tokio::select! {
                 // A request that was taken back while it waited for its turn is never sent.
@@ -261,7 +332,7 @@ impl Port {
             match begun {
                 Ok(leg) => {
                     let conduct = self.conduct.clone();
-                    return Ok(Conversation::new(leg, frame, facts, conduct, cancel));
+                    return Ok(Conversation::new(leg, frame, facts, conduct, cancel, concerned));
                 }
                 Err(CallError::NotSent { .. }) if Instant::now() < deadline => {
                     // The connection has ended, and its actor is about to say so.
@@ -316,9 +387,17 @@ impl Port {
         }
     }
 
-    async fn place(&self, facts: &Facts) -> Result<Place, CallError> {
-        self.places.take(self.options.queue_wait).await.map_err(|refused| {
-            metrics::counter!("metamcpd_limit_hit_total", "limit" => refused.limit()).increment(1);
+    async fn place(&self, concern: Option<&Concern>, facts: &Facts) -> Result<Place, CallError> {
+        let places = match concern {
+            Some(Concern::Awaits(_)) => &self.waits,
+            Some(_) | None => &self.places,
+        };
+        places.take(self.options.queue_wait).await.map_err(|refused| {
+            let limit = match concern {
+                Some(Concern::Awaits(_)) => "calls.tasks.results_max",
+                Some(_) | None => refused.limit(),
+            };
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => limit).increment(1);
             CallError::Busy { server: facts.name.clone() }
         })
     }
@@ -332,135 +411,6 @@ fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
     let ours = ours.map(|span| (span, id.as_bytes()));
     let mut edits: Vec<_> = ours.chain(edits.iter().copied()).collect();
     frame.splice(&mut edits)
-}
-
-/// What a client hears of its call, ready to be sent to it.
-pub enum Step {
-    /// Progress; more will follow.
-    Event(Bytes),
-    /// Something is asked of the client; more will follow.
-    Asked(Question),
-    /// Another notification; more will follow.
-    Said(Frame),
-    /// The response, or why there is none. Nothing follows.
-    End(Result<Bytes, CallError>),
-}
-
-/// One call from its sending to its one outcome.
-pub struct Conversation {
-    leg: Leg,
-    request: Frame,
-    facts: Arc<Facts>,
-    conduct: Arc<Conduct>,
-    cancel: CancellationToken,
-    began: Instant,
-    heard: Instant,
-    progress: f64,
-    /// Whether the upstream waits for the client, which is no silence of its own.
-    patience: Arc<Patience>,
-}
-
-impl Conversation {
-    fn new(
-        leg: Leg,
-        request: Frame,
-        facts: Arc<Facts>,
-        conduct: Arc<Conduct>,
-        cancel: CancellationToken,
-    ) -> Self {
-        let now = Instant::now();
-        Self {
-            leg,
-            request,
-            facts,
-            conduct,
-            cancel,
-            began: now,
-            heard: now,
-            progress: f64::NEG_INFINITY,
-            patience: Patience::new(),
-        }
-    }
-
-    /// What comes next. Not to be asked again after [`Step::End`].
-    pub async fn next(&mut self) -> Step {
-        loop {
-            let last = self.began + self.facts.limits.total;
-            let silent_since = self.heard.max(self.patience.since());
-            let deadline = (silent_since + self.facts.limits.inactivity).min(last);
-            let heard = tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => {
-                    self.leg.cancel("the client cancelled the request");
-                    return Step::End(Err(CallError::Cancelled));
-                }
-                heard = self.leg.next() => heard,
-                () = tokio::time::sleep_until(deadline) => {
-                    let silent_since = self.patience.since();
-                    if Instant::now() < last && silent_since > self.heard {
-                        self.heard = silent_since;
-                        continue;
-                    }
-                    return Step::End(Err(self.time_out()));
-                }
-            };
-            match heard {
-                Heard::Progress(frame) => {
-                    if self.facts.limits.reset_on_progress {
-                        self.heard = Instant::now();
-                    }
-                    if let Some(event) = self.restore_token(&frame) {
-                        return Step::Event(event);
-                    }
-                }
-                Heard::Asked(mut question) => {
-                    self.heard = Instant::now();
-                    question.keep_waiting(&self.patience);
-                    return Step::Asked(question);
-                }
-                Heard::Said(frame) => {
-                    self.heard = Instant::now();
-                    return Step::Said(frame);
-                }
-                Heard::Reply(frame) => return Step::End(self.restore_id(&frame)),
-                Heard::Failed(error) => return Step::End(Err(error.of(&self.facts.name))),
-            }
-        }
-    }
-
-    fn time_out(&mut self) -> CallError {
-        let server = self.facts.name.clone();
-        let CallLimits { inactivity, total, .. } = self.facts.limits;
-        let error = if Instant::now() >= self.began + total {
-            CallError::TooLong { server, after: total }
-        } else {
-            CallError::Inactive { server, after: inactivity }
-        };
-        self.conduct.timed_out();
-        self.leg.cancel("the request timed out");
-        error
-    }
-
-    /// Progress has to increase (basic/utilities/progress), and only who gave a token gets it.
-    fn restore_token(&mut self, frame: &Frame) -> Option<Bytes> {
-        let progress = frame.progress()?;
-        if progress <= self.progress {
-            return None;
-        }
-        self.progress = progress;
-        let token = self.request.get(self.request.meta_token_span()?);
-        Some(frame.splice(&mut [(frame.token_span()?, token)]))
-    }
-
-    fn restore_id(&self, frame: &Frame) -> Result<Bytes, CallError> {
-        match (frame.id_span(), self.request.id()) {
-            (Some(span), Some(id)) => Ok(frame.splice(&mut [(span, id)])),
-            _ => Err(CallError::BadAnswer {
-                server: self.facts.name.clone(),
-                why: "it has no id".into(),
-            }),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::tasks::json;
 use crate::wire::{
     Fault, Frame,
     capabilities::{Capability, ClientCapabilities},
-    codes, message,
+    codes, message, task,
 };
 
 const ROOTS: &str = "roots/list";
@@ -32,6 +33,8 @@ pub struct Question {
     withdrawn: Arc<CancellationToken>,
     /// Of the call that it belongs to.
     patience: Option<Arc<Patience>>,
+    /// The task that it belongs to, as its upstream knows it.
+    task: Option<Box<str>>,
 }
 
 /// Whether a call's upstream waits for its client, and since when it does not.
@@ -69,7 +72,13 @@ impl Question {
     }
 
     pub fn new(frame: Frame, say: Say, withdrawn: Arc<CancellationToken>) -> Self {
-        Self { frame, say, is_answered: false, withdrawn, patience: None }
+        Self { frame, say, is_answered: false, withdrawn, patience: None, task: None }
+    }
+
+    /// The same, of this task by the name that its upstream has for it.
+    pub fn of_task(mut self, theirs: &str) -> Self {
+        self.task = Some(theirs.into());
+        self
     }
 
     /// Notes that a call's upstream waits for as long as this is not answered.
@@ -77,12 +86,15 @@ impl Question {
         self.patience = Some(patience.clone());
     }
 
-    /// The question under an id of ours, which serves as its progress token too.
+    /// The question under an id of ours, which serves as its progress token too. It is not to become a
+    /// task of the client's, which upstreams are not told that it could (basic, "Tasks", "Task Support
+    /// and Handling").
     pub fn under(&self, id: u64) -> Bytes {
         let id = id.to_string();
         let spans = [self.frame.id_span(), self.frame.meta_token_span()];
         let mut edits: Vec<_> =
             spans.into_iter().flatten().map(|span| (span, id.as_bytes())).collect();
+        edits.extend(task::augmentation(&self.frame).map(|cut| (cut, &b""[..])));
         self.frame.splice(&mut edits)
     }
 
@@ -115,7 +127,10 @@ impl Question {
     /// Gives the upstream the client's answer under its own id.
     pub fn answer(mut self, answer: &Frame) {
         if let (Some(span), Some(id)) = (answer.id_span(), self.frame.id()) {
-            let bytes = answer.splice(&mut [(span, id)]);
+            let related = self.task.as_ref().and_then(|task| task::relating(answer, task));
+            let related = related.as_ref().map(|(span, bytes)| (*span, &**bytes));
+            let mut edits: Vec<_> = std::iter::once((span, id)).chain(related).collect();
+            let bytes = answer.splice(&mut edits);
             self.conclude(bytes, "answered");
         }
     }
@@ -124,7 +139,11 @@ impl Question {
     pub fn progress(&self, note: &Frame) {
         let token = self.frame.meta_token_span().map(|span| self.frame.get(span));
         if let (Some(span), Some(token)) = (note.token_span(), token) {
-            (self.say)(note.splice(&mut [(span, token)]));
+            let theirs = self.task.as_deref().map(json);
+            let related = theirs.as_ref().zip(task::related(note));
+            let related = related.map(|(theirs, related)| (related.id_span, &**theirs));
+            let mut edits: Vec<_> = std::iter::once((span, token)).chain(related).collect();
+            (self.say)(note.splice(&mut edits));
         }
     }
 

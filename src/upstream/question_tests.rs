@@ -45,6 +45,22 @@ fn a_question_goes_out_under_our_id_and_its_answer_back_under_theirs() {
 }
 
 #[test]
+fn what_belongs_to_a_task_is_answered_by_the_server_s_own_name_for_it() {
+    let related = |id: &str| {
+        format!(r#""_meta":{{"io.modelcontextprotocol/related-task":{{"taskId":"{id}"}}}}"#)
+    };
+    let params = format!(r#"{{"task":{{"ttl":1}},{},"_":1,"progressToken":0}}"#, related("ours"));
+    let (question, told) = ask(SAMPLING, &params);
+    let question = question.of_task("theirs");
+    let asked = String::from_utf8(question.under(7).to_vec()).unwrap();
+    assert!(asked.contains(&related("ours")) && !asked.contains("ttl"), "{asked}");
+    let answer = format!(r#"{{"jsonrpc":"2.0","id":7,"result":{{"n":1.50,{}}}}}"#, related("ours"));
+    question.answer(&frame(&answer));
+    let expected = answer.replace("ours", "theirs").replace(r#""id":7"#, r#""id":"theirs""#);
+    assert_eq!(*told.lock().unwrap(), [expected]);
+}
+
+#[test]
 fn progress_is_told_only_to_who_asked_for_it() {
     let (question, told) = ask(SAMPLING, "{}");
     question.progress(&frame(

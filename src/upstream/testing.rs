@@ -16,6 +16,7 @@ use super::{
     port::CallOptions,
     spec::{CallLimits, Transport, Upkeep},
     status::{CatalogueChange, Output, Transition},
+    tasks::TaskOptions,
 };
 use crate::catalogue::{item::Item, kind::Kind};
 
@@ -69,6 +70,20 @@ pub fn calls() -> CallOptions {
         queue_max: 8,
         doubt: SECOND,
         elicitations_max: 2,
+        tasks: tasks(),
+    }
+}
+
+pub fn tasks() -> TaskOptions {
+    TaskOptions {
+        per_principal_max: 3,
+        remember: 60 * SECOND,
+        result_wait: 60 * SECOND,
+        results_max: 2,
+        poll_min: SECOND / 10,
+        poll_max: 5 * SECOND,
+        page: 2,
+        list_wait: SECOND,
     }
 }
 

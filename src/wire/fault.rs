@@ -64,6 +64,11 @@ impl Fault {
         Self { code: codes::INVALID_PARAMS, message, data: None }
     }
 
+    /// There is no such task, or not for who asks. Nobody is told which.
+    pub fn unknown_task() -> Self {
+        Self::invalid_params("unknown task; `tasks/list` has the tasks that there are")
+    }
+
     pub fn resource_not_found(uri: &str) -> Self {
         let message = format!("no upstream has the resource `{uri}`");
         let data = Data {

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -172,17 +172,7 @@ impl Frame {
 
     /// The frame with other bytes in the place of some spans, and every other byte kept.
     pub fn splice(&self, edits: &mut [(Span, &[u8])]) -> Bytes {
-        edits.sort_unstable_by_key(|(span, _)| span.start);
-        let growth: usize = edits.iter().map(|(_, new)| new.len()).sum();
-        let mut spliced = BytesMut::with_capacity(self.bytes.len() + growth);
-        let mut copied = 0;
-        for (span, new) in edits {
-            spliced.put_slice(&self.bytes[copied..span.start as usize]);
-            spliced.put_slice(new);
-            copied = span.end as usize;
-        }
-        spliced.put_slice(&self.bytes[copied..]);
-        spliced.freeze()
+        super::object::splice(&self.bytes, edits)
     }
 }
 

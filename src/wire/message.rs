@@ -33,10 +33,15 @@ pub fn error(id: u64, error: &[u8]) -> Bytes {
 
 /// A request of our own. `params` is JSON.
 pub fn request(id: u64, method: &str, params: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(method.len() + params.len() + 64);
-    bytes.put_slice(
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":"#).as_bytes(),
-    );
+    request_under(id.to_string().as_bytes(), method, params)
+}
+
+/// The same under an id that is given as it is written.
+pub fn request_under(id: &[u8], method: &str, params: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(id.len() + method.len() + params.len() + 64);
+    bytes.put_slice(br#"{"jsonrpc":"2.0","id":"#);
+    bytes.put_slice(id);
+    bytes.put_slice(format!(r#","method":"{method}","params":"#).as_bytes());
     bytes.put_slice(params);
     bytes.put_u8(b'}');
     bytes.freeze()

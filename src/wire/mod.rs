@@ -14,8 +14,10 @@ pub mod frame;
 pub mod level;
 pub mod lines;
 pub mod message;
+pub mod object;
 pub mod reference;
 pub mod sse;
+pub mod task;
 pub mod topic;
 pub mod torn;
 

@@ -18,6 +18,7 @@ pub mod peers;
 pub mod postgres;
 pub mod processes;
 pub mod remote;
+pub mod remote_tasks;
 pub mod shelf;
 pub mod sse_client;
 pub mod sse_remote;

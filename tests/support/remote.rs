@@ -17,6 +17,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::remote_tasks::RemoteTasks;
+
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answers {
@@ -73,6 +75,8 @@ pub struct Knobs {
     pub resources: bool,
     /// Answers calls of tools with this status, and a `Retry-After` of so many seconds.
     pub trouble: Option<(u16, Option<u64>)>,
+    /// Whether it has tasks, and a tool that has to be called as one.
+    pub tasks: bool,
     /// Closes the stream of a call before its answer, so often.
     pub cuts: Option<Cuts>,
 }
@@ -112,6 +116,7 @@ struct State {
     sessions: Mutex<BTreeSet<String>>,
     streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
     minted: Mutex<u64>,
+    tasks: RemoteTasks,
     /// Answers whose stream was closed: the event after which each comes, how often it is still
     /// closed, and the answer.
     owed: Mutex<Vec<(String, usize, String)>>,
@@ -132,6 +137,7 @@ impl Default for Knobs {
             noted: 202,
             trouble: None,
             resources: false,
+            tasks: false,
             cuts: None,
         }
     }
@@ -173,6 +179,7 @@ impl Remote {
             sessions: Mutex::default(),
             streams: Mutex::default(),
             minted: Mutex::default(),
+            tasks: RemoteTasks::default(),
             owed: Mutex::default(),
         });
         let shared = web::Data::from(Arc::clone(&state));
@@ -199,6 +206,10 @@ impl Remote {
     /// Answers 400 to every resumption of a stream that was cut so far; how many those are.
     pub fn forget_owed(&self) -> usize {
         lock(&self.state.owed).drain(..).count()
+    }
+
+    pub fn tasks(&self) -> &RemoteTasks {
+        &self.state.tasks
     }
 
     pub fn sessions(&self) -> usize {
@@ -318,6 +329,9 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
     if knobs.resources {
         capabilities["resources"] = json!({"subscribe": true});
     }
+    if knobs.tasks {
+        capabilities["tasks"] = json!({"requests": {"tools": {"call": {}}}});
+    }
     let result = json!({
         "protocolVersion": message["params"]["protocolVersion"],
         "capabilities": capabilities,
@@ -344,6 +358,10 @@ async fn answer(message: &Value, knobs: &Knobs, state: &State) -> HttpResponse {
             };
             json!({"jsonrpc": "2.0", "id": message["id"], "result": result})
         }
+        None if knobs.tasks => match state.tasks.answer(message).await {
+            Some(answer) => answer,
+            None => state.tasks.join(response(message, &knobs.tools, knobs.list_delay).await),
+        },
         None => response(message, &knobs.tools, knobs.list_delay).await,
     };
     if let Some(cuts) = knobs.cuts.filter(|_| message["method"] == "tools/call") {

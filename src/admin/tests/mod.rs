@@ -44,7 +44,7 @@ use crate::{
     identity::{keys::KeyText, vault::Vault},
     logs::LogOptions,
     namespace::NamespaceOptions,
-    session::{ReplayOptions, SessionOptions, Sessions},
+    session::{ReplayOptions, SessionOptions, Sessions, TaskIds},
     store::{DatabaseOptions, Journal, JournalOptions, testing},
     upstream::{
         Exit, Reason,
@@ -255,6 +255,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         queue_max: 1,
         doubt: Duration::from_secs(1),
         elicitations_max: 1,
+        tasks: crate::upstream::testing::tasks(),
     };
     let roster = Roster::default();
     let launch: Launch = Rc::new(|post| pretend(post).boxed_local());
@@ -290,7 +291,8 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         roster,
         fleet: fleet.start(),
         patience: shared,
-        sessions: Arc::new(Sessions::new(sessions, sealer, [], Box::new(|_| {}))),
+        sessions: Arc::new(Sessions::new(sessions, sealer.clone(), [], Box::new(|_| {}))),
+        task_ids: TaskIds::new(sealer),
         witness: witness.clone(),
         settings_key: Some(KeyText::chosen(ADMIN_KEY.to_owned()).unwrap()),
         defaults: Defaults {

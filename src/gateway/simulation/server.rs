@@ -320,7 +320,11 @@ impl Life {
             Aside::ToClient(client, Unasked::Question(question)) => {
                 self.stage.put(&client, question);
             }
-            Aside::ToClient(..) | Aside::Updated(..) | Aside::ToAll(_) | Aside::ListChanged(_) => {
+            Aside::ToClient(..)
+            | Aside::Updated(..)
+            | Aside::TaskStatus(..)
+            | Aside::ToAll(_)
+            | Aside::ListChanged(_) => {
                 self.stage.history.violated("what a call said was taken for something else");
             }
             Aside::Settled => {}

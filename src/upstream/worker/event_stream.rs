@@ -16,11 +16,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use super::{
+    belonging::Belonging,
     carry_out,
     dialects::{REFUSAL_MAX, has_forgotten},
     messages::{Kindred, kindred},
     opening::{Unopened, not_connected, refusal},
-    remote::{ACCEPT_BOTH, Belonging, Remote, TELL_PATIENCE},
+    remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession, Way},
 };
 use crate::{
@@ -213,6 +214,11 @@ impl StreamLeg {
                 }
             }));
         }
+    }
+
+    /// What else the server says of a call that was answered by a task.
+    pub async fn aside(&mut self) -> Heard {
+        self.leg.aside().await
     }
 
     pub fn cancel(&mut self, reason: &str) {

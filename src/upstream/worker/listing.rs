@@ -13,7 +13,10 @@ use tokio::{
 
 use super::{Assignment, News};
 use crate::{
-    catalogue::kind::{Kind, PerKind},
+    catalogue::{
+        item::Item,
+        kind::{Kind, PerKind},
+    },
     upstream::{
         Exit, Reason,
         handshake::Offer,
@@ -171,7 +174,12 @@ async fn list(assignment: &Assignment, link: &Link, kind: Kind) -> Result<(), No
     let listed = lists::list(link, &server, kind, &workshop.lists, spec.connect_timeout).await;
     refresh.set_has_failed(listed.is_err());
     match listed {
-        Ok(Listed { items, dropped }) => {
+        Ok(Listed { mut items, dropped }) => {
+            if kind == Kind::Tool && !board.port.has_tasks() {
+                // Of a server that does not declare tasks, clients are to make none, whatever its tools
+                // say (basic, "Tasks", "Tool-Level Negotiation"); and we declare them for all.
+                items.iter_mut().for_each(Item::forbid_tasks);
+            }
             tell(News::Listed { kind, items: Arc::new(items), dropped });
             Ok(())
         }

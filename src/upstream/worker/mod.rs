@@ -3,6 +3,7 @@
 //! A worker is one life of an upstream: from its start to its end, whichever way that comes. It is
 //! always fresh, tells its actor what happens, and decides nothing about what happens next.
 
+mod belonging;
 mod dialects;
 mod event_stream;
 pub mod lifeline;
@@ -207,6 +208,7 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     };
     assignment.board.nested.set_is_gateway(answer.is_gateway);
     assignment.board.port.set_has_subscriptions(answer.has_subscriptions);
+    assignment.board.port.set_has_tasks(answer.has_tasks);
     listing::first(assignment, link, &answer.offers).await?;
     let handshake::Introduction { version, instructions, has_subscriptions, .. } = answer;
     (assignment.tell)(News::Ready { link: link.clone(), version, instructions });
@@ -309,6 +311,9 @@ fn carry_out(
             for client in subscribers {
                 clients.say(server, &client, Unasked::Updated(note.clone()));
             }
+        }
+        Aside::TaskStatus(owner, maker, note) => {
+            clients.say_to_owner(server, &owner, &maker, &note)
         }
         Aside::ToAll(note) => clients.say_to_all(server, &note),
         Aside::ListChanged(topic) => changed.hear(topic),

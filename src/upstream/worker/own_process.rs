@@ -113,7 +113,7 @@ pub async fn serve(
     let idle = workshop.options.session_idle;
     loop {
         tokio::time::sleep(idle / 4).await;
-        if pipe.has_calls() || subscriptions.has(&own.key) {
+        if pipe.has_calls() || subscriptions.has(&own.key) || board.port.tasks.has_work(&own.key) {
             own.touch();
         }
         if own.end_if_idle(idle) {

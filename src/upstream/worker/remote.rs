@@ -20,10 +20,11 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::{
-    FrameLimits, carry_out,
+    FrameLimits,
+    belonging::Belonging,
+    carry_out,
     listing::Announcements,
     remote_session::{Established, RemoteSession},
     remote_stream::ResumeOptions,
@@ -32,15 +33,12 @@ use crate::{
     catalogue::kind::PerKind,
     egress::{Body, Door, Egress, EgressError},
     upstream::{
-        CallError, Clients, Exit, Isolation, Reason,
-        breaker::Breaker,
-        dialogue::{Aside, Dialogue, DialogueOptions, Scope},
+        CallError, Exit, Reason,
+        dialogue::{Aside, DialogueOptions},
         exchange::SessionKey,
         handshake::Introduction,
         link::bridged,
-        log_levels::LogLevels,
         question::Say,
-        subscriptions::Subscriptions,
     },
     wire::{Frame, capabilities::ClientCapabilities, message},
 };
@@ -109,16 +107,6 @@ pub struct RemoteLimits {
     /// How long an HTTP+SSE server may take to say where messages go.
     pub endpoint_wait: Duration,
     pub resume: ResumeOptions,
-}
-
-/// Whose upstream it is, and who hears of it.
-pub struct Belonging {
-    pub id: Uuid,
-    pub isolation: Isolation,
-    pub levels: Arc<LogLevels>,
-    pub subscriptions: Arc<Subscriptions>,
-    pub clients: Arc<dyn Clients>,
-    pub breaker: Arc<Breaker>,
 }
 
 /// The shared part of one connection to a remote upstream.
@@ -255,7 +243,7 @@ impl Remote {
             let mut sessions = self.lock();
             let unused = |key: &SessionKey, session: &mut Arc<RemoteSession>| {
                 let is_free = Arc::strong_count(session) == 1 && session.is_idle(idle);
-                let is_listened_to = self.belonging.subscriptions.has(key);
+                let is_listened_to = self.belonging.expects_something(key);
                 *key != SessionKey::Shared && is_free && !is_listened_to
             };
             sessions.extract_if(unused).map(|(_, session)| session).collect()
@@ -294,14 +282,7 @@ impl Remote {
                 .increment(1);
             return Err(CallError::Busy { server: self.server.clone() });
         }
-        let scope = match key {
-            SessionKey::Shared if self.belonging.isolation == Isolation::Shared => Scope::Everyone,
-            SessionKey::Shared => Scope::Gateway,
-            SessionKey::Client(client) => Scope::Client(client.clone()),
-            SessionKey::User(_) => Scope::User,
-        };
-        let dialogue = Dialogue::new(scope, self.limits.dialogue)
-            .with_subscriptions(self.belonging.subscriptions.clone(), key.clone());
+        let dialogue = self.belonging.dialogue(key, self.limits.dialogue);
         let session = Arc::new(RemoteSession::new(key.clone(), declared, dialogue));
         sessions.insert(key.clone(), session.clone());
         Ok(session)

@@ -242,6 +242,15 @@ impl RemoteLeg {
         advanced.unwrap_or_else(Heard::Failed)
     }
 
+    /// What else the server says of a call that was answered by a task. Safe to be dropped while it
+    /// waits.
+    pub async fn aside(&mut self) -> Heard {
+        match &mut self.call.part {
+            Part::Stream(leg, _) => leg.aside().await,
+            _ => self.listening.next().await,
+        }
+    }
+
     pub fn cancel(&mut self, reason: &str) {
         self.call.cancel(reason);
     }
@@ -249,8 +258,11 @@ impl RemoteLeg {
 
 impl Drop for RemoteLeg {
     fn drop(&mut self) {
-        if !self.is_answered {
-            self.call.session.dialogue.give_up(self.call.outgoing.id);
+        let (dialogue, id) = (&self.call.session.dialogue, self.call.outgoing.id);
+        match self.is_answered {
+            // One that went on as a task has ended now.
+            true => dialogue.end_badly(id),
+            false => dialogue.give_up(id),
         }
     }
 }
@@ -376,7 +388,13 @@ impl Call {
             }
             Kind::Notification if is_progress => {
                 let token = frame.token_span().map(|span| frame.get(span));
-                Ok((own_id(token) == Some(id)).then_some(Heard::Progress(frame)))
+                if own_id(token) == Some(id) {
+                    return Ok(Some(Heard::Progress(frame)));
+                }
+                // It may be of a task that another call has become.
+                let aside = self.session.dialogue.progress(frame);
+                self.remote.carry_out(&self.session, aside);
+                Ok(None)
             }
             Kind::Notification | Kind::Request => {
                 let (remote, session) = (&self.remote, &self.session);

@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Assignment, introduce, keep_listed,
-    remote::{Address, Belonging, Remote, RemoteLimits, Speech},
+    Assignment,
+    belonging::Belonging,
+    introduce, keep_listed,
+    remote::{Address, Remote, RemoteLimits, Speech},
     remote_session::DELETE_PATIENCE,
     standing,
 };
@@ -115,6 +117,7 @@ fn build(
         isolation: spec.isolation,
         levels: board.port.levels.clone(),
         subscriptions: board.port.subscriptions.clone(),
+        tasks: board.port.tasks.clone(),
         clients: workshop.clients.clone(),
         breaker: board.port.breaker.clone(),
     };

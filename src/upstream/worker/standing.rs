@@ -64,7 +64,10 @@ async fn read(remote: &Arc<Remote>, session: &Arc<RemoteSession>, body: &mut Bod
             let Ok(frame) = Frame::parse(event.data, frames.depth_max) else { continue };
             let is_progress = frame.method().as_deref() == Some("notifications/progress");
             match frame.kind() {
-                Kind::Notification if is_progress => session.dialogue.progress(frame),
+                Kind::Notification if is_progress => {
+                    let aside = session.dialogue.progress(frame);
+                    remote.carry_out(session, aside);
+                }
                 _ => remote.hear(session, frame),
             }
         }
@@ -210,7 +213,7 @@ async fn until_unwanted(remote: &Remote, session: &RemoteSession) {
 }
 
 fn is_listening(remote: &Remote, session: &RemoteSession) -> bool {
-    if remote.belonging.subscriptions.has(&session.key) {
+    if remote.belonging.expects_something(&session.key) {
         return true;
     }
     match &session.key {

@@ -24,6 +24,7 @@ use tokio::{
 };
 use tokio_process_stream::{Item, ProcessChunkStream};
 use tokio_stream::StreamExt;
+use uuid::Uuid;
 
 use super::{
     Assignment, News, carry_out, introduce, keep_listed,
@@ -43,6 +44,7 @@ use crate::{
         link::Link,
         pipe::Pipe,
         status::{ExitCode, Output},
+        task_talk::TaskTalk,
         variables::resolve,
     },
     wire::{
@@ -83,8 +85,11 @@ pub async fn work(
         Err(exit) => return exit,
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
+    let key = assignment.key();
+    let talk = TaskTalk::new(board.port.tasks.clone(), key.clone(), Uuid::new_v4());
     let dialogue = Dialogue::new(assignment.scope(), assignment.workshop.dialogue)
-        .with_subscriptions(board.port.subscriptions.clone(), assignment.key());
+        .with_subscriptions(board.port.subscriptions.clone(), key)
+        .with_tasks(talk);
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
     let closer = Closer { pipe: pipe.clone(), server: name };
