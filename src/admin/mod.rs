@@ -70,6 +70,8 @@ pub struct AdminState {
     pub metrics_open: bool,
     /// What every URL we publish begins with, without a slash at its end.
     pub public_url: String,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
     /// The pace of comments on an event stream that has nothing else to say.
     pub heartbeat: Duration,
     /// How long whoever orders a refresh waits for its outcome.

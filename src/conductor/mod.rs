@@ -35,6 +35,7 @@ use runtime::Values;
 
 use crate::{
     catalogue::profiles::Choice,
+    failpoint,
     fleet::{Fleet, Reconcile, RestartOne, Roster},
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
@@ -169,8 +170,12 @@ impl Conductor {
         let remembered = snapshot::remembered(&wanted);
         let tried_before = snapshot::tried_before(&wanted, self.began);
         let reconcile = Reconcile { wanted: specs, remembered, tried_before };
-        if self.fleet.send(reconcile).await.is_err() {
-            tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
+        match self.fleet.send(reconcile).await {
+            Ok(true) => {}
+            Ok(false) => self.is_behind.store(true, Ordering::Relaxed),
+            Err(_) => {
+                tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
+            }
         }
         self.apply_namespaces(snapshot::namespaces(&wanted)).await;
         let reshaped = self.apply_endpoints(&wanted.endpoints);
@@ -198,6 +203,7 @@ impl Conductor {
     pub async fn keep_up(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RETRY_EVERY).await;
+            failpoint::pass("configuration");
             let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
             if (has_dead || self.is_behind.load(Ordering::Relaxed))
                 && let Err(error) = self.reconcile().await
@@ -300,7 +306,6 @@ impl Conductor {
                 None => self.start_namespace(spec).await,
             };
             if !told {
-                metrics::counter!("metamcpd_panics_total").increment(1);
                 self.is_behind.store(true, Ordering::Relaxed);
             }
         }

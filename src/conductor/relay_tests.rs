@@ -33,6 +33,8 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         per_principal_max: 9,
         total_max: 9,
         in_flight_max: 9,
+        in_flight_per_principal_max: 99,
+        streams_per_principal_max: 99,
         subscriptions_max: 4,
         heartbeat: MINUTE,
         stream_buffer: 9,

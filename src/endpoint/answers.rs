@@ -34,7 +34,7 @@ impl Refusal {
 
     pub fn response(&self) -> HttpResponse {
         let mut response = json(self.status, self.fault.to_bytes(self.id.as_deref()));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let seconds = header::HeaderValue::from_static("5");
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }

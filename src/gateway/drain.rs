@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    signal::unix::Signal,
+    time::{Instant, sleep, timeout},
+};
 
 use super::Gateway;
 use crate::{fleet::Drain, session::Session};
@@ -19,17 +22,46 @@ const UPSTREAMS_END: Duration = Duration::from_secs(20);
 /// How long what is still to be remembered may take.
 const JOURNAL_END: Duration = Duration::from_secs(3);
 
+/// The port is served no more, and nobody has asked for that.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP server has ended by itself")]
+pub struct Deserted;
+
 impl Gateway {
+    /// Reads all rows again whenever somebody asks, as after a change behind our back.
+    pub fn read_again_on(&self, mut asked: Signal) {
+        let conductor = self.conductor.clone();
+        actix::spawn(async move {
+            while asked.recv().await.is_some() {
+                match conductor.reconcile().await {
+                    Ok(()) => tracing::info!(
+                        "asked by SIGHUP: the rows were read again; settings are read at a start only"
+                    ),
+                    Err(error) => tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "asked by SIGHUP, but the rows could not be read; it is tried again"
+                    ),
+                }
+            }
+        });
+    }
+
     /// Serves until `shutdown`, then drains. `hurry` ends the patience with what is under way.
+    ///
+    /// # Errors
+    /// The port is served no more; what was under way has been ended in order all the same.
     pub async fn run_until(
         self,
         shutdown: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
-    ) {
-        shutdown.await;
+    ) -> Result<(), Deserted> {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.tokens.deserted.cancelled() => {}
+        }
         tracing::info!("stopping: nothing new begins, what is under way may finish");
+        // Whoever still comes is told so, rather than left waiting for a port that nobody serves.
         self.tokens.draining.cancel();
-        self.server.pause().await;
         tokio::select! {
             () = self.calls_finish() => {}
             () = sleep(self.drain_grace) => tracing::warn!("some calls did not finish in time"),
@@ -57,6 +89,10 @@ impl Gateway {
             tracing::warn!(%error, "the database was not closed in order");
         }
         tracing::info!("stopped");
+        match self.tokens.deserted.is_cancelled() {
+            true => Err(Deserted),
+            false => Ok(()),
+        }
     }
 
     async fn calls_finish(&self) {

@@ -25,6 +25,9 @@ pub struct Start {
     import: Option<PathBuf>,
     environment: Vec<(String, String)>,
     admin_key: bool,
+    /// What a shell does before it becomes the daemon.
+    prepared_by: Option<String>,
+    log_is_read: bool,
 }
 
 /// How the daemon ended.
@@ -55,6 +58,8 @@ impl Start {
             import: None,
             environment: Vec::new(),
             admin_key: true,
+            prepared_by: None,
+            log_is_read: true,
         }
     }
 
@@ -77,6 +82,18 @@ impl Start {
 
     pub fn environment(mut self, name: &str, value: &str) -> Start {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has a shell say this first, such as `ulimit -n 256`, and then become the daemon.
+    pub fn prepared_by(mut self, words: &str) -> Start {
+        self.prepared_by = Some(words.to_owned());
+        self
+    }
+
+    /// Gives the daemon a stderr that nobody ever reads.
+    pub fn with_an_unread_log(mut self) -> Start {
+        self.log_is_read = false;
         self
     }
 
@@ -233,7 +250,10 @@ impl TestGateway {
         std::fs::write(&config, &self.start.settings).expect("the settings file");
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(root.join("daemon.log"));
-        let mut command = self.command();
+        let mut command = match &self.start.prepared_by {
+            None => self.command(),
+            Some(words) => prepared(&self.command(), words),
+        };
         command.arg("serve").arg("--data-dir").arg(self.data_dir()).arg("--config").arg(&config);
         if let Some(file) = &self.start.import {
             command.arg("--import").arg(file);
@@ -243,7 +263,12 @@ impl TestGateway {
             command.env("METAMCPD_ADMIN_KEY", ADMIN_KEY);
         }
         command.envs(self.start.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("the log file"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        match self.start.log_is_read {
+            true => command.stderr(log.expect("the log file")),
+            // Its other end lives as long as the process is ours.
+            false => command.stderr(Stdio::piped()),
+        };
         let mut process = command.spawn().expect("the daemon starts");
         let stdout = process.stdout.take().expect("its stdout");
         self.process = Some(process);
@@ -318,6 +343,19 @@ pub fn binary() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The same program, by a shell that says something first and has the same process id.
+fn prepared(program: &Command, words: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{words} && exec \"$0\" \"$@\"")).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 fn last_lines(text: &str, count: usize) -> String {

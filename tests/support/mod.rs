@@ -16,6 +16,7 @@ pub mod outage;
 pub mod peers;
 pub mod postgres;
 pub mod processes;
+pub mod raw;
 pub mod remote;
 pub mod shelf;
 pub mod sse_client;
