@@ -185,6 +185,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Invalid(problems) => Self::Invalid(problems),
             StoreError::NewerSchema { .. }
+            | StoreError::Damaged(_)
             | StoreError::Options { .. }
             | StoreError::Vault(_)
             | StoreError::Internal(_) => Self::Internal(Box::new(error)),

@@ -47,6 +47,10 @@ use crate::{
 /// How long until the rows are read again when that has failed.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the database may take to give all rows, before that counts as a failure. One that was stopped
+/// would else hold up every later reading too.
+const READ_PATIENCE: Duration = Duration::from_secs(15);
+
 /// How long whoever ends a session waits for it to be written down.
 const TOMBSTONE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -149,7 +153,9 @@ impl Conductor {
     /// until it works.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let wanted = match self.store.everything(&self.running()).await {
+        let running = self.running();
+        let read = tokio::time::timeout(READ_PATIENCE, self.store.everything(&running));
+        let wanted = match read.await.unwrap_or_else(|elapsed| Err(StoreError::late(elapsed))) {
             Ok(wanted) => wanted,
             Err(error) => {
                 self.is_behind.store(true, Ordering::Relaxed);
@@ -183,6 +189,11 @@ impl Conductor {
         self.servers.store(Arc::new(wanted.servers));
         self.is_ready.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the rows say something that is not known here yet.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 
     /// What is known better here than in the rows, which are as old as the journal is behind.

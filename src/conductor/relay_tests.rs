@@ -51,6 +51,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
             total_bytes_max: 9_999,
             window: MINUTE,
             retry: MINUTE,
+            retry_spread: Duration::ZERO,
         },
     };
     let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();

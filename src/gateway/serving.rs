@@ -73,6 +73,7 @@ pub(super) fn listen(
         metrics_open: settings.metrics.open,
         public_url: url.clone(),
         body_timeout: server.body_timeout,
+        answer_timeout: settings.database.answer_timeout,
         heartbeat: settings.sessions.heartbeat,
         refresh_wait: settings.lists.refresh_wait,
         stopping: tokens.draining.clone(),

@@ -47,6 +47,7 @@ fn options() -> SessionOptions {
             total_bytes_max: 10_000,
             window: Duration::from_secs(60),
             retry: Duration::from_secs(1),
+            retry_spread: Duration::ZERO,
         },
     }
 }

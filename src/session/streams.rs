@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Session, Via, lock,
-    replay::{EventId, Next, Pushed, Replay, STANDING, Weight},
+    replay::{EventId, Next, Pushed, Replay, ReplayOptions, STANDING, Weight},
 };
 use crate::wire::{Frame, Kind, sse};
 
@@ -227,7 +227,8 @@ impl Reader {
         let knows_it = self.session.version().is_some_and(|version| version >= PRIMED_SINCE);
         knows_it.then(|| {
             let id = self.session.replay(|replay| replay.cursor(self.stream));
-            sse::priming(&id.to_string(), self.session.replay_options.retry)
+            let ReplayOptions { retry, retry_spread, .. } = self.session.replay_options;
+            sse::priming(&id.to_string(), retry + retry_spread.mul_f64(dice()))
         })
     }
 
@@ -238,6 +239,13 @@ impl Reader {
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
+}
+
+/// A number in `0.0..1.0`. Nothing secret depends on it.
+fn dice() -> f64 {
+    let mut byte = [0];
+    // Without entropy all clients come back together.
+    getrandom::fill(&mut byte).map_or(0.0, |()| f64::from(byte[0]) / 256.0)
 }
 
 /// Older clients take an event without data for a broken message.

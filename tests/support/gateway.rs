@@ -21,6 +21,7 @@ pub const LEFTOVERS_DIE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Start {
     database: Database,
+    url: Option<String>,
     settings: String,
     import: Option<PathBuf>,
     environment: Vec<(String, String)>,
@@ -54,6 +55,7 @@ impl Start {
     pub fn new() -> Start {
         Start {
             database: Database::of_this_run(),
+            url: None,
             settings: String::new(),
             import: None,
             environment: Vec::new(),
@@ -65,6 +67,12 @@ impl Start {
 
     pub fn on(mut self, database: Database) -> Start {
         self.database = database;
+        self
+    }
+
+    /// On this PostgreSQL, which the test looks after.
+    pub fn on_url(mut self, url: &str) -> Start {
+        self.url = Some(url.to_owned());
         self
     }
 
@@ -106,7 +114,12 @@ impl Start {
     /// Starts the daemon and waits until it says that it is ready.
     pub async fn run(self) -> TestGateway {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let database_url = self.database.fresh();
+        self.run_in(directory).await
+    }
+
+    /// The same, in a directory whose `data` holds what an earlier daemon left.
+    pub async fn run_in(self, directory: TempDir) -> TestGateway {
+        let database_url = self.url.clone().or_else(|| self.database.fresh());
         let mut gateway = TestGateway {
             directory,
             start: self,
