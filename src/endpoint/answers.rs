@@ -150,14 +150,15 @@ pub fn announce(session: &Session, counts: &ListCounts) {
     }
 }
 
-/// Makes a stream of what `next` gives until it gives nothing. Whoever stops reading it is seen when its
-/// connection ends.
+/// Makes a stream of what `next` gives until it gives nothing. Whoever stops reading it is counted when its
+/// connection ends, unless `is_told` says that somebody has counted it.
 pub fn stream_of<S: 'static>(
     state: S,
+    is_told: fn(&S) -> bool,
     next: impl AsyncFn(&mut S) -> Option<Bytes> + 'static,
 ) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
     let next = std::rc::Rc::new(next);
-    let read = Read { state, full_since: None };
+    let read = Read { state, is_told, full_since: None };
     futures_util::stream::unfold(read, move |mut read| {
         let next = next.clone();
         async move {
@@ -172,12 +173,14 @@ pub fn stream_of<S: 'static>(
 /// A stream, and since when all buffers before its client are full: nothing more was asked of it.
 struct Read<S> {
     state: S,
+    is_told: fn(&S) -> bool,
     full_since: Option<Instant>,
 }
 
 impl<S> Drop for Read<S> {
     fn drop(&mut self) {
-        if self.full_since.is_some_and(|since| since.elapsed() >= SLOW) {
+        let is_slow = self.full_since.is_some_and(|since| since.elapsed() >= SLOW);
+        if is_slow && !(self.is_told)(&self.state) {
             metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
             tracing::warn!(
                 "a client did not read its stream (`server.write_timeout`); it was closed"

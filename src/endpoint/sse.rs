@@ -85,7 +85,8 @@ pub async fn get(
         conductor: state.conductor.clone(),
         session,
     };
-    answers::events().streaming(stream_of(stream, async |stream| stream.next().await))
+    answers::events()
+        .streaming(stream_of(stream, Stream::is_over, async |stream| stream.next().await))
 }
 
 #[derive(Deserialize)]
@@ -284,6 +285,11 @@ impl Stream {
 }
 
 impl Stream {
+    /// Who ended the session has said why.
+    fn is_over(&self) -> bool {
+        self.session.ended.is_cancelled()
+    }
+
     /// What the calls of a session that was ended still have to say: each has its one outcome, and
     /// this stream is its only way to the client.
     async fn last_word(&mut self) -> Option<Bytes> {
