@@ -44,8 +44,11 @@ impl Session {
                 Ok(()) => true,
                 Err(mpsc::error::TrySendError::Closed(_)) => false,
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
-                    tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
+                    // Of several who speak to it at once, one is enough to tell.
+                    if !self.ended.is_cancelled() {
+                        metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
+                        tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
+                    }
                     self.ended.cancel();
                     false
                 }
