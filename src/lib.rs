@@ -16,7 +16,8 @@
 //!   does, [`endpoint`] serves MCP and knows neither.
 //! - [`doctor`] examines an installation, running or not.
 //! - [`gateway`] builds all of it and drains it; [`cli`] is what people type. [`settings`],
-//!   [`telemetry`] and [`data_dir`] are read by those two only, and by the doctor.
+//!   [`telemetry`] and [`data_dir`] are read by those two only, and by the doctor. [`failpoint`] is where
+//!   tests have any of them panic.
 
 pub mod access;
 pub mod catalogue;
@@ -46,6 +47,7 @@ pub mod doctor;
 
 pub mod cli;
 pub mod data_dir;
+pub mod failpoint;
 pub mod gateway;
 pub mod settings;
 pub mod telemetry;

@@ -3,7 +3,11 @@
 //! Each room has its own section as a type of its own, and is given it by value. What a setting
 //! means is said once, in `config/default.toml`.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use figment::{
     Figment,
@@ -64,6 +68,14 @@ pub struct ServerSettings {
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub proxies: Vec<IpAddr>,
+    pub fd_reserve: usize,
+    pub backlog: i32,
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     #[serde(with = "humantime_serde")]
@@ -76,6 +88,8 @@ pub struct ServerSettings {
 pub struct LogSettings {
     pub format: LogFormat,
     pub level: String,
+    pub buffer: usize,
+    pub line_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -163,6 +177,15 @@ impl Settings {
             *public_url = url.as_str().trim_end_matches('/').to_owned();
         }
         for (is_good, what) in [
+            (self.server.connections_max > 0, "server.connections_max: at least 1"),
+            (
+                self.server.connections_per_address_max > 0,
+                "server.connections_per_address_max: at least 1",
+            ),
+            (self.server.backlog > 0, "server.backlog: at least 1"),
+            (!self.server.header_timeout.is_zero(), "server.header_timeout: more than 0s"),
+            (!self.server.body_timeout.is_zero(), "server.body_timeout: more than 0s"),
+            (!self.server.keep_alive.is_zero(), "server.keep_alive: more than 0s"),
             (self.calls.in_flight_max > 0, "calls.in_flight_max: at least 1"),
             (self.calls.tasks.results_max > 0, "calls.tasks.results_max: at least 1"),
             (self.calls.tasks.page > 0, "calls.tasks.page: at least 1"),
@@ -173,6 +196,8 @@ impl Settings {
             (self.wire.message_max >= 1024, "wire.message_max: at least 1024"),
             (self.names.max >= 20, "names.max: at least 20"),
             (!self.supervision.probe_every.is_zero(), "supervision.probe_every: more than 0s"),
+            (self.log.buffer > 0, "log.buffer: at least 1"),
+            (self.log.line_max >= 1024, "log.line_max: at least 1024"),
             (self.logs.entries_max > 0, "logs.entries_max: at least 1"),
             (self.logs.bytes_max >= 65_536, "logs.bytes_max: at least 65536"),
             (self.logs.per_source_max > 0, "logs.per_source_max: at least 1"),

@@ -2,13 +2,13 @@
 //!
 //! What a value means is judged by the store; here it only has to have the right shape.
 
-use std::{collections::HashMap, future::Future};
+use std::{collections::HashMap, future::Future, time::Duration};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
     dev::Payload,
     error::PayloadError,
-    web::{Bytes, PayloadConfig},
+    web::{Bytes, Data, PayloadConfig},
 };
 use futures_util::future::LocalBoxFuture;
 use serde::{
@@ -16,8 +16,9 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_json::{error::Category, value::RawValue};
+use tokio::time::timeout;
 
-use super::ApiError;
+use super::{AdminState, ApiError};
 use crate::store::Problem;
 
 /// Bytes that a body may have.
@@ -83,12 +84,19 @@ fn json_of(
     let mime = request.mime_type().ok().flatten();
     let is_json = mime.is_some_and(|mime| mime.essence_str() == "application/json");
     let bytes = Bytes::from_request(request, payload);
+    let patience = request.app_data::<Data<AdminState>>().map(|state| state.body_timeout);
     async move {
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        bytes.await.map_err(unread)
+        let Some(patience) = patience else { return bytes.await.map_err(unread) };
+        in_time(patience, bytes).await?.map_err(unread)
     }
+}
+
+/// A body that comes within its time. actix itself would wait for it for ever.
+pub async fn in_time<T>(patience: Duration, body: impl Future<Output = T>) -> Result<T, ApiError> {
+    timeout(patience, body).await.map_err(|_elapsed| ApiError::TooSlow)
 }
 
 /// Why a body did not come whole.

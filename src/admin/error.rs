@@ -40,6 +40,8 @@ pub enum ApiError {
     Ambiguous { what: String },
     #[error("the body has more than {max} bytes")]
     TooLarge { max: usize },
+    #[error("the body took too long to arrive (`server.body_timeout`)")]
+    TooSlow,
     #[error("the body has to be sent as application/json")]
     UnsupportedMediaType,
     #[error("a file is not sent as this kind; accepted: {accepted}")]
@@ -59,8 +61,8 @@ pub enum ApiError {
 #[derive(Serialize, ToSchema)]
 pub struct ErrorBody {
     /// One of `bad_request`, `unauthorized`, `forbidden`, `not_found`, `method_not_allowed`,
-    /// `conflict`, `ambiguous`, `too_large`, `unsupported_media_type`, `invalid`, `internal`,
-    /// `not_implemented` and `unavailable`.
+    /// `conflict`, `ambiguous`, `too_large`, `too_slow`, `unsupported_media_type`, `invalid`,
+    /// `internal`, `not_implemented` and `unavailable`.
     code: &'static str,
     /// For people; its wording may change.
     message: String,
@@ -95,6 +97,7 @@ impl ApiError {
             Self::Conflict { .. } => "conflict",
             Self::Ambiguous { .. } => "ambiguous",
             Self::TooLarge { .. } => "too_large",
+            Self::TooSlow => "too_slow",
             Self::UnsupportedMediaType | Self::UnsupportedFile { .. } => "unsupported_media_type",
             Self::Invalid(_) => "invalid",
             Self::NotImplemented { .. } => "not_implemented",
@@ -123,6 +126,7 @@ impl ResponseError for ApiError {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict { .. } | Self::Ambiguous { .. } => StatusCode::CONFLICT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType | Self::UnsupportedFile { .. } => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
@@ -181,6 +185,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Invalid(problems) => Self::Invalid(problems),
             StoreError::NewerSchema { .. }
+            | StoreError::Damaged(_)
             | StoreError::Options { .. }
             | StoreError::Vault(_)
             | StoreError::Internal(_) => Self::Internal(Box::new(error)),

@@ -100,7 +100,7 @@ pub async fn list(
         protocol: query.protocol,
         user_id: paging::owner(query.user_id),
     };
-    let page = match state.store().servers(&filter, &request).await {
+    let page = match state.ask(state.store().servers(&filter, &request)).await {
         Err(StoreError::Unavailable(_)) if request.cursor.is_none() => remembered(&state, filter),
         asked => asked?,
     };
@@ -217,7 +217,7 @@ pub async fn tools(
 /// The server with this uuid or name. Who watches servers, or restarts one, can do so while the
 /// database is away: by what was last read of it.
 pub async fn find(state: &AdminState, id: &str) -> Result<Server, ApiError> {
-    let away = match state.store().server(id).await {
+    let away = match state.ask(state.store().server(id)).await {
         Err(error @ StoreError::Unavailable(_)) => error,
         asked => return Ok(asked?),
     };

@@ -45,6 +45,7 @@ use actix_web::{
     web::{self, Data},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use utoipa_actix_web::{scope, service_config::ServiceConfig};
 
@@ -70,6 +71,10 @@ pub struct AdminState {
     pub metrics_open: bool,
     /// What every URL we publish begins with, without a slash at its end.
     pub public_url: String,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long the database may take to answer whatever one request asks of it.
+    pub answer_timeout: Duration,
     /// The pace of comments on an event stream that has nothing else to say.
     pub heartbeat: Duration,
     /// How long whoever orders a refresh waits for its outcome.
@@ -89,6 +94,7 @@ pub fn configure(config: &mut web::ServiceConfig, state: Data<AdminState>) {
 fn routes(config: &mut ServiceConfig<'_>) {
     config.service(probes::health).service(probes::ready).service(probes::metrics);
     let v1 = scope("/api/v1")
+        .wrap(from_fn(operator::in_bounded_time))
         .wrap(from_fn(operator::operators_only))
         .wrap(private())
         .app_data(body::limits())
@@ -183,6 +189,15 @@ async fn elsewhere(
 impl AdminState {
     fn store(&self) -> &Store {
         &self.conductor.store
+    }
+
+    /// What the store answers in time: half of what the whole request has.
+    async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let answer = timeout(self.answer_timeout / 2, question).await;
+        answer.unwrap_or_else(|elapsed| Err(StoreError::late(elapsed)))
     }
 
     /// Carries out a change and makes the daemon follow it, to the end, even when whoever asked goes

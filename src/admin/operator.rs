@@ -11,9 +11,13 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
+use tokio::time::timeout;
 
 use super::{AdminState, ApiError};
 use crate::access::credential::{Offered, Presented, credential};
+
+/// What waits for more than the database.
+const LONG: [&str; 2] = ["/import", "/refresh"];
 
 /// The middleware of `/api/v1`.
 pub async fn operators_only(
@@ -26,10 +30,29 @@ pub async fn operators_only(
     }
 }
 
+/// Gives up on a request whose database does not answer. A change that is under way goes on to its end, and
+/// what takes long by its nature has limits of its own.
+pub async fn in_bounded_time(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let is_long = LONG.iter().any(|end| request.path().trim_end_matches('/').ends_with(end));
+    let patience = request.app_data::<Data<AdminState>>().map(|state| state.answer_timeout);
+    let Some(patience) = patience.filter(|_| !is_long) else { return next.call(request).await };
+    match timeout(patience, next.call(request)).await {
+        Ok(answered) => answered,
+        Err(_elapsed) => Err(ApiError::Unavailable {
+            what: "the database does not answer (`database.answer_timeout`); a change may still be made",
+        }
+        .into()),
+    }
+}
+
 /// Whether the request carries an admin key that is active, in the one place where it may stand.
 ///
 /// # Errors
-/// `Unauthorized` without a good credential, `Forbidden` for a key that opens something else.
+/// `Unauthorized` without a good credential, `Forbidden` for a key that opens something else, `Unavailable`
+/// where it may be in rows that could not be read yet.
 pub fn check(request: &HttpRequest) -> Result<(), ApiError> {
     let state = request.app_data::<Data<AdminState>>().ok_or(ApiError::Unauthorized)?;
     let mut headers = request.headers().get_all(header::AUTHORIZATION);
@@ -45,6 +68,10 @@ pub fn check(request: &HttpRequest) -> Result<(), ApiError> {
     match keys.find(key).filter(|record| record.is_active) {
         Some(record) if record.is_operator() => Ok(()),
         Some(_of_a_client) => Err(ApiError::Forbidden),
+        // Every key there is stands in the snapshot, unless that is older than the rows.
+        None if state.conductor.is_behind() => Err(ApiError::Unavailable {
+            what: "the database is away, and this key is not known without it",
+        }),
         None => Err(ApiError::Unauthorized),
     }
 }

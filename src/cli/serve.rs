@@ -2,10 +2,14 @@
 //!
 //! It prints facts on stdout, one a line; the log is on stderr.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Place, say, text_of};
 use crate::{
@@ -31,17 +35,19 @@ impl Serve {
     pub fn run(self) -> Result<(), Failure> {
         let settings = Settings::read(self.place.config.as_deref())?;
         let admin_key = Settings::admin_key()?;
-        let prometheus =
+        // Dropped last, when there is nothing more to log.
+        let (prometheus, _last_word) =
             telemetry::begin(&settings.log).map_err(crate::gateway::StartError::from)?;
         let imported = self.import.as_deref().map(read_import).transpose()?;
         let data_dir = DataDir::open(&self.place.data_dir)?;
         let plan = Plan { settings, data_dir, admin_key, imported, prometheus };
         actix::System::new().block_on(async move {
-            let (shutdown, hurry) = signals()?;
+            let Signals { shutdown, hurry, read_again } = signals()?;
             let (gateway, started) = Gateway::build(plan).await?;
-            tell(&started);
-            gateway.run_until(shutdown, hurry).await;
-            Ok(())
+            gateway.read_again_on(read_again);
+            tell_apart(started);
+            let ended = gateway.run_until(shutdown, hurry).await;
+            ended.map_err(|error| Failure::Other(error.to_string()))
         })
     }
 }
@@ -52,29 +58,55 @@ fn read_import(file: &Path) -> Result<import::Imported, Failure> {
     import::read(&text).map_err(|error| unusable(error.to_string()))
 }
 
-/// The first signal, after which the daemon drains, and the second, after which it hurries.
-fn signals() -> Result<(impl Future<Output = ()>, impl Future<Output = ()>), Failure> {
-    let failed = |error: std::io::Error| Failure::Other(format!("signals: {error}"));
-    let mut streams = [
-        signal(SignalKind::interrupt()).map_err(failed)?,
-        signal(SignalKind::terminate()).map_err(failed)?,
-    ];
+/// What the daemon is told by signals.
+struct Signals<F, G> {
+    /// The first SIGINT or SIGTERM, after which it drains.
+    shutdown: F,
+    /// The second, or SIGQUIT, after which it hurries.
+    hurry: G,
+    /// SIGHUP.
+    read_again: Signal,
+}
+
+fn signals() -> Result<Signals<impl Future<Output = ()>, impl Future<Output = ()>>, Failure> {
+    let on = |kind| signal(kind).map_err(|error| Failure::Other(format!("signals: {error}")));
+    let mut interrupt = on(SignalKind::interrupt())?;
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut quit = on(SignalKind::quit())?;
+    let read_again = on(SignalKind::hangup())?;
     let (first, is_first) = tokio::sync::oneshot::channel();
     let (second, is_second) = tokio::sync::oneshot::channel();
     actix::spawn(async move {
-        for told in [first, second] {
-            let [interrupt, terminate] = &mut streams;
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if told.send(()).is_err() {
-                // Whoever listened has ended already.
-                return;
+        let mut left = vec![second, first];
+        while let Some(told) = left.pop() {
+            let is_in_a_hurry = tokio::select! {
+                _ = interrupt.recv() => false,
+                _ = terminate.recv() => false,
+                _ = quit.recv() => true,
+            };
+            // Whoever listened may have ended already.
+            told.send(()).unwrap_or(());
+            if is_in_a_hurry {
+                left.drain(..).for_each(|told| told.send(()).unwrap_or(()));
             }
         }
     });
-    Ok((async move { drop(is_first.await) }, async move { drop(is_second.await) }))
+    Ok(Signals {
+        shutdown: async move { drop(is_first.await) },
+        hurry: async move { drop(is_second.await) },
+        read_again,
+    })
+}
+
+/// Tells the facts from a thread of their own: who does not read them holds up nothing else.
+fn tell_apart(started: Started) {
+    let started = Arc::new(started);
+    let told = started.clone();
+    let apart = thread::Builder::new().name("facts".to_owned()).spawn(move || tell(&told));
+    if let Err(error) = apart {
+        tracing::warn!(%error, "there is no thread for the facts");
+        tell(&started);
+    }
 }
 
 fn tell(started: &Started) {

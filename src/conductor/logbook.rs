@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::{
+    failpoint,
     logs::{
         Limit, LogOptions,
         entry::{About, Kind, Level, LogEntry, Said},
@@ -65,6 +66,7 @@ impl Logbook {
     pub async fn keep_up(self: Arc<Self>) {
         loop {
             tokio::time::sleep(SETTLE_EVERY).await;
+            failpoint::pass("log");
             let mut ring = self.lock();
             for taken in ring.settle(OffsetDateTime::now_utc()) {
                 self.tell(taken);

@@ -35,6 +35,7 @@ use runtime::Values;
 
 use crate::{
     catalogue::profiles::Choice,
+    failpoint,
     fleet::{Fleet, Reconcile, RestartOne, Roster},
     identity::keys::{KeyRing, KeyText},
     namespace::{self, Namespace, NamespaceHandle, NamespaceOptions, UpstreamChanged},
@@ -45,6 +46,10 @@ use crate::{
 
 /// How long until the rows are read again when that has failed.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the database may take to give all rows, before that counts as a failure. One that was stopped
+/// would else hold up every later reading too.
+const READ_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long whoever ends a session waits for it to be written down.
 const TOMBSTONE_PATIENCE: Duration = Duration::from_secs(1);
@@ -153,7 +158,9 @@ impl Conductor {
     /// until it works.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
-        let wanted = match self.store.everything(&self.running()).await {
+        let running = self.running();
+        let read = tokio::time::timeout(READ_PATIENCE, self.store.everything(&running));
+        let wanted = match read.await.unwrap_or_else(|elapsed| Err(StoreError::late(elapsed))) {
             Ok(wanted) => wanted,
             Err(error) => {
                 self.is_behind.store(true, Ordering::Relaxed);
@@ -174,8 +181,12 @@ impl Conductor {
         let remembered = snapshot::remembered(&wanted);
         let tried_before = snapshot::tried_before(&wanted, self.began);
         let reconcile = Reconcile { wanted: specs, remembered, tried_before };
-        if self.fleet.send(reconcile).await.is_err() {
-            tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
+        match self.fleet.send(reconcile).await {
+            Ok(true) => {}
+            Ok(false) => self.is_behind.store(true, Ordering::Relaxed),
+            Err(_) => {
+                tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
+            }
         }
         self.apply_namespaces(snapshot::namespaces(&wanted)).await;
         let reshaped = self.apply_endpoints(&wanted.endpoints);
@@ -183,6 +194,11 @@ impl Conductor {
         self.servers.store(Arc::new(wanted.servers));
         self.is_ready.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the rows say something that is not known here yet.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 
     /// What is known better here than in the rows, which are as old as the journal is behind.
@@ -203,6 +219,7 @@ impl Conductor {
     pub async fn keep_up(self: Arc<Self>) {
         loop {
             tokio::time::sleep(RETRY_EVERY).await;
+            failpoint::pass("configuration");
             let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
             if (has_dead || self.is_behind.load(Ordering::Relaxed))
                 && let Err(error) = self.reconcile().await
@@ -305,7 +322,6 @@ impl Conductor {
                 None => self.start_namespace(spec).await,
             };
             if !told {
-                metrics::counter!("metamcpd_panics_total").increment(1);
                 self.is_behind.store(true, Ordering::Relaxed);
             }
         }

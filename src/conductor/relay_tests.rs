@@ -33,6 +33,8 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         per_principal_max: 9,
         total_max: 9,
         in_flight_max: 9,
+        in_flight_per_principal_max: 99,
+        streams_per_principal_max: 99,
         subscriptions_max: 4,
         heartbeat: MINUTE,
         stream_buffer: 9,
@@ -49,6 +51,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
             total_bytes_max: 9_999,
             window: MINUTE,
             retry: MINUTE,
+            retry_spread: Duration::ZERO,
         },
     };
     let vault = Vault::open(tempfile::tempdir().unwrap().path()).unwrap();

@@ -19,6 +19,7 @@ use crate::{
         naming::{KnownNames, Naming},
         uris,
     },
+    failpoint,
     logs::entry::About,
     namespace::{NamesKeeper, shapes::HiddenTool},
     session::Session,
@@ -67,6 +68,7 @@ impl Witness {
 
 impl Listener for Witness {
     fn moved(&self, transition: &Transition) {
+        failpoint::pass("upstream");
         let exit = transition.exit.unwrap_or_default();
         let tail = &transition.stderr_tail;
         self.journal.record(Record::Transition {

@@ -158,6 +158,7 @@ fn unreadable(error: &StoreError) -> Finding {
         StoreError::NewerSchema { .. } => {
             "use the version of metamcpd that made it, or a later one"
         }
+        StoreError::Damaged(_) => "put a copy of the database in its place, or move it away",
         StoreError::Options { .. } => "mend `database.url`",
         StoreError::Vault(_) => "put back the secret.key that belongs to this database",
         StoreError::Unavailable(_) => "start the database, and see that `database.url` names it",

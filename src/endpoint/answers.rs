@@ -9,11 +9,15 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use tokio::time::Instant;
 
 use crate::{
     session::Session,
     wire::{Bad, Fault, ListCounts, message},
 };
+
+/// A client that leaves so long after it took the last that it could is one that did not read.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// A request that is answered by an error, and by nothing else.
 pub struct Refusal {
@@ -34,7 +38,7 @@ impl Refusal {
 
     pub fn response(&self) -> HttpResponse {
         let mut response = json(self.status, self.fault.to_bytes(self.id.as_deref()));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             let seconds = header::HeaderValue::from_static("5");
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
@@ -146,16 +150,43 @@ pub fn announce(session: &Session, counts: &ListCounts) {
     }
 }
 
-/// Makes a stream of what `next` gives until it gives nothing.
+/// Makes a stream of what `next` gives until it gives nothing. Whoever stops reading it is counted when its
+/// connection ends, unless `is_told` says that somebody has counted it.
 pub fn stream_of<S: 'static>(
     state: S,
+    is_told: fn(&S) -> bool,
     next: impl AsyncFn(&mut S) -> Option<Bytes> + 'static,
 ) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
     let next = std::rc::Rc::new(next);
-    futures_util::stream::unfold(state, move |mut state| {
+    let read = Read { state, is_told, full_since: None };
+    futures_util::stream::unfold(read, move |mut read| {
         let next = next.clone();
-        async move { next(&mut state).await.map(|bytes| (Ok(bytes), state)) }
+        async move {
+            read.full_since = None;
+            let bytes = next(&mut read.state).await?;
+            read.full_since = Some(Instant::now());
+            Some((Ok(bytes), read))
+        }
     })
+}
+
+/// A stream, and since when all buffers before its client are full: nothing more was asked of it.
+struct Read<S> {
+    state: S,
+    is_told: fn(&S) -> bool,
+    full_since: Option<Instant>,
+}
+
+impl<S> Drop for Read<S> {
+    fn drop(&mut self) {
+        let is_slow = self.full_since.is_some_and(|since| since.elapsed() >= SLOW);
+        if is_slow && !(self.is_told)(&self.state) {
+            metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
+            tracing::warn!(
+                "a client did not read its stream (`server.write_timeout`); it was closed"
+            );
+        }
+    }
 }
 
 pub async fn not_implemented() -> HttpResponse {

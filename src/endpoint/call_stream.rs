@@ -4,18 +4,20 @@
 //! there is more, a task collects it for the session, whose client reads along, and may go and come
 //! back: to disconnect is not to cancel in this era.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::StatusCode};
 use bytes::Bytes;
-use futures_util::future::select_all;
+use futures_util::{FutureExt, future::select_all};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     answers::{self, Accepts, stream_of},
+    containing::panicked,
     conversation::{Heard, Underway},
 };
 use crate::{
+    failpoint,
     session::{Reader, Session},
     wire::{
         Fault, Frame, batch,
@@ -140,18 +142,34 @@ fn stream(
 pub fn read(reader: Reader, heartbeat: Duration) -> HttpResponse {
     let first = reader.primer().unwrap_or(sse::HEARTBEAT);
     let tail = Tail { reader, first: Some(first), heartbeat };
-    answers::events().streaming(stream_of(tail, async |tail| tail.next().await))
+    answers::events().streaming(stream_of(tail, |_| false, async |tail| tail.next().await))
 }
 
 async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Underway>, said: Vec<Bytes>) {
+    let heard = AssertUnwindSafe(hear_out(&session, stream, &mut calls, said));
+    if heard.catch_unwind().await.is_err() {
+        for call in &calls {
+            session.say_last(stream, panicked().to_bytes(Some(call.id())));
+        }
+    }
+    session.end_call_stream(stream);
+}
+
+async fn hear_out(
+    session: &Arc<Session>,
+    stream: u64,
+    calls: &mut Vec<Underway>,
+    said: Vec<Bytes>,
+) {
+    failpoint::pass("collect");
     for message in said {
-        tell(&session, stream, message).await;
+        tell(session, stream, message).await;
     }
     let mut absence = Box::pin(session.unread(stream));
     loop {
         let heard = tokio::select! {
             biased;
-            heard = next_of(&mut calls) => heard,
+            heard = next_of(calls) => heard,
             () = &mut absence => {
                 calls.iter_mut().for_each(Underway::gives_up_asking);
                 absence = Box::pin(session.unread(stream));
@@ -160,7 +178,7 @@ async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Underway>, s
         };
         let Some(heard) = heard else { break };
         match heard {
-            Heard::Event(event) => tell(&session, stream, event).await,
+            Heard::Event(event) => tell(session, stream, event).await,
             Heard::Answer(answer) => {
                 if !session.say(stream, answer.clone()).await {
                     metrics::counter!("metamcpd_answers_dropped_total").increment(1);
@@ -170,7 +188,6 @@ async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Underway>, s
             Heard::Cancelled => {}
         }
     }
-    session.end_call_stream(stream);
 }
 
 async fn tell(session: &Session, stream: u64, message: Bytes) {

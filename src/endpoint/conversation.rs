@@ -89,6 +89,11 @@ pub enum Heard {
 }
 
 impl Underway {
+    /// The client's own id of it.
+    pub fn id(&self) -> &[u8] {
+        &self.id
+    }
+
     /// The client takes one answer and nothing else, so nothing can be asked of it.
     pub fn hears_only_the_answer(&mut self) {
         self.askings.refuse_all();
@@ -174,21 +179,12 @@ impl Underway {
 
 /// Notes a request before anything is done about it, so that from then on it can be cancelled. Other
 /// messages need no note.
-pub fn note(
-    state: &EndpointState,
-    session: &Arc<Session>,
-    frame: &Frame,
-) -> Result<Option<InFlight>, Fault> {
+pub fn note(session: &Arc<Session>, frame: &Frame) -> Result<Option<InFlight>, Fault> {
     session.touch();
     let Some(id) = frame.id().filter(|_| frame.kind() == FrameKind::Request) else {
         return Ok(None);
     };
-    let max = state.conductor.sessions.options.in_flight_max;
-    let noted = session.begin(id).ok_or_else(|| {
-        Fault::invalid_request(format!(
-            "this session has {max} requests without an answer (`sessions.in_flight_max`)"
-        ))
-    })?;
+    let noted = session.begin(id).map_err(|error| Fault::invalid_request(error.to_string()))?;
     Ok(Some(noted))
 }
 
@@ -203,11 +199,7 @@ pub struct Batch {
 /// Notes each request of a batch, so that it can be cancelled from then on. A message that is bad, or
 /// one too many, fails alone; so does `initialize`, which a batch must not hold (2025-03-26,
 /// lifecycle).
-pub fn note_all(
-    state: &EndpointState,
-    session: &Arc<Session>,
-    messages: Vec<Result<Frame, Bad>>,
-) -> Batch {
+pub fn note_all(session: &Arc<Session>, messages: Vec<Result<Frame, Bad>>) -> Batch {
     let mut batch = Batch::default();
     for message in messages {
         let frame = match message {
@@ -223,7 +215,7 @@ pub fn note_all(
         };
         let noted = match frame.method().as_deref() {
             Some("initialize") => Err(Fault::invalid_request("`initialize` is not for batches")),
-            _ => note(state, session, &frame),
+            _ => note(session, &frame),
         };
         match noted {
             Ok(noted) => batch.noted.push((frame, noted)),

@@ -26,6 +26,8 @@ pub enum Denied {
     Unauthorized,
     /// There is no such endpoint, or not for this principal.
     NotFound,
+    /// The credential is not known here, and may be in rows that could not be read yet.
+    Unavailable,
 }
 
 #[derive(Default, Deserialize)]
@@ -55,7 +57,11 @@ pub fn admit_request(
     let query_allowed = entry.as_ref().is_some_and(|entry| entry.facts.use_query_param_auth);
     let keys = conductor.keys.load();
     let facts: Option<KeyFacts> = match credential(&offered, query_allowed) {
-        Presented::Key(text) => keys.find(text).map(|record| record.facts()),
+        Presented::Key(text) => match keys.find(text) {
+            // Every key there is stands in the snapshot, unless that is older than the rows.
+            None if conductor.is_behind() => return Err(Denied::Unavailable),
+            found => found.map(|record| record.facts()),
+        },
         Presented::Nothing | Presented::Bad => None,
     };
     let Some(entry) = entry else {
@@ -95,6 +101,12 @@ impl Denied {
                 .json(Body {
                     error: "unauthorized",
                     error_description: "send an API key as `Authorization: Bearer sk_mt_…` or `X-API-Key`",
+                }),
+            Self::Unavailable => HttpResponse::ServiceUnavailable()
+                .insert_header((header::RETRY_AFTER, "1"))
+                .json(Body {
+                    error: "temporarily_unavailable",
+                    error_description: "the database is away, and this key is not known without it",
                 }),
             Self::NotFound => HttpResponse::NotFound().json(Body {
                 error: "not_found",

@@ -6,6 +6,7 @@
 mod answers;
 mod asking;
 mod call_stream;
+mod containing;
 mod conversation;
 pub mod edge;
 mod fitting;
@@ -25,6 +26,8 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::web;
 use tokio_util::sync::CancellationToken;
+
+pub use containing::panicked;
 
 use crate::{conductor::Conductor, upstream::worker::FrameLimits};
 

@@ -2,7 +2,7 @@
 //!
 //! The stream is the session: when it ends, so does everything that was under way in it.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -10,6 +10,7 @@ use actix_web::{
     web::{Data, Path, Payload, Query},
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde::Deserialize;
 use tokio::{
     sync::{mpsc, watch},
@@ -19,12 +20,14 @@ use tokio::{
 use super::{
     EndpointState,
     answers::{self, Accepts, Refusal, stream_of},
+    containing::panicked,
     conversation::{self, Batch, Heard, Turn},
     guard::admit_request,
     introduction,
 };
 use crate::{
     conductor::{Conductor, EndpointEntry},
+    failpoint,
     session::{InFlight, Session, Via},
     wire::{Fault, Frame, Kind, ListCounts, batch, sse},
 };
@@ -58,6 +61,10 @@ pub async fn get(
         Ok(begun) => begun,
         Err(error) => return refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     };
+    if let Err(error) = session.has_room_for_stream() {
+        state.conductor.sessions.end(&session);
+        return refuse(StatusCode::TOO_MANY_REQUESTS, error.to_string());
+    }
     session.open_stream();
     session.saw_lists(&entry.namespace.changes.borrow());
     let mut url =
@@ -78,7 +85,8 @@ pub async fn get(
         conductor: state.conductor.clone(),
         session,
     };
-    answers::events().streaming(stream_of(stream, async |stream| stream.next().await))
+    answers::events()
+        .streaming(stream_of(stream, Stream::is_over, async |stream| stream.next().await))
 }
 
 #[derive(Deserialize)]
@@ -131,7 +139,7 @@ async fn take(
     if let Some(fault) = repeated(session, &frame) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, fault, frame.id()));
     }
-    let noted = conversation::note(state, session, &frame)
+    let noted = conversation::note(session, &frame)
         .map_err(|fault| Refusal::new(StatusCode::TOO_MANY_REQUESTS, fault, frame.id()))?;
     begin(state, entry, session, frame, noted).await;
     Ok(())
@@ -152,7 +160,7 @@ async fn take_batch(
             session.push(fault.to_bytes(frame.id()));
             continue;
         }
-        let Batch { noted, said } = conversation::note_all(state, session, vec![message]);
+        let Batch { noted, said } = conversation::note_all(session, vec![message]);
         for error in said {
             session.push(error);
         }
@@ -180,7 +188,14 @@ async fn begin(
     if noted.is_some() {
         // In a task of its own, since the POST is answered at once and the outcome by the stream.
         let (state, entry, session) = (state.clone(), entry.clone(), session.clone());
-        actix_web::rt::spawn(answer(state, entry, session, frame, noted));
+        let id = frame.id().map(Bytes::copy_from_slice);
+        let said_to = session.clone();
+        actix_web::rt::spawn(async move {
+            let answered = AssertUnwindSafe(answer(state, entry, session, frame, noted));
+            if answered.catch_unwind().await.is_err() {
+                said_to.push(panicked().to_bytes(id.as_deref()));
+            }
+        });
     } else if let Turn::Answer(answer) =
         conversation::hear(state, entry, session, frame, noted).await
     {
@@ -195,6 +210,7 @@ async fn answer(
     frame: Frame,
     noted: Option<InFlight>,
 ) {
+    failpoint::pass("answer");
     // A client that does not read loses its session, and this with it.
     let say = |message: &Bytes| {
         session.push(message.clone());
@@ -269,6 +285,11 @@ impl Stream {
 }
 
 impl Stream {
+    /// Who ended the session has said why.
+    fn is_over(&self) -> bool {
+        self.session.ended.is_cancelled()
+    }
+
     /// What the calls of a session that was ended still have to say: each has its one outcome, and
     /// this stream is its only way to the client.
     async fn last_word(&mut self) -> Option<Bytes> {

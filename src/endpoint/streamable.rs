@@ -77,7 +77,7 @@ async fn respond(
     }
     let session = find_session(state, admitted, request, frame.id())?;
     let heartbeat = state.conductor.sessions.options.heartbeat;
-    let noted = conversation::note(state, &session, &frame)
+    let noted = conversation::note(&session, &frame)
         .map_err(|fault| Refusal::new(StatusCode::TOO_MANY_REQUESTS, fault, frame.id()))?;
     match conversation::hear(state, &admitted.entry, &session, frame, noted).await {
         Turn::Answer(answer) => Ok(call_stream::one(answer, accepts)),
@@ -102,7 +102,7 @@ async fn respond_to_batch(
     }
     let options = &state.conductor.sessions.options;
     let messages = batch::split(body, state.frames.depth_max, options.batch_max)?;
-    let Batch { noted, mut said } = conversation::note_all(state, &session, messages);
+    let Batch { noted, mut said } = conversation::note_all(&session, messages);
     let entry = &admitted.entry;
     let turns = noted
         .into_iter()
@@ -174,6 +174,9 @@ pub async fn get(
         Err(refusal) => return refusal.response(),
     };
     session.touch();
+    if let Err(error) = session.has_room_for_stream() {
+        return Refusal::invalid(StatusCode::TOO_MANY_REQUESTS, error.to_string()).response();
+    }
     let last_event = request.headers().get(LAST_EVENT_ID);
     // What is no text is no id of ours either.
     let reader = match session.listen(last_event.map(|id| id.to_str().unwrap_or_default())) {

@@ -8,6 +8,7 @@ pub mod plan;
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +18,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
+use crate::failpoint;
 use crate::upstream::{
     Listener, UpstreamSpec,
     actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
@@ -48,9 +50,10 @@ pub struct Fleet {
 // === Messages ===
 
 /// Makes what runs into what is wanted. `remembered` are the last good lists of those that have any;
-/// for `tried_before` no first list waits, though they have none.
+/// for `tried_before` no first list waits, though they have none. Answers whether it was done: one that
+/// panicked is to be given again, and finds what is done already.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "bool")]
 pub struct Reconcile {
     pub wanted: Vec<UpstreamSpec>,
     pub remembered: HashMap<Uuid, Remembered>,
@@ -78,45 +81,27 @@ impl Actor for Fleet {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(LOOK_EVERY, |fleet, _| fleet.replace_the_dead());
+        ctx.run_interval(LOOK_EVERY, |fleet, _| {
+            // Nobody makes this actor anew, so it must not die.
+            contained(|| fleet.replace_the_dead());
+        });
     }
 }
 
 impl Handler<Reconcile> for Fleet {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseFuture<bool>;
 
-    fn handle(
-        &mut self,
-        Reconcile { wanted, mut remembered, tried_before }: Reconcile,
-        _: &mut Self::Context,
-    ) -> Self::Result {
+    fn handle(&mut self, reconcile: Reconcile, _: &mut Self::Context) -> Self::Result {
         if self.is_draining {
-            return Box::pin(async {});
+            return Box::pin(async { true });
         }
-        let mut changes = Vec::new();
-        let boards = self.roster.load();
-        let running = boards.iter().map(|(id, board)| (*id, (*board.spec()).clone())).collect();
-        for step in plan(wanted, &running) {
-            match step {
-                Step::Launch(spec) => {
-                    let remembered = remembered.remove(&spec.id).unwrap_or_default();
-                    let (calls, listener) = (self.calls.clone(), self.listener.clone());
-                    let board = Board::new(spec, remembered, calls, listener);
-                    if tried_before.contains(&board.id) {
-                        board.settle_all();
-                    }
-                    self.launch(Arc::new(board));
-                }
-                Step::Change(spec) => {
-                    let upstream = self.running.get(&spec.id);
-                    changes.extend(upstream.map(|one| one.send(Reconfigure(spec.clone()))));
-                    self.changed.insert(spec.id, spec);
-                }
-                Step::Remove(id) => self.remove(id),
-            }
-        }
+        let changes = contained(|| self.reconcile(reconcile));
         // Who asked goes on when the new names and limits can be read from the boards.
-        Box::pin(async move { drop(join_all(changes).await) })
+        Box::pin(async move {
+            let Some(changes) = changes else { return false };
+            drop(join_all(changes).await);
+            true
+        })
     }
 }
 
@@ -178,6 +163,37 @@ impl Fleet {
         Self { dice, ..self }
     }
 
+    /// The changes of upstreams that are to be waited for.
+    fn reconcile(
+        &mut self,
+        Reconcile { wanted, mut remembered, tried_before }: Reconcile,
+    ) -> Vec<Request<Upstream, Reconfigure>> {
+        failpoint::pass("fleet");
+        let mut changes = Vec::new();
+        let boards = self.roster.load();
+        let running = boards.iter().map(|(id, board)| (*id, (*board.spec()).clone())).collect();
+        for step in plan(wanted, &running) {
+            match step {
+                Step::Launch(spec) => {
+                    let remembered = remembered.remove(&spec.id).unwrap_or_default();
+                    let (calls, listener) = (self.calls.clone(), self.listener.clone());
+                    let board = Board::new(spec, remembered, calls, listener);
+                    if tried_before.contains(&board.id) {
+                        board.settle_all();
+                    }
+                    self.launch(Arc::new(board));
+                }
+                Step::Change(spec) => {
+                    let upstream = self.running.get(&spec.id);
+                    changes.extend(upstream.map(|one| one.send(Reconfigure(spec.clone()))));
+                    self.changed.insert(spec.id, spec);
+                }
+                Step::Remove(id) => self.remove(id),
+            }
+        }
+        changes
+    }
+
     fn supervise(&self, board: Arc<Board>, after_panic: bool) -> Addr<Upstream> {
         let (patience, launch) = (self.patience.clone(), self.launch.clone());
         Upstream::new(board, patience, launch, self.listener.clone(), after_panic)
@@ -214,7 +230,6 @@ impl Fleet {
             self.running.iter().filter(|(_, one)| !one.connected()).map(|(id, _)| *id).collect();
         for id in dead {
             let Some(board) = self.roster.load().get(&id).cloned() else { continue };
-            metrics::counter!("metamcpd_panics_total").increment(1);
             tracing::error!(server = %board.spec().name, "the supervisor of an upstream panicked; it is made anew");
             let upstream = self.supervise(board, true);
             if let Some(spec) = self.changed.remove(&id) {
@@ -229,6 +244,11 @@ impl Fleet {
         change(&mut boards);
         self.roster.store(Arc::new(boards));
     }
+}
+
+/// What `work` answers, unless it panicked. What it has done by then is whole, or is done by the next turn.
+fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The end of a gateway: what was begun is finished or failed in bounded time, and nothing is left.
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    signal::unix::Signal,
+    sync::Mutex,
+    time::{Instant, sleep, timeout},
+};
 
-use super::Gateway;
-use crate::{fleet::Drain, session::Session};
+use super::{Gateway, tending::tend};
+use crate::{conductor::Conductor, fleet::Drain, session::Session};
 
 /// How often it is looked whether calls are still under way.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -19,17 +23,44 @@ const UPSTREAMS_END: Duration = Duration::from_secs(20);
 /// How long what is still to be remembered may take.
 const JOURNAL_END: Duration = Duration::from_secs(3);
 
+/// How long the database may take to let us go.
+const DATABASE_END: Duration = Duration::from_secs(3);
+
+/// The port is served no more, and nobody has asked for that.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP server has ended by itself")]
+pub struct Deserted;
+
 impl Gateway {
+    /// Reads all rows again whenever somebody asks, as after a change behind our back.
+    pub fn read_again_on(&self, asked: Signal) {
+        let (conductor, asked) = (self.conductor.clone(), Rc::new(Mutex::new(asked)));
+        tend("signals", move || {
+            let (conductor, asked) = (conductor.clone(), asked.clone());
+            async move {
+                while asked.lock().await.recv().await.is_some() {
+                    read_again(&conductor).await;
+                }
+            }
+        });
+    }
+
     /// Serves until `shutdown`, then drains. `hurry` ends the patience with what is under way.
+    ///
+    /// # Errors
+    /// The port is served no more; what was under way has been ended in order all the same.
     pub async fn run_until(
         self,
         shutdown: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
-    ) {
-        shutdown.await;
+    ) -> Result<(), Deserted> {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.tokens.deserted.cancelled() => {}
+        }
         tracing::info!("stopping: nothing new begins, what is under way may finish");
+        // Whoever still comes is told so, rather than left waiting for a port that nobody serves.
         self.tokens.draining.cancel();
-        self.server.pause().await;
         tokio::select! {
             () = self.calls_finish() => {}
             () = sleep(self.drain_grace) => tracing::warn!("some calls did not finish in time"),
@@ -53,10 +84,16 @@ impl Gateway {
         }
         self.conductor.witness.logbook.gateway("metamcpd has stopped".to_owned());
         self.conductor.journal.close(JOURNAL_END).await;
-        if let Err(error) = self.conductor.store.clone().close().await {
-            tracing::warn!(%error, "the database was not closed in order");
+        match timeout(DATABASE_END, self.conductor.store.clone().close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the database was not closed in order"),
+            Err(_elapsed) => tracing::warn!("the database does not answer, and is left as it is"),
         }
         tracing::info!("stopped");
+        match self.tokens.deserted.is_cancelled() {
+            true => Err(Deserted),
+            false => Ok(()),
+        }
     }
 
     async fn calls_finish(&self) {
@@ -65,6 +102,18 @@ impl Gateway {
             sleep(LOOK_EVERY).await;
         }
         tracing::debug!(waited = ?began.elapsed(), "no call is under way");
+    }
+}
+
+async fn read_again(conductor: &Conductor) {
+    match conductor.reconcile().await {
+        Ok(()) => tracing::info!(
+            "asked by SIGHUP: the rows were read again; settings are read at a start only"
+        ),
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "asked by SIGHUP, but the rows could not be read; it is tried again"
+        ),
     }
 }
 

@@ -8,12 +8,15 @@ use actix_web::{
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
+        ConnectionType, Method,
         header::{self, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN},
     },
     middleware::Next,
 };
 
+use tokio_util::sync::CancellationToken;
+
+use super::{containing::contained, door};
 use crate::endpoint::edge::Edge;
 
 /// What a page may send, beyond what every page may.
@@ -27,8 +30,26 @@ const RESPONSE_HEADERS: HeaderValue =
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 
+/// The way of every request, in and out. Once `draining` is cancelled, each connection is closed by the
+/// answer that it gets.
 pub async fn judge(
     edge: Arc<Edge>,
+    draining: CancellationToken,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    if let Some(refused) = door::refusal(&request) {
+        return Ok(request.into_response(refused));
+    }
+    let mut response = admit(&edge, request, next).await?;
+    if draining.is_cancelled() {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    Ok(response)
+}
+
+async fn admit(
+    edge: &Edge,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -52,13 +73,13 @@ pub async fn judge(
         return Ok(request.into_response(HttpResponse::Forbidden().json(body)));
     }
     let Some(origin) = request.headers().get(ORIGIN).cloned() else {
-        return Ok(next.call(request).await?.map_into_boxed_body());
+        return contained(request, next).await;
     };
     let asks_first = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match asks_first {
         true => request.into_response(HttpResponse::NoContent().finish()),
-        false => next.call(request).await?.map_into_boxed_body(),
+        false => contained(request, next).await?,
     };
     let headers = response.headers_mut();
     if asks_first {

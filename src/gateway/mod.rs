@@ -3,18 +3,23 @@
 //! The only place that knows every room. It decides nothing: what is wanted comes from the
 //! settings and the rows, and each room is given its own part.
 
+mod containing;
+mod door;
 mod drain;
 mod edge;
+mod files;
 mod leftovers;
 mod remembrance;
+mod serving;
 #[cfg(test)]
 mod simulation;
+mod tending;
 mod unbuilt;
 
-use std::{any::Any, io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use actix::Actor;
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Data};
+use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -23,15 +28,11 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, AdminState},
     conductor::{Conductor, Defaults, Logbook, Parts, Witness},
     data_dir::DataDir,
     egress::{Egress, EgressError},
-    endpoint::{
-        self, EndpointState,
-        edge::Edge,
-        paging::{self, Paging},
-    },
+    endpoint::paging::{self, Paging},
+    failpoint,
     fleet::{Fleet, Roster},
     identity::{
         keys::KeyText,
@@ -60,8 +61,9 @@ const SESSION_SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often stray processes, left by a guard that was killed, are looked for.
 const STRAYS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often what was recorded for the metrics is put together, so that it does not pile up.
-const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+use files::Files;
+use serving::{Served, bind, listen};
+use tending::tend;
 
 /// What a gateway is built from.
 pub struct Plan {
@@ -122,6 +124,8 @@ struct Tokens {
     draining: CancellationToken,
     /// What is still under way ends now.
     ending: CancellationToken,
+    /// The port is served no more, though nobody asked for that.
+    deserted: CancellationToken,
 }
 
 impl Gateway {
@@ -129,6 +133,7 @@ impl Gateway {
     pub async fn build(plan: Plan) -> Result<(Self, Started), StartError> {
         let Plan { settings, data_dir, admin_key, imported, prometheus } = plan;
         let began = OffsetDateTime::now_utc();
+        let files = Files::take_all();
         become_subreaper().map_err(StartError::Subreaper)?;
         if !settings.server.core_dumps
             && let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -150,8 +155,7 @@ impl Gateway {
             }
             None => (Imports::default(), false),
         };
-        let listener = std::net::TcpListener::bind(settings.server.bind)
-            .map_err(|source| StartError::Bind { address: settings.server.bind, source })?;
+        let listener = bind(&settings)?;
         let socket = operator::socket::bind(data_dir.path()).map_err(StartError::Socket)?;
 
         let tokens = Tokens::default();
@@ -163,7 +167,7 @@ impl Gateway {
         let task_ids = TaskIds::new(vault.sealer(session::TASKS_PURPOSE)?);
         let ended = remembrance::ended_sessions(&store, &settings.sessions).await?;
         let kept = Kept { store, journal, logbook, sealer, ended, task_ids };
-        let (conductor, fleet) = rooms(&settings, &data_dir, kept, admin_key, began)?;
+        let (conductor, fleet) = rooms(&settings, &data_dir, &files, kept, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
         let api_key = match wants_key {
@@ -176,11 +180,19 @@ impl Gateway {
         };
         leftovers::end_containers(&conductor.store, &data_dir.instance).await?;
         conductor.reconcile().await?;
-        actix::spawn(conductor.clone().keep_up());
+        let kept_up = conductor.clone();
+        tend("configuration", move || kept_up.clone().keep_up());
 
         let paging = Paging::new(vault.sealer(paging::PURPOSE)?, settings.lists.page_size);
-        let (server, url) = listen(listener, &settings, &conductor, paging, prometheus, &tokens)?;
-        actix::spawn(operator::socket::serve(socket, conductor.clone(), url.clone()));
+        let served = Served {
+            conductor: conductor.clone(),
+            prometheus,
+            paging,
+            tokens: tokens.clone(),
+            files_max: files.max,
+        };
+        let (server, url) = listen(listener, &settings, served)?;
+        serve_operator(socket, conductor.clone(), url.clone());
         let mut endpoints: Vec<String> = conductor.endpoints.load().keys().cloned().collect();
         endpoints.sort_unstable();
         let started = Started { url, endpoints, api_key, admin_key: made_admin_key, imports };
@@ -194,6 +206,14 @@ impl Gateway {
         };
         Ok((gateway, started))
     }
+}
+
+/// The operator's own door.
+fn serve_operator(socket: tokio::net::UnixListener, conductor: Arc<Conductor>, url: String) {
+    let socket = Rc::new(socket);
+    tend("operator", move || {
+        operator::socket::serve(socket.clone(), conductor.clone(), url.clone())
+    });
 }
 
 /// A key, if there is none of its kind yet.
@@ -232,7 +252,8 @@ async fn logbook(
         false => store.kept_logs(0).await?,
     };
     let logbook = Logbook::new(options, journal.clone(), kept);
-    actix::spawn(logbook.clone().keep_up());
+    let kept_up = logbook.clone();
+    tend("log", move || kept_up.clone().keep_up());
     Ok(logbook)
 }
 
@@ -240,6 +261,7 @@ async fn logbook(
 fn rooms(
     settings: &Settings,
     data_dir: &DataDir,
+    files: &Files,
     kept: Kept,
     admin_key: Option<KeyText>,
     began: OffsetDateTime,
@@ -248,13 +270,18 @@ fn rooms(
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
     let (exe, instance) = (PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
-    let lifeline =
-        Lifeline::new(exe, instance, settings.upstream.spawns).treating(settings.upstream.children);
-    let strays = lifeline.orphan_reaper();
-    actix::spawn(async move {
-        loop {
-            tokio::time::sleep(STRAYS_EVERY).await;
-            strays.reap_strays().await;
+    let lifeline = Lifeline::new(exe, instance, settings.upstream.spawns)
+        .treating(settings.upstream.children)
+        .with_files(files.before);
+    let strays = Rc::new(lifeline.orphan_reaper());
+    tend("strays", move || {
+        let strays = strays.clone();
+        async move {
+            loop {
+                tokio::time::sleep(STRAYS_EVERY).await;
+                failpoint::pass("strays");
+                strays.reap_strays().await;
+            }
         }
     });
     let patience = Arc::new(ArcSwap::from_pointee(settings.supervision.clone()));
@@ -274,8 +301,13 @@ fn rooms(
     let launch: Launch = Rc::new(move |post: Post| {
         let Post { board, generation, tell, stop } = post;
         let workshop = workshop.clone();
-        worker::work(Assignment { board, generation, workshop, tell, stop, own: None })
-            .boxed_local()
+        let own = None;
+        let work = worker::work(Assignment { board, generation, workshop, tell, stop, own });
+        async move {
+            failpoint::pass("worker");
+            work.await
+        }
+        .boxed_local()
     });
     let fleet = Fleet::new(
         patience.clone(),
@@ -298,12 +330,17 @@ fn rooms(
         }
     });
     let sessions = Arc::new(Sessions::new(settings.sessions.clone(), sealer, ended, on_end));
-    actix::spawn(remembrance::forget_old(store.clone(), sessions.clone()));
+    let (remembering, remembered) = (store.clone(), sessions.clone());
+    tend("tombstones", move || remembrance::forget_old(remembering.clone(), remembered.clone()));
     let swept = sessions.clone();
-    actix::spawn(async move {
-        loop {
-            tokio::time::sleep(SESSION_SWEEP_EVERY).await;
-            swept.sweep(tokio::time::Instant::now());
+    tend("sessions", move || {
+        let swept = swept.clone();
+        async move {
+            loop {
+                tokio::time::sleep(SESSION_SWEEP_EVERY).await;
+                failpoint::pass("sessions");
+                swept.sweep(tokio::time::Instant::now());
+            }
         }
     });
 
@@ -336,97 +373,4 @@ fn rooms(
     });
     witness.meet(&conductor);
     Ok((conductor, fleet))
-}
-
-/// Serves the port, and answers what the URLs that we publish begin with.
-fn listen(
-    listener: std::net::TcpListener,
-    settings: &Settings,
-    conductor: &Arc<Conductor>,
-    paging: Paging,
-    prometheus: PrometheusHandle,
-    tokens: &Tokens,
-) -> Result<(ServerHandle, String), StartError> {
-    let server = &settings.server;
-    let failed = |source| StartError::Bind { address: server.bind, source };
-    let address = listener.local_addr().map_err(failed)?;
-    let url = match server.public_url.is_empty() {
-        true => format!("http://{address}"),
-        false => server.public_url.clone(),
-    };
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "listening beyond this host: everyone who reaches it can try keys");
-    }
-    let path_prefix = url::Url::parse(&url).map(|url| url.path().trim_end_matches('/').to_owned());
-    let edge =
-        Edge::new(address.ip(), &server.public_url, &server.allowed_hosts, &server.allowed_origins);
-    let endpoints = Data::new(EndpointState {
-        conductor: conductor.clone(),
-        frames: settings.wire,
-        body_max: server.body_max,
-        body_timeout: server.body_timeout,
-        debounce: settings.lists.debounce,
-        paging,
-        path_prefix: path_prefix.unwrap_or_default(),
-        draining: tokens.draining.clone(),
-        ending: tokens.ending.clone(),
-    });
-    let admin = Data::new(AdminState {
-        conductor: conductor.clone(),
-        prometheus,
-        metrics_open: settings.metrics.open,
-        public_url: url.clone(),
-        heartbeat: settings.sessions.heartbeat,
-        refresh_wait: settings.lists.refresh_wait,
-        stopping: tokens.draining.clone(),
-    });
-    let upkeep = admin.prometheus.clone();
-    actix::spawn(async move {
-        loop {
-            tokio::time::sleep(METRICS_UPKEEP_EVERY).await;
-            upkeep.run_upkeep();
-        }
-    });
-    let edge = Arc::new(edge);
-    let http = HttpServer::new(move || {
-        let edge = edge.clone();
-        App::new()
-            .app_data(endpoints.clone())
-            .configure(endpoint::configure)
-            .configure(unbuilt::configure)
-            .configure(|config| admin::configure(config, admin.clone()))
-            .wrap(from_fn(move |request, next| edge::judge(edge.clone(), request, next)))
-    });
-    let http = match server.workers {
-        0 => http,
-        workers => http.workers(workers),
-    };
-    let write_timeout = u32::try_from(server.write_timeout.as_millis()).unwrap_or(u32::MAX);
-    let running = http
-        .on_connect(move |connection, _| limit_writes(connection, write_timeout))
-        // A client that closes its side has left; what it held is free at once, not a heartbeat later.
-        .h1_allow_half_closed(false)
-        .disable_signals()
-        .max_connections(server.connections_max)
-        // By then everything has been answered or ended; this is for the last bytes to go out.
-        .shutdown_timeout(2)
-        .listen(listener)
-        .map_err(failed)?
-        .run();
-    let handle = running.handle();
-    actix::spawn(async move {
-        if let Err(error) = running.await {
-            tracing::error!(%error, "the HTTP server has failed");
-        }
-    });
-    Ok((handle, url))
-}
-
-/// Has the kernel cut a connection whose client takes nothing for so long: the server itself waits
-/// for a slow reader without limit, and hears of it only by the connection's end.
-fn limit_writes(connection: &dyn Any, milliseconds: u32) {
-    let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
-    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, milliseconds) {
-        tracing::debug!(%error, "a connection is served without a limit for slow readers");
-    }
 }

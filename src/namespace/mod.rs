@@ -32,6 +32,7 @@ use crate::{
         resources::Resources,
         routes::{Member, Route, Routes, forwardable},
     },
+    failpoint,
     fleet::Roster,
     upstream::board::Board,
     wire::{ListCounts, Topic},
@@ -193,6 +194,7 @@ impl Handler<UpstreamChanged> for Namespace {
     type Result = ();
 
     fn handle(&mut self, UpstreamChanged(server): UpstreamChanged, ctx: &mut Self::Context) {
+        failpoint::pass("namespace");
         if self.spec.members.iter().any(|member| member.server == server) {
             self.publish_soon(ctx);
         }

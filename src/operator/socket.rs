@@ -1,6 +1,6 @@
 //! The operator's own door: a socket in the data directory, one JSON line in and one out.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -13,7 +13,7 @@ use super::{
     Imports, Wanted, apply, make_key, read_apart,
     report::{self, DaemonReport},
 };
-use crate::{conductor::Conductor, data_dir::socket_path, import, store::KeyKind};
+use crate::{conductor::Conductor, data_dir::socket_path, failpoint, import, store::KeyKind};
 
 /// How long either side waits for the other. An import of hundreds of servers takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,10 +84,11 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 
 /// Serves the socket for as long as the daemon runs, one order at a time. `url` is what the URLs that
 /// we publish begin with.
-pub async fn serve(listener: UnixListener, conductor: Arc<Conductor>, url: String) {
+pub async fn serve(listener: Rc<UnixListener>, conductor: Arc<Conductor>, url: String) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                failpoint::pass("operator");
                 if let Ok(Err(error)) =
                     timeout(PATIENCE, take_order(stream, &conductor, &url)).await
                 {

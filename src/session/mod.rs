@@ -15,7 +15,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -60,6 +60,10 @@ pub struct SessionOptions {
     pub total_max: usize,
     /// Requests of one session that have no answer yet.
     pub in_flight_max: usize,
+    /// Requests of all sessions of one principal that have no answer yet.
+    pub in_flight_per_principal_max: usize,
+    /// Streams that all sessions of one principal may have open, besides those of their calls.
+    pub streams_per_principal_max: usize,
     /// Resources that one session may be subscribed to.
     pub subscriptions_max: usize,
     /// The pace of comments on a stream that has nothing else to say.
@@ -138,6 +142,9 @@ pub struct Session {
     /// once: some clients give every request the same.
     in_flight: Mutex<HashMap<Box<[u8]>, Vec<Pending>>>,
     in_flight_max: usize,
+    in_flight_per_principal_max: usize,
+    streams_per_principal_max: usize,
+    load: Arc<Load>,
     next_request: AtomicU64,
     /// Cancelled when the session ends.
     pub ended: CancellationToken,
@@ -170,6 +177,14 @@ struct Start {
     /// How long ago its id was issued.
     age: Duration,
     outbox: Option<mpsc::Sender<Bytes>>,
+    load: Arc<Load>,
+}
+
+/// What all sessions of one principal have open together.
+#[derive(Debug, Default)]
+struct Load {
+    in_flight: AtomicUsize,
+    streams: AtomicUsize,
 }
 
 /// A request without an outcome: its number within the session, and how it is cancelled.
@@ -181,6 +196,33 @@ pub struct InFlight {
     id: Box<[u8]>,
     number: u64,
     pub cancel: CancellationToken,
+}
+
+/// Why a client is to wait: it has as much under way as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    #[error("this session has {0} requests without an answer (`sessions.in_flight_max`)")]
+    InSession(usize),
+    #[error(
+        "the sessions of this key have {0} requests without an answer (`sessions.in_flight_per_principal_max`)"
+    )]
+    OfPrincipal(usize),
+    #[error(
+        "the sessions of this key have {0} streams open (`sessions.streams_per_principal_max`)"
+    )]
+    Streams(usize),
+}
+
+impl TooMany {
+    fn counted(self) -> Self {
+        let limit = match self {
+            Self::InSession(_) => "sessions.in_flight_max",
+            Self::OfPrincipal(_) => "sessions.in_flight_per_principal_max",
+            Self::Streams(_) => "sessions.streams_per_principal_max",
+        };
+        metrics::counter!("metamcpd_limit_hit_total", "limit" => limit).increment(1);
+        self
+    }
 }
 
 impl Session {
@@ -202,6 +244,9 @@ impl Session {
             questions: Questions::new(options.questions_max),
             in_flight: Mutex::default(),
             in_flight_max: options.in_flight_max,
+            in_flight_per_principal_max: options.in_flight_per_principal_max,
+            streams_per_principal_max: options.streams_per_principal_max,
+            load: start.load,
             next_request: AtomicU64::new(0),
             ended: CancellationToken::new(),
             replay: Mutex::default(),
@@ -266,20 +311,25 @@ impl Session {
         *lock(&self.used)
     }
 
-    /// Notes a request, so that the client can cancel it by its id. `None` when it has as many
-    /// without an answer as it may.
-    pub fn begin(self: &Arc<Self>, id: &[u8]) -> Option<InFlight> {
+    /// Notes a request, so that the client can cancel it by its id.
+    ///
+    /// # Errors
+    /// There are as many without an answer as there may be.
+    pub fn begin(self: &Arc<Self>, id: &[u8]) -> Result<InFlight, TooMany> {
         let mut in_flight = lock(&self.in_flight);
         if in_flight.values().map(Vec::len).sum::<usize>() >= self.in_flight_max {
-            metrics::counter!("metamcpd_limit_hit_total", "limit" => "sessions.in_flight_max")
-                .increment(1);
-            return None;
+            return Err(TooMany::InSession(self.in_flight_max).counted());
+        }
+        let max = self.in_flight_per_principal_max;
+        if self.load.in_flight.fetch_add(1, Ordering::Relaxed) >= max {
+            self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return Err(TooMany::OfPrincipal(max).counted());
         }
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         // A session that ends takes its requests with it.
         let cancel = self.ended.child_token();
         in_flight.entry(id.into()).or_default().push((number, cancel.clone()));
-        Some(InFlight { session: self.clone(), id: id.into(), number, cancel })
+        Ok(InFlight { session: self.clone(), id: id.into(), number, cancel })
     }
 
     /// How many requests have no outcome yet.
@@ -300,13 +350,24 @@ impl Session {
         }
     }
 
+    /// Whether it may have a stream open. One that has may always replace it.
+    pub fn has_room_for_stream(&self) -> Result<(), TooMany> {
+        let max = self.streams_per_principal_max;
+        match self.has_stream() || self.load.streams.load(Ordering::Relaxed) < max {
+            true => Ok(()),
+            false => Err(TooMany::Streams(max).counted()),
+        }
+    }
+
     /// A session is not idle while a stream is open.
     pub fn open_stream(&self) {
         self.streams.fetch_add(1, Ordering::Relaxed);
+        self.load.streams.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn close_stream(&self) {
         self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.load.streams.fetch_sub(1, Ordering::Relaxed);
         *lock(&self.stream_closed) = Some(Instant::now());
         self.touch();
     }
@@ -358,6 +419,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.session.load.in_flight.fetch_sub(1, Ordering::Relaxed);
         // A session is idle from the end of its last call, however long that took.
         self.session.touch();
         let mut in_flight = lock(&self.session.in_flight);

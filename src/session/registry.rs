@@ -131,17 +131,21 @@ impl Sessions {
             agreed,
             age: Duration::ZERO,
             outbox,
+            load: Arc::default(),
         };
         self.insert(start, self.write())
     }
 
-    fn insert(&self, start: Start, mut open: Open<'_>) -> Result<Arc<Session>, SessionError> {
+    fn insert(&self, mut start: Start, mut open: Open<'_>) -> Result<Arc<Session>, SessionError> {
         if self.is_closed.load(Ordering::SeqCst) {
             return Err(SessionError::Closed);
         }
-        let session = Arc::new(Session::new(start, &self.options, self.held.clone()));
-        let of_same = open.values().filter(|one| one.principal == session.principal);
+        let of_same = open.values().filter(|one| one.principal == start.principal);
         let of_same: Vec<_> = of_same.cloned().collect();
+        if let Some(another) = of_same.first() {
+            start.load = another.load.clone();
+        }
+        let session = Arc::new(Session::new(start, &self.options, self.held.clone()));
         let evicted = match of_same.len() >= self.options.per_principal_max {
             // One that waits for an answer goes only when all of them do.
             true => of_same.into_iter().min_by_key(|one| (one.in_flight() > 0, one.last_used())),
@@ -242,6 +246,7 @@ impl Sessions {
             agreed: Some(agreed),
             age,
             outbox: None,
+            load: Arc::default(),
         };
         let session = self.insert(start, open)?;
         metrics::counter!("metamcpd_sessions_revived_total").increment(1);

@@ -5,7 +5,11 @@
 use std::{path::Path, sync::Mutex, time::Duration};
 
 use super::*;
-use crate::{identity::vault::Vault, session::PURPOSE, wire::capabilities::ClientCapabilities};
+use crate::{
+    identity::vault::Vault,
+    session::{PURPOSE, TooMany},
+    wire::capabilities::ClientCapabilities,
+};
 
 const HERE: Uuid = Uuid::from_u128(1);
 
@@ -25,6 +29,8 @@ fn options() -> SessionOptions {
         per_principal_max: 2,
         total_max: 3,
         in_flight_max: 3,
+        in_flight_per_principal_max: 4,
+        streams_per_principal_max: 2,
         subscriptions_max: 4,
         heartbeat: Duration::from_secs(1),
         stream_buffer: 2,
@@ -41,6 +47,7 @@ fn options() -> SessionOptions {
             total_bytes_max: 10_000,
             window: Duration::from_secs(60),
             retry: Duration::from_secs(1),
+            retry_spread: Duration::ZERO,
         },
     }
 }
@@ -177,7 +184,7 @@ async fn a_request_is_cancelled_by_its_id_even_if_it_shares_it_and_is_forgotten_
     let begin = |id: &[u8]| session.begin(id).unwrap();
     let (first, second) = (begin(b"1"), begin(b"1"));
     let other = begin(b"\"1\"");
-    assert!(session.begin(b"4").is_none(), "it has as many as it may");
+    assert!(session.begin(b"4").is_err(), "it has as many as it may");
     drop(first);
     assert!(session.has_in_flight(b"1"));
     session.cancel(b"1");
@@ -291,4 +298,29 @@ async fn a_revived_session_keeps_to_the_limits() {
         |session: &Session| after.find(&session.id, HERE, &session.principal, Via::StreamableHttp);
     assert!(find(&first).is_ok() && find(&second).is_ok());
     assert!(matches!(find(&third), Err(SessionError::TooMany)));
+}
+
+#[tokio::test]
+async fn all_sessions_of_one_principal_share_what_they_may_have_under_way() {
+    let (sessions, _) = sessions();
+    let [one, two] = [1, 1].map(|key| sessions.begin(HERE, someone(key), AGREED).unwrap());
+    let other = sessions.begin(HERE, someone(2), AGREED).unwrap();
+    let mut calls: Vec<_> = [b"1", b"2"].iter().map(|id| one.begin(*id).unwrap()).collect();
+    calls.extend([b"1", b"2"].iter().map(|id| two.begin(*id).unwrap()));
+    assert_eq!(two.begin(b"3").err(), Some(TooMany::OfPrincipal(4)));
+    assert!(other.begin(b"1").is_ok(), "somebody else has no less for it");
+    calls.pop();
+    assert!(two.begin(b"3").is_ok());
+}
+
+#[tokio::test]
+async fn a_principal_has_so_many_streams_and_may_replace_each() {
+    let (sessions, _) = sessions();
+    let [one, two] = [1, 1].map(|key| sessions.begin(HERE, someone(key), AGREED).unwrap());
+    one.open_stream();
+    one.open_stream();
+    assert_eq!(two.has_room_for_stream(), Err(TooMany::Streams(2)));
+    assert_eq!(one.has_room_for_stream(), Ok(()), "it would replace one of its own");
+    one.close_stream();
+    assert_eq!(two.has_room_for_stream(), Ok(()));
 }

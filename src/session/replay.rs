@@ -39,6 +39,9 @@ pub struct ReplayOptions {
     /// How long we ask clients to wait before they come back.
     #[serde(with = "humantime_serde")]
     pub retry: Duration,
+    /// How much longer some of them are asked to wait, so that they do not come back together.
+    #[serde(with = "humantime_serde")]
+    pub retry_spread: Duration,
 }
 
 /// The bytes that all sessions hold.

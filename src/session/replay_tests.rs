@@ -13,6 +13,7 @@ const OPTIONS: ReplayOptions = ReplayOptions {
     total_bytes_max: 1_000,
     window: Duration::from_secs(60),
     retry: Duration::from_secs(1),
+    retry_spread: Duration::ZERO,
 };
 
 fn replay() -> (Replay, Held, Instant) {

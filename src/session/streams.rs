@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Session, Via, lock,
-    replay::{EventId, Next, Pushed, Replay, STANDING, Weight},
+    replay::{EventId, Next, Pushed, Replay, ReplayOptions, STANDING, Weight},
 };
 use crate::wire::{Frame, Kind, sse};
 
@@ -44,8 +44,11 @@ impl Session {
                 Ok(()) => true,
                 Err(mpsc::error::TrySendError::Closed(_)) => false,
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
-                    tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
+                    // Of several who speak to it at once, one is enough to tell.
+                    if !self.ended.is_cancelled() {
+                        metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
+                        tracing::warn!(session = %self.short(), "a client does not read its stream; its session is ended");
+                    }
                     self.ended.cancel();
                     false
                 }
@@ -227,7 +230,8 @@ impl Reader {
         let knows_it = self.session.version().is_some_and(|version| version >= PRIMED_SINCE);
         knows_it.then(|| {
             let id = self.session.replay(|replay| replay.cursor(self.stream));
-            sse::priming(&id.to_string(), self.session.replay_options.retry)
+            let ReplayOptions { retry, retry_spread, .. } = self.session.replay_options;
+            sse::priming(&id.to_string(), retry + retry_spread.mul_f64(dice()))
         })
     }
 
@@ -238,6 +242,13 @@ impl Reader {
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
+}
+
+/// A number in `0.0..1.0`. Nothing secret depends on it.
+fn dice() -> f64 {
+    let mut byte = [0];
+    // Without entropy all clients come back together.
+    getrandom::fill(&mut byte).map_or(0.0, |()| f64::from(byte[0]) / 256.0)
 }
 
 /// Older clients take an event without data for a broken message.

@@ -11,9 +11,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
-use sea_orm::sqlx::ConnectOptions as _;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{ConnectOptions as _, Connection as _};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use serde::Deserialize;
 
@@ -39,11 +39,19 @@ pub struct DatabaseOptions {
     /// How long a question waits for a free connection.
     #[serde(with = "humantime_serde")]
     pub acquire_timeout: Duration,
+    /// How long an operator's request waits for all that it asks.
+    #[serde(with = "humantime_serde")]
+    pub answer_timeout: Duration,
 }
 
 impl Default for DatabaseOptions {
     fn default() -> DatabaseOptions {
-        DatabaseOptions { url: None, connections_max: 8, acquire_timeout: Duration::from_secs(5) }
+        DatabaseOptions {
+            url: None,
+            connections_max: 8,
+            acquire_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(6),
+        }
     }
 }
 
@@ -116,6 +124,17 @@ async fn connect_sqlite(
         .test_before_acquire(false)
         .record_stmt_in_spans(false)
         .sqlx_logging(false)
+        .map_sqlx_sqlite_pool_opts(|pool| {
+            // A COMMIT that failed, on a full disk for one, leaves its transaction open. What the next one
+            // on this connection wrote would become part of it, and be confirmed and never kept.
+            pool.after_release(|connection, _| {
+                Box::pin(async move {
+                    // What was begun to be rolled back has been, once this is answered.
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
+        })
         .map_sqlx_sqlite_opts(move |sqlite| {
             also(
                 sqlite
@@ -166,6 +185,13 @@ async fn connect_postgres(
         .acquire_timeout(options.acquire_timeout)
         .test_before_acquire_if_idle_for(PING_IF_IDLE_FOR)
         .record_stmt_in_spans(false)
+        .map_sqlx_postgres_pool_opts(|pool| {
+            // As above: a transaction whose end failed is nobody's any more.
+            pool.after_release(|connection, _| {
+                let is_clean = !connection.is_in_transaction();
+                Box::pin(async move { Ok(is_clean) })
+            })
+        })
         .map_sqlx_postgres_opts(move |_| parsed.clone());
     Ok(Database::connect(connect).await?)
 }

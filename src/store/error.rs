@@ -32,6 +32,12 @@ pub enum StoreError {
     /// The settings of the database, not its content.
     #[error("the database settings are not valid: {reason}")]
     Options { reason: String },
+    /// The file is no database, or has been damaged.
+    #[error(
+        "the database cannot be read: put a copy of it in its place (`metamcpd.db.before-…` beside it are copies), \
+         or move it away to begin with an empty one"
+    )]
+    Damaged(#[source] Cause),
     #[error("a secret could not be sealed")]
     Vault(#[from] VaultError),
     #[error("the database did not do what was asked")]
@@ -42,6 +48,11 @@ impl StoreError {
     /// Whether the same question may succeed later, without anybody mending it.
     pub fn is_passing(&self) -> bool {
         matches!(self, StoreError::Unavailable(_))
+    }
+
+    /// For a question that was given up.
+    pub fn late(elapsed: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+        StoreError::Unavailable(Box::new(elapsed))
     }
 
     pub(super) fn not_found(what: &'static str, id: impl ToString) -> StoreError {
@@ -76,6 +87,8 @@ impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> StoreError {
         if is_passing(&error) {
             StoreError::Unavailable(Box::new(error))
+        } else if is_damage(&error) {
+            StoreError::Damaged(Box::new(error))
         } else {
             StoreError::Internal(Box::new(error))
         }
@@ -85,12 +98,28 @@ impl From<DbErr> for StoreError {
 fn is_passing(error: &DbErr) -> bool {
     match error {
         DbErr::ConnectionAcquire(_) => true,
+        DbErr::Conn(RuntimeErr::Internal(_)) => true,
+        _ => of_driver(error).is_some_and(is_passing_below),
+    }
+}
+
+fn of_driver(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
         DbErr::Conn(RuntimeErr::SqlxError(error))
         | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => is_passing_below(error),
-        DbErr::Conn(RuntimeErr::Internal(_)) => true,
-        _ => false,
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => Some(error),
+        _ => None,
     }
+}
+
+/// SQLite's primary result codes CORRUPT and NOTADB.
+fn is_damage(error: &DbErr) -> bool {
+    let Some(sqlx::Error::Database(error)) = of_driver(error) else {
+        return false;
+    };
+    let is_sqlite = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_none();
+    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    is_sqlite && code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 fn is_passing_below(error: &sqlx::Error) -> bool {

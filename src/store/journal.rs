@@ -4,10 +4,12 @@
 //! task writes in batches and keeps a batch until the database has taken it. It decides when to
 //! write; what a record becomes in the tables is `memory`'s business.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -15,6 +17,7 @@ use tokio::time::{self, Instant};
 
 use super::Store;
 use super::memory::Record;
+use crate::failpoint;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -163,7 +166,12 @@ impl Writer {
     async fn run(mut self) {
         loop {
             let (batch, end) = self.gather().await;
-            self.write(batch).await;
+            let count = batch.len() as u64;
+            if AssertUnwindSafe(self.write(batch)).catch_unwind().await.is_err() {
+                // Where it happened, the log has already. What of the batch was written, nobody knows.
+                tracing::error!(count, "the journal panicked; it goes on with what comes next");
+                self.counts.lose(count);
+            }
             match end {
                 BatchEnd::Full => {}
                 // Whoever asked may have given up waiting; nothing is lost by that.
@@ -206,6 +214,9 @@ impl Writer {
 
     /// Returns when the batch is written. A record that can never be written is dropped alone.
     async fn write(&self, batch: Vec<Record>) {
+        if !batch.is_empty() {
+            failpoint::pass("journal");
+        }
         if batch.is_empty() || self.persist(&batch).await {
             return;
         }

@@ -489,7 +489,6 @@ fn exit_of(joined: Result<Exit, JoinError>) -> Exit {
     match joined {
         Ok(exit) => exit,
         Err(error) if error.is_panic() => {
-            metrics::counter!("metamcpd_panics_total").increment(1);
             Exit::new(Reason::Panicked, "the worker of this upstream panicked")
         }
         Err(_aborted) => Exit::of(Reason::Asked),

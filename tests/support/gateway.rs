@@ -21,10 +21,14 @@ pub const LEFTOVERS_DIE_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Start {
     database: Database,
+    url: Option<String>,
     settings: String,
     import: Option<PathBuf>,
     environment: Vec<(String, String)>,
     admin_key: bool,
+    /// What a shell does before it becomes the daemon.
+    prepared_by: Option<String>,
+    log_is_read: bool,
 }
 
 /// How the daemon ended.
@@ -51,15 +55,24 @@ impl Start {
     pub fn new() -> Start {
         Start {
             database: Database::of_this_run(),
+            url: None,
             settings: String::new(),
             import: None,
             environment: Vec::new(),
             admin_key: true,
+            prepared_by: None,
+            log_is_read: true,
         }
     }
 
     pub fn on(mut self, database: Database) -> Start {
         self.database = database;
+        self
+    }
+
+    /// On this PostgreSQL, which the test looks after.
+    pub fn on_url(mut self, url: &str) -> Start {
+        self.url = Some(url.to_owned());
         self
     }
 
@@ -80,6 +93,18 @@ impl Start {
         self
     }
 
+    /// Has a shell say this first, such as `ulimit -n 256`, and then become the daemon.
+    pub fn prepared_by(mut self, words: &str) -> Start {
+        self.prepared_by = Some(words.to_owned());
+        self
+    }
+
+    /// Gives the daemon a stderr that nobody ever reads.
+    pub fn with_an_unread_log(mut self) -> Start {
+        self.log_is_read = false;
+        self
+    }
+
     /// Lets the daemon make its own admin key, as on a person's first run.
     pub fn without_admin_key(mut self) -> Start {
         self.admin_key = false;
@@ -89,7 +114,12 @@ impl Start {
     /// Starts the daemon and waits until it says that it is ready.
     pub async fn run(self) -> TestGateway {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let database_url = self.database.fresh();
+        self.run_in(directory).await
+    }
+
+    /// The same, in a directory whose `data` holds what an earlier daemon left.
+    pub async fn run_in(self, directory: TempDir) -> TestGateway {
+        let database_url = self.url.clone().or_else(|| self.database.fresh());
         let mut gateway = TestGateway {
             directory,
             start: self,
@@ -233,7 +263,10 @@ impl TestGateway {
         std::fs::write(&config, &self.start.settings).expect("the settings file");
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(root.join("daemon.log"));
-        let mut command = self.command();
+        let mut command = match &self.start.prepared_by {
+            None => self.command(),
+            Some(words) => prepared(&self.command(), words),
+        };
         command.arg("serve").arg("--data-dir").arg(self.data_dir()).arg("--config").arg(&config);
         if let Some(file) = &self.start.import {
             command.arg("--import").arg(file);
@@ -243,7 +276,12 @@ impl TestGateway {
             command.env("METAMCPD_ADMIN_KEY", ADMIN_KEY);
         }
         command.envs(self.start.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("the log file"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        match self.start.log_is_read {
+            true => command.stderr(log.expect("the log file")),
+            // Its other end lives as long as the process is ours.
+            false => command.stderr(Stdio::piped()),
+        };
         let mut process = command.spawn().expect("the daemon starts");
         let stdout = process.stdout.take().expect("its stdout");
         self.process = Some(process);
@@ -318,6 +356,19 @@ pub fn binary() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// The same program, by a shell that says something first and has the same process id.
+fn prepared(program: &Command, words: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{words} && exec \"$0\" \"$@\"")).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 fn last_lines(text: &str, count: usize) -> String {

@@ -17,6 +17,7 @@ pub mod outage;
 pub mod peers;
 pub mod postgres;
 pub mod processes;
+pub mod raw;
 pub mod remote;
 pub mod remote_tasks;
 pub mod shelf;

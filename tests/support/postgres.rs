@@ -36,7 +36,12 @@ pub fn fresh_database() -> Option<String> {
     cluster.as_ref().map(Cluster::fresh_database)
 }
 
-struct Cluster {
+/// A cluster for one test alone, which may do to it what it likes; None where PostgreSQL is not installed.
+pub fn cluster_of_its_own() -> Option<Cluster> {
+    programs().map(Cluster::start)
+}
+
+pub struct Cluster {
     programs: PathBuf,
     directory: PathBuf,
     /// Holds the pipe at whose end everything is stopped.
@@ -80,12 +85,24 @@ impl Cluster {
         }
     }
 
-    fn fresh_database(&self) -> String {
+    /// The URL of a new, empty database.
+    pub fn fresh_database(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(self.run("createdb", &[&name]), "the database {name} cannot be made");
         format!("postgres://postgres@localhost/{name}?host={}", self.directory.display())
+    }
+
+    /// The processes of the server, the one that started the others first.
+    pub fn processes(&self) -> Vec<u32> {
+        let pid = fs::read_to_string(self.directory.join("data/postmaster.pid"));
+        let pid = pid.ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+        let first = pid.expect("the server's process id");
+        let children = format!("/proc/{first}/task/{first}/children");
+        let children = fs::read_to_string(children).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        std::iter::once(first).chain(children).collect()
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> bool {

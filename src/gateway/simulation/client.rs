@@ -137,7 +137,7 @@ impl Client {
             progress: Cell::new(f64::NEG_INFINITY),
         });
         self.stage.history.begins(nonce);
-        let Some(in_flight) = session.begin(underway.id.as_bytes()) else {
+        let Ok(in_flight) = session.begin(underway.id.as_bytes()) else {
             return self.stage.history.ends(nonce, Outcome::NotReached);
         };
         if !well && self.chance.in_thousand(150) {

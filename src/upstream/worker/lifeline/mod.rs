@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::Deserialize;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -64,6 +65,8 @@ pub struct Lifeline {
     shims: Arc<Shims>,
     brakes: Arc<Brakes>,
     children: ChildOptions,
+    /// How many files a server may have open; what we may, if `None`.
+    files: Option<Rlimit>,
 }
 
 /// One server to start.
@@ -132,8 +135,13 @@ impl Lifeline {
     /// `exe` is this program, usually `/proc/self/exe`, which stays right when the file is
     /// replaced. `instance` is the id of the data directory.
     pub fn new(exe: PathBuf, instance: String, spawns: SpawnOptions) -> Lifeline {
-        let brakes = Arc::new(Brakes::new(spawns));
-        Lifeline { exe, instance, shims: Arc::default(), brakes, children: ChildOptions::default() }
+        let (brakes, children) = (Arc::new(Brakes::new(spawns)), ChildOptions::default());
+        Lifeline { exe, instance, shims: Arc::default(), brakes, children, files: None }
+    }
+
+    /// Gives servers this limit of open files rather than our own.
+    pub fn with_files(self, files: Rlimit) -> Lifeline {
+        Lifeline { files: Some(files), ..self }
     }
 
     /// The same for servers that are treated like this.
@@ -157,17 +165,17 @@ impl Lifeline {
         let (stderr, server_stderr) = io::pipe().map_err(shim_error)?;
         let server_streams =
             [OwnedFd::from(server_stdin), server_stdout.into(), server_stderr.into()];
-        // Sent before there is anybody to receive them: the socket keeps them until then.
-        send_streams(&ours, &server_streams).map_err(shim_error)?;
-        drop(server_streams);
-
         ours.set_nonblocking(true).map_err(shim_error)?;
         let listening = ours.try_clone().map_err(shim_error)?;
         let listening = tokio::net::UnixStream::from_std(listening).map_err(shim_error)?;
 
         let mut command = self.shim_command(launch, theirs);
         let mut child = self.shims.spawn(&mut command).map_err(shim_error)?;
+        // The shim starts nothing before it has the streams, so that this is the server's limit too.
+        self.limit_files(&child);
         let guard = LifelineGuard { line: ours };
+        send_streams(&guard.line, &server_streams).map_err(shim_error)?;
+        drop(server_streams);
 
         child.stdin = Some(ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(shim_error)?);
         child.stdout =
@@ -178,6 +186,14 @@ impl Lifeline {
         let cwd = launch.cwd.map(Path::to_path_buf).unwrap_or_default();
         let report = Report::new(listening, launch.program.to_owned(), cwd);
         Ok(Spawned { child, guard, report, turn })
+    }
+
+    fn limit_files(&self, shim: &Child) {
+        let pid = shim.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let (Some(pid), Some(files)) = (pid, &self.files) else { return };
+        if let Err(error) = prlimit(Some(pid), Resource::Nofile, *files) {
+            tracing::debug!(%error, "a server may open as many files as we may");
+        }
     }
 
     /// What kills the trees of shims that were themselves killed. One is enough for a daemon.

@@ -1,0 +1,189 @@
+//! Who connects and gives nothing back, or connects too often, costs a bounded while and nobody else.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::support::{ADMIN_KEY, Client, SOON, TestGateway, gateway::Start, raw::Raw, wait_until};
+
+/// As fast as a slow client gets.
+const PACE: Duration = Duration::from_millis(100);
+
+async fn impatient() -> (TestGateway, Client) {
+    let settings = "[server]\nbody_timeout = \"1s\"\nheader_timeout = \"1s\"\nkeep_alive = \"1s\"";
+    let gateway = Start::new().settings(settings).run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    (gateway, client)
+}
+
+fn post(path: &str, address: &str, credential: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {credential}\r\n\
+         Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn who_sends_a_head_or_a_body_slowly_or_never_is_told_so_and_disconnected() {
+    let (gateway, client) = impatient().await;
+    let key = client.headers[0].1.clone();
+    let admin = format!("Bearer {ADMIN_KEY}");
+    let bodies = async {
+        let mut attacks = Vec::new();
+        for (path, credential) in
+            [("/metamcp/all/mcp", &key), ("/api/v1/namespaces", &admin), ("/api/v1/import", &admin)]
+        {
+            for drips in [true, false] {
+                let mut raw = Raw::connect(&gateway).await;
+                let head = post(path, &raw.address, credential);
+                attacks.push(async move {
+                    raw.send(&head).await;
+                    let heard = if drips { raw.drip(" ", PACE).await } else { raw.rest().await };
+                    assert!(heard.starts_with("HTTP/1.1 408"), "{path}, drips {drips}: {heard}");
+                });
+            }
+        }
+        futures_util::future::join_all(attacks).await;
+    };
+    let heads = async {
+        let [mut silent, mut slow] = [Raw::connect(&gateway).await, Raw::connect(&gateway).await];
+        slow.send("GET /health HTTP/1.1\r\nX-Slow: ").await;
+        let (silent, slow) = tokio::join!(silent.rest(), slow.drip("x", PACE));
+        assert!(silent.is_empty() || silent.starts_with("HTTP/1.1 408"), "{silent}");
+        assert!(slow.starts_with("HTTP/1.1 408"), "{slow}");
+    };
+    let idle = async {
+        let mut raw = Raw::connect(&gateway).await;
+        let hello = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", raw.address);
+        raw.send(&hello).await;
+        assert!(raw.head().await.starts_with("HTTP/1.1 200"));
+        raw.rest().await;
+    };
+    let honest = async {
+        for number in 0..20 {
+            let text = format!("{number}");
+            assert_eq!(client.text_of("demo__echo", json!({"message": text})).await, text);
+        }
+    };
+    tokio::join!(bodies, heads, idle, honest);
+}
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_unless_it_is_a_proxys() {
+    let settings = "[server]\nconnections_per_address_max = 5\nheader_timeout = \"1m\"\n";
+    let counted = Start::new().settings(&format!("{settings}proxies = []")).run().await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(Raw::connect(&counted).await);
+    }
+    let mut one_more = Raw::connect(&counted).await;
+    let hello = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", one_more.address);
+    one_more.send(&hello).await;
+    let heard = one_more.rest().await;
+    assert!(heard.starts_with("HTTP/1.1 429"), "{heard}");
+    assert!(heard.to_lowercase().contains("retry-after"), "{heard}");
+    drop(held);
+    wait_until("the seats to be free again", SOON, async || {
+        let mut raw = Raw::connect(&counted).await;
+        raw.send(&hello).await;
+        raw.head().await.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
+
+    let proxied = Start::new().settings(settings).run().await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let mut raw = Raw::connect(&proxied).await;
+        raw.send(&format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", raw.address.clone())).await;
+        assert!(raw.head().await.starts_with("HTTP/1.1 200"));
+        held.push(raw);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_leaves_the_files_that_the_daemon_needs_itself() {
+    allow_many_files();
+    let settings = "[server]\nheader_timeout = \"1m\"";
+    let start = Start::new().settings(settings).prepared_by("ulimit -n 256");
+    let gateway = start.run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    assert_eq!(gateway.metric("metamcpd_fds_max").await, Some(256.0));
+
+    let mut flood = Vec::new();
+    for _ in 0..500 {
+        flood.push(Raw::connect(&gateway).await);
+    }
+    wait_until("the flood to be told of", SOON, async || {
+        gateway.log().contains("connections are refused").then_some(())
+    })
+    .await;
+    // By a connection that was there before.
+    assert_eq!(client.text_of("demo__echo", json!({"message": "inside"})).await, "inside");
+    // What the daemon itself opens, it opens still: a server takes five files and more.
+    let restarted = gateway.server_pid("demo").await;
+    crate::support::processes::signal(restarted, rustix::process::Signal::KILL);
+    gateway
+        .server_until("demo", "started again", |server| {
+            server["runtime"]["state"] == "READY" && server["runtime"]["pid"] != restarted
+        })
+        .await;
+    drop(flood);
+    let open = wait_until("the files to be free again", SOON, async || {
+        let key = client.headers[0].1.trim_start_matches("Bearer ");
+        Client::new(&client.url, Some(key)).try_open("{}").await.ok()
+    })
+    .await;
+    assert_eq!(open.status, 400);
+    assert!(gateway.metric("metamcpd_limit_hit_total").await.is_some_and(|hits| hits > 100.0));
+}
+
+#[tokio::test]
+async fn the_daemon_takes_all_files_that_it_may_and_its_servers_get_what_it_was_given() {
+    let gateway = Start::new().prepared_by("ulimit -Sn 200").run().await;
+    gateway.demo("demo").await;
+    let server = gateway.server_pid("demo").await;
+    let limits = |pid: u32| {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
+        let line = limits.lines().find(|line| line.starts_with("Max open files"));
+        let words: Vec<_> = line.unwrap().split_whitespace().map(str::to_owned).collect();
+        (words[3].clone(), words[4].clone())
+    };
+    let (soft, hard) = limits(gateway.pid());
+    assert_eq!(soft, hard);
+    assert_eq!(limits(server), ("200".to_owned(), hard));
+}
+
+#[tokio::test]
+async fn one_key_has_so_many_streams_and_another_key_has_its_own() {
+    let gateway = Start::new().settings("[sessions]\nstreams_per_principal_max = 2").run().await;
+    gateway.publish("all", &[]).await;
+    let (first, second) = (gateway.key("first").await, gateway.key("second").await);
+    let mut clients = Vec::new();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        clients.push(gateway.client("all", &first).await);
+    }
+    for client in &clients {
+        streams.push(client.listen().await);
+    }
+    let statuses: Vec<_> = streams.iter().map(|stream| stream.status.as_u16()).collect();
+    assert_eq!(statuses, [200, 200, 429]);
+    assert!(streams[2].headers.contains_key("retry-after"));
+    assert_eq!(gateway.client("all", &second).await.listen().await.status, 200);
+    // One that has a stream may open a newer one.
+    assert_eq!(clients[0].listen().await.status, 200);
+    drop(streams);
+    wait_until("the streams to be given back", SOON, async || {
+        (clients[2].listen().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+/// The suite's own files: a flood has two ends.
+fn allow_many_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("more files");
+}
