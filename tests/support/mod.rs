@@ -11,6 +11,7 @@ pub mod featured;
 pub mod fixtures;
 pub mod gateway;
 pub mod isolated;
+pub mod knobs;
 pub mod node;
 pub mod operator;
 pub mod outage;

@@ -17,80 +17,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+pub use super::knobs::{Answers, Cuts, Knobs};
 use super::remote_tasks::RemoteTasks;
-
-/// How a request is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Answers {
-    #[default]
-    Json,
-    Sse,
-    /// JSON without a Content-Type.
-    Bare,
-    /// JSON with parameters in its Content-Type, over several lines.
-    Charset,
-    /// Several documents that are called one, on several lines each.
-    Documents,
-    /// The same, a line each, in small pieces.
-    ChunkedDocuments,
-    /// Events without a name, with CRLF, comments, foreign events and a priming one.
-    OddSse,
-}
-
-impl Answers {
-    pub const ALL: [Answers; 7] = [
-        Answers::Json,
-        Answers::Sse,
-        Answers::Bare,
-        Answers::Charset,
-        Answers::Documents,
-        Answers::ChunkedDocuments,
-        Answers::OddSse,
-    ];
-
-    /// Whether it can say anything before the answer.
-    pub fn has_progress(self) -> bool {
-        !matches!(self, Answers::Json | Answers::Bare | Answers::Charset)
-    }
-}
-
-/// What may be turned while the upstream runs.
-#[derive(Clone, Debug)]
-pub struct Knobs {
-    pub answers: Answers,
-    /// The bearer token without which everything is refused.
-    pub bearer: Option<String>,
-    /// Whether GET opens a stream; otherwise it is answered 405.
-    pub streams: bool,
-    pub tools: Vec<String>,
-    /// How long `initialize` takes.
-    pub hello_delay: Duration,
-    /// How long `tools/list` takes.
-    pub list_delay: Duration,
-    /// How a session is answered that is not known (any more).
-    pub forgotten: (u16, String),
-    /// The status of what needs no answer.
-    pub noted: u16,
-    /// Whether it has resources, `u://a` and `u://b`, that it can be subscribed to.
-    pub resources: bool,
-    /// Answers calls of tools with this status, and a `Retry-After` of so many seconds.
-    pub trouble: Option<(u16, Option<u64>)>,
-    /// Whether it has tasks, and a tool that has to be called as one.
-    pub tasks: bool,
-    /// Closes the stream of a call before its answer, so often.
-    pub cuts: Option<Cuts>,
-}
-
-/// How the stream of a call is closed before its answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Cuts {
-    /// How often, the first time included.
-    pub times: usize,
-    /// Whether events have ids, so that the stream can be resumed.
-    pub ids: bool,
-    /// The `retry` of the priming event, in milliseconds.
-    pub retry: Option<u64>,
-}
 
 /// One HTTP request that came in.
 #[derive(Clone, Debug)]
@@ -120,27 +48,6 @@ struct State {
     /// Answers whose stream was closed: the event after which each comes, how often it is still
     /// closed, and the answer.
     owed: Mutex<Vec<(String, usize, String)>>,
-}
-
-impl Default for Knobs {
-    fn default() -> Knobs {
-        let tools = ["echo", "steps"].map(str::to_owned).to_vec();
-        let (hello_delay, list_delay) = (Duration::ZERO, Duration::ZERO);
-        Knobs {
-            answers: Answers::Json,
-            bearer: None,
-            streams: true,
-            tools,
-            hello_delay,
-            list_delay,
-            forgotten: (404, "no such session".to_owned()),
-            noted: 202,
-            trouble: None,
-            resources: false,
-            tasks: false,
-            cuts: None,
-        }
-    }
 }
 
 impl Seen {

@@ -19,6 +19,7 @@ mod remote_stream;
 mod resubscription;
 mod standing;
 mod stdio;
+mod stdio_streams;
 mod throttling;
 
 use std::{sync::Arc, time::Duration};

@@ -13,48 +13,31 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{ChildStderr, ChildStdin},
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::OwnedSemaphorePermit,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::timeout,
 };
-use tokio_process_stream::{Item, ProcessChunkStream};
-use tokio_stream::StreamExt;
+use tokio_process_stream::ProcessChunkStream;
 use uuid::Uuid;
 
 use super::{
-    Assignment, News, carry_out, introduce, keep_listed,
+    Assignment, News, introduce, keep_listed,
     lifeline::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
-    listing::Announcements,
     own_process::{self, Scribe},
+    stdio_streams::{Hearer, WriteEnd, read_stderr, read_stdout, write_stdin},
     watch_answers,
 };
 use crate::{
     upstream::{
-        CallError, Exit, Reason,
-        board::Board,
-        conduct::Offence,
-        dialogue::Dialogue,
-        link::Link,
-        pipe::Pipe,
-        status::{ExitCode, Output},
-        task_talk::TaskTalk,
-        variables::resolve,
+        CallError, Exit, Reason, dialogue::Dialogue, link::Link, pipe::Pipe, status::ExitCode,
+        task_talk::TaskTalk, variables::resolve,
     },
-    wire::{
-        Frame,
-        lines::{Line, Lines, without_lead},
-    },
+    wire::lines::Lines,
 };
-
-/// How often it is looked whether stdout was closed, and which calls nobody waits for any more.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the report of a server's end may follow the end of its stdout.
 const REPORT_PATIENCE: Duration = Duration::from_millis(250);
@@ -348,183 +331,3 @@ impl Drop for Closer {
         self.close(Reason::Panicked, None);
     }
 }
-
-/// Reads until the server has closed its stdout or ended, or has done too much of what it must not.
-async fn read_stdout(
-    child: &mut ProcessChunkStream,
-    lines: &mut Lines,
-    stdout_end: Option<&OwnedFd>,
-    hearer: &Hearer<'_>,
-) {
-    let mut look = tokio::time::interval(LOOK_EVERY);
-    loop {
-        tokio::select! {
-            item = child.next() => match item {
-                Some(Item::Stdout(chunk)) => {
-                    let mut heard = 0;
-                    for line in lines.push(chunk) {
-                        hearer.hear(line);
-                        heard += 1;
-                        if hearer.struck.borrow().is_some() {
-                            return;
-                        }
-                    }
-                    give_way(heard).await;
-                }
-                Some(Item::Stderr(_)) => {}
-                Some(Item::Done(_)) | None => return,
-            },
-            _ = look.tick() => {
-                hearer.pipe.expire(Instant::now());
-                if stdout_end.is_some_and(is_closed) {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// Gives others their turn after many lines. A server that never stops would have more than a hundred
-/// pieces read before that: so much may a task read at once, however long each piece takes.
-async fn give_way(lines: usize) {
-    /// What comes of calls by the dozen is worth no detour.
-    const AT_ONCE_MAX: usize = 16;
-    if lines > AT_ONCE_MAX {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Whether everyone who could write into the pipe has gone and everything was read.
-fn is_closed(stdout: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(stdout, PollFlags::IN)];
-    let ready = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    let flags = fds[0].revents();
-    ready.is_ok() && flags.contains(PollFlags::HUP) && !flags.contains(PollFlags::IN)
-}
-
-/// What the lines of a server's stdout are taken to.
-struct Hearer<'a> {
-    assignment: &'a Assignment,
-    pipe: &'a Arc<Pipe>,
-    changed: &'a Announcements,
-    /// Why the server has to be started anew, once that is so.
-    struck: &'a RefCell<Option<Exit>>,
-    scribe: &'a Scribe,
-}
-
-impl Hearer<'_> {
-    fn hear(&self, line: Line) {
-        let Assignment { board, workshop, .. } = self.assignment;
-        let frames = workshop.frames;
-        let noise = |what: String| {
-            metrics::counter!("metamcpd_upstream_noise_total").increment(1);
-            self.scribe.wrote(Output::Stdout, &what);
-            self.strike(Offence::Noise);
-        };
-        let frame = match line {
-            Line::TooLong(torn) => {
-                let (bytes, max) = (torn.bytes, frames.message_max);
-                let why = format!(
-                    "a line of {bytes} bytes is over the limit of {max} (`wire.message_max`)"
-                );
-                if let Some(id) = torn.id() {
-                    self.pipe.refuse(id, &why);
-                }
-                self.strike(Offence::Oversized);
-                return noise(why);
-            }
-            Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
-                .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
-            {
-                Ok(frame) => frame,
-                Err(_no_message) => return noise(beginning(&line, board)),
-            },
-        };
-        let unasked = self.pipe.unasked();
-        let aside = self.pipe.hear(frame);
-        if self.pipe.unasked() > unasked {
-            self.strike(Offence::Unasked);
-        }
-        let say = |answer| self.pipe.say(answer);
-        carry_out(&*workshop.clients, board.id, aside, self.changed, say);
-    }
-
-    fn strike(&self, offence: Offence) {
-        if let Some(exit) = self.assignment.board.port.conduct.offends(offence) {
-            self.struck.borrow_mut().get_or_insert(exit);
-        }
-    }
-}
-
-/// Enough of a line to recognise it. What is secret is hidden first: a part of it would not be found.
-fn beginning(line: &[u8], board: &Board) -> String {
-    const BYTES_MAX: usize = 4 * 1024;
-    const LENGTH_MAX: usize = 300;
-    let line = String::from_utf8_lossy(&line[..line.len().min(BYTES_MAX)]);
-    board.stderr.hidden(&line).chars().take(LENGTH_MAX).collect()
-}
-
-/// Why nothing more is written.
-enum WriteEnd {
-    Finished,
-    /// The server reads nothing.
-    Stalled,
-    /// The server has closed its stdin.
-    Closed,
-}
-
-/// Writes what is queued, as many messages at once as are there.
-async fn write_stdin(
-    mut stdin: ChildStdin,
-    mut queue: mpsc::Receiver<Bytes>,
-    patience: Duration,
-) -> WriteEnd {
-    /// Enough to fill a pipe's buffer with one write.
-    const BATCH_MAX: usize = 64 * 1024;
-    let mut batch = Vec::new();
-    while let Some(mut line) = queue.recv().await {
-        loop {
-            batch.extend_from_slice(&line);
-            batch.push(b'\n');
-            if batch.len() >= BATCH_MAX {
-                break;
-            }
-            match queue.try_recv() {
-                Ok(next) => line = next,
-                Err(_none_waiting) => break,
-            }
-        }
-        match timeout(patience, stdin.write_all(&batch)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_closed)) => return WriteEnd::Closed,
-            Err(_elapsed) => return WriteEnd::Stalled,
-        }
-        batch.clear();
-        batch.shrink_to(BATCH_MAX);
-    }
-    WriteEnd::Finished
-}
-
-/// Always drained, so that a server which floods it is never held up by us.
-async fn read_stderr(mut stderr: impl AsyncRead + Unpin, scribe: Scribe) {
-    const LINE_MAX: usize = 8 * 1024;
-    let mut lines = Lines::new(LINE_MAX);
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-        let mut read = 0;
-        for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
-            read += 1;
-            match line {
-                Line::Whole(line) => scribe.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
-                Line::TooLong(torn) => {
-                    scribe.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
-                }
-            }
-        }
-        give_way(read).await;
-    }
-}
-
-#[cfg(test)]
-#[path = "stdio_tests.rs"]
-mod tests;
