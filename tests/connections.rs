@@ -76,7 +76,8 @@ async fn one_address_has_so_many_connections_unless_it_is_a_proxys() {
     let counted = Start::new().settings(&format!("{settings}proxies = []")).run().await;
     let mut held = Vec::new();
     for _ in 0..5 {
-        held.push(Raw::connect(&counted).await);
+        // Whoever was answered has been counted: connections are not taken in the order of connecting.
+        held.push(greeted(&counted).await);
     }
     let mut one_more = Raw::connect(&counted).await;
     let hello = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", one_more.address);
@@ -95,11 +96,16 @@ async fn one_address_has_so_many_connections_unless_it_is_a_proxys() {
     let proxied = Start::new().settings(settings).run().await;
     let mut held = Vec::new();
     for _ in 0..20 {
-        let mut raw = Raw::connect(&proxied).await;
-        raw.send(&format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", raw.address.clone())).await;
-        assert!(raw.head().await.starts_with("HTTP/1.1 200"));
-        held.push(raw);
+        held.push(greeted(&proxied).await);
     }
+}
+
+/// A connection that a request was answered on.
+async fn greeted(gateway: &TestGateway) -> Raw {
+    let mut raw = Raw::connect(gateway).await;
+    raw.send(&format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", raw.address.clone())).await;
+    assert!(raw.head().await.starts_with("HTTP/1.1 200"));
+    raw
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ fn expected(attached: Attached) -> Value {
     let watched = "test://watched-resource";
     let logged = ["Tool execution started", "Tool processing data", "Tool execution completed"];
     json!({
-        "capabilities": ["completions", "logging", "prompts", "resources", "tools"],
+        "capabilities": ["completions", "logging", "prompts", "resources", "tasks", "tools"],
         "tools": {
             "tools": 14,
             "text": "This is a simple text response for testing.",

@@ -13,7 +13,7 @@ use crate::support::{Client, TestGateway, client::call, evil, gateway::Start};
 
 /// Calls give up soon, and servers are never given up: what is looked at are the calls.
 const HASTY: &str = r#"
-calls = { timeout = "700ms", total = "2s" }
+calls = { timeout = "700ms", total = "2s", breaker = { failures = 0, retry_after_max = "0s", retry_wait = "0s" } }
 supervision = { backoff_min = "10ms", backoff_max = "50ms", failures_burst = 1000, failures_slow = 1000 }
 "#;
 
