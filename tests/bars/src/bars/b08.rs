@@ -9,7 +9,7 @@ use super::{Bar, Run};
 use crate::{
     Outcome, Plan,
     report::Report,
-    rig::{Client, Daemon, host, publish, stream::Stream},
+    rig::{Client, Daemon, host, host::OWN, publish, stream::Stream},
 };
 
 pub const BAR: Bar = Bar {
@@ -56,12 +56,12 @@ async fn listening(plan: &Plan, report: &mut Report) -> Outcome<()> {
     drop(listen(&daemon, &key, WARM_UP).await?);
     tokio::time::sleep(Duration::from_secs(1)).await;
 
-    let before = host::memory(daemon.pid(), "VmRSS")?;
+    let before = host::memory(daemon.pid(), OWN)?;
     let mut streams = listen(&daemon, &key, clients).await?;
     let began = Instant::now();
     let mut most = 0;
     while began.elapsed() < lasts {
-        most = most.max(host::memory(daemon.pid(), "VmRSS")?);
+        most = most.max(host::memory(daemon.pid(), OWN)?);
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let ended = streams.iter_mut().filter_map(|stream| stream.has_ended().then_some(())).count();
@@ -69,6 +69,8 @@ async fn listening(plan: &Plan, report: &mut Report) -> Outcome<()> {
     let each = most.saturating_sub(before) as f64 / clients as f64 / 1_000.0;
     let what = format!("memory for each of {clients} that listen");
     report.at_most(what, each, PER_CLIENT, "KB");
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    report.note(format!("{:.1} MB before they came, {:.1} MB with them", mb(before), mb(most)));
     Ok(())
 }
 
