@@ -169,6 +169,8 @@ words! {
         FloodLog(Rate) = "flood-log",
         /// Says so often that a resource has changed.
         FloodUpdated(Rate) = "flood-updated",
+        /// Says so many messages for the log, each with its number and its time, once it has answered (a child).
+        Announce(u64) = "announce",
         /// Reports progress of so many tokens that it was not given, before each answer.
         ProgressSpoof(u64) = "progress-spoof",
         /// Asks the client so many questions (sampling) before each answer.

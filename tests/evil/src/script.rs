@@ -10,6 +10,9 @@ use crate::{
     value::{Exit, Rate},
 };
 
+/// Bytes of an announcement, beside what it says.
+const ANNOUNCED: usize = 4_096;
+
 /// One thing that a transport is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -21,6 +24,8 @@ pub enum Step {
     Blurt(Vec<u8>),
     /// Begin a line of so many bytes, and never end it.
     Babble(u64),
+    /// Say so many messages for the log, at an even pace.
+    Announce(u64),
     Rest(Duration),
     CloseOutput,
     CloseInput,
@@ -53,6 +58,10 @@ pub fn script(faults: &[Fault], number: u64, id: &Value, answer: &Value) -> Vec<
         }
     }
     steps.extend(last_words(faults, id, answer));
+    steps.extend(faults.iter().filter_map(|fault| match fault {
+        Fault::Announce(count) => Some(Step::Announce(*count)),
+        _ => None,
+    }));
     steps
 }
 
@@ -134,6 +143,14 @@ fn progress(token: u64) -> Value {
         "params": {"progressToken": token, "progress": 1, "message": "spoofed"}})
 }
 
+/// A message for the log with its number, its time in microseconds since 1970, and as much besides as a
+/// message of some substance has.
+pub fn announcement(number: u64, at: u128) -> Vec<u8> {
+    let data = json!({"number": number, "at": at.to_string(), "rest": "x".repeat(ANNOUNCED)});
+    let params = json!({"level": "info", "data": data});
+    encoded(&json!({"jsonrpc": "2.0", "method": "notifications/message", "params": params}))
+}
+
 /// A question to the client that is being answered.
 fn question(call: u64, number: u64) -> Value {
     json!({"jsonrpc": "2.0", "id": format!("q-{call}-{number}"), "method": "sampling/createMessage",
@@ -177,6 +194,15 @@ mod tests {
         assert!(serde_json::from_slice::<Value>(&of(Fault::PartialLine)).is_err());
         assert!(serde_json::from_slice::<Value>(&of(Fault::Deep(1_000))).is_err());
         assert_eq!(of(Fault::Deep(1_000)).iter().filter(|byte| **byte == b'[').count(), 1_001);
+    }
+
+    #[test]
+    fn what_is_announced_comes_after_the_answer() {
+        let steps = said(Fault::Announce(3));
+        assert!(matches!(steps[..], [Step::Say(_), Step::Announce(3)]), "{steps:?}");
+        let message: Value = serde_json::from_slice(&announcement(2, 7)).unwrap();
+        assert_eq!(message["params"]["data"]["number"], 2);
+        assert_eq!(message["params"]["data"]["at"], "7");
     }
 
     #[test]

@@ -20,12 +20,15 @@ use crate::{
     fault::{Condition, Fault},
     offer::{self, Answer},
     process,
-    script::{Step, encoded, script},
+    script::{Step, announcement, encoded, script},
     value::Rate,
 };
 
 /// Bytes of a piece of what is written without an end.
 const PIECE: usize = 64 << 10;
+
+/// Announcements in a second.
+const ANNOUNCEMENTS: f64 = 100.0;
 
 /// What the threads of a server share.
 struct Server {
@@ -289,6 +292,18 @@ impl Server {
     }
 }
 
+/// Says so many announcements, the first of them when the answer before is well through.
+fn announce(count: u64) {
+    thread::sleep(Duration::from_millis(100));
+    let mut number = 0;
+    paced(ANNOUNCEMENTS, || {
+        number += 1;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let line = [announcement(number, now.as_micros()), b"\n".to_vec()].concat();
+        say_bytes(&line).is_ok() && number < count
+    });
+}
+
 fn play(step: &Step) -> Outcome<()> {
     match step {
         Step::Say(bytes) => say_bytes(&[bytes, &b"\n"[..]].concat())?,
@@ -306,6 +321,7 @@ fn play(step: &Step) -> Outcome<()> {
                 left -= size;
             }
         }
+        Step::Announce(count) => announce(*count),
         Step::Rest(time) => thread::sleep(*time),
         Step::CloseOutput => process::fall_silent(false, true)?,
         Step::CloseInput => process::fall_silent(true, false)?,

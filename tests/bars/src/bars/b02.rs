@@ -25,7 +25,9 @@ const WARM_UP: usize = 20;
 /// How far the counts may be from what they were.
 const SLACK: f64 = 2.0;
 
+/// As many starts as there are ends: the brakes on starts would only make this last.
 const SETTINGS: &str = r#"
+upstream = { spawns = { per_second = 1000000, burst = 1000000 } }
 supervision = { backoff_min = "1ms", backoff_max = "1ms", failures_burst = 1000000, failures_slow = 1000000 }
 "#;
 

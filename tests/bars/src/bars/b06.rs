@@ -26,9 +26,11 @@ pub const BAR: Bar = Bar {
 const CLIENTS: usize = 4;
 const EVERY: Duration = Duration::from_millis(10);
 
-/// One that crashes is to go on crashing.
+/// One that crashes is to go on crashing, and one that hangs or babbles to go on with that: strikes would
+/// have it started anew, and the brakes on starts would give the others a rest.
 const SETTINGS: &str = r#"
-calls = { timeout = "2s" }
+calls = { timeout = "2s", strikes = { timeouts = 0, noise = 0, noise_max = 0, oversized = 0, unasked = 0 } }
+upstream = { spawns = { per_second = 1000000, burst = 1000000 } }
 supervision = { backoff_min = "50ms", backoff_max = "200ms", failures_burst = 1000000, failures_slow = 1000000 }
 "#;
 

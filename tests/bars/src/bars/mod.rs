@@ -7,8 +7,12 @@ mod b04;
 mod b05;
 mod b06;
 mod b07;
+mod b08;
+mod b09;
 mod b10;
+mod b11;
 mod b13;
+mod b20;
 mod b21;
 mod b24;
 
@@ -38,8 +42,12 @@ pub const ALL: &[Bar] = &[
     b05::BAR,
     b06::BAR,
     b07::BAR,
+    b08::BAR,
+    b09::BAR,
     b10::BAR,
+    b11::BAR,
     b13::BAR,
+    b20::BAR,
     b21::BAR,
     b24::BAR,
 ];

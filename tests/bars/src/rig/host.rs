@@ -91,6 +91,10 @@ pub fn cpu(pid: u32) -> Outcome<Duration> {
     Ok(Duration::from_micros((ticks(11)? + ticks(12)?) * 1_000_000 / per_second))
 }
 
+/// What of the memory of a process is its own: the rest are pages of its program, which come and go with
+/// what of it runs, and tell nothing of what something costs.
+pub const OWN: &str = "RssAnon";
+
 /// A size of a process from its `status`, in bytes: `VmRSS`, or `VmHWM` for the most it ever had.
 pub fn memory(pid: u32, field: &str) -> Outcome<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -8,6 +8,7 @@ pub mod http;
 pub mod load;
 pub mod remote;
 pub mod stats;
+pub mod stream;
 
 use std::{
     path::PathBuf,

@@ -162,6 +162,8 @@ fn said(shared: &Shared, steps: &[Step], streams: bool, line: &mut Line) -> io::
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
             }
+            // Behind an answer over HTTP there is nothing.
+            Step::Announce(_) => {}
             Step::CloseOutput | Step::CloseInput => return line.cut(),
             Step::End(how) => match shared.is_alone {
                 true => process::end(*how),
