@@ -8,9 +8,12 @@ mod b05;
 mod b06;
 mod b07;
 mod b10;
+mod b12;
 mod b13;
+mod b17;
 mod b21;
 mod b24;
+mod b25;
 
 use std::pin::Pin;
 
@@ -39,7 +42,10 @@ pub const ALL: &[Bar] = &[
     b06::BAR,
     b07::BAR,
     b10::BAR,
+    b12::BAR,
     b13::BAR,
+    b17::BAR,
     b21::BAR,
     b24::BAR,
+    b25::BAR,
 ];
