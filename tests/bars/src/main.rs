@@ -41,6 +41,13 @@ struct Options {
     /// The daemon; the one beside this program unless given.
     #[arg(long)]
     daemon: Option<PathBuf>,
+    /// A daemon that was built with debug assertions, for the bars that make it panic; that of
+    /// `target/debug` unless given.
+    #[arg(long)]
+    debug_daemon: Option<PathBuf>,
+    /// How long the soak lasts, instead of what its size says.
+    #[arg(long)]
+    minutes: Option<u64>,
 }
 
 /// What every bar is told.
@@ -52,6 +59,10 @@ pub struct Plan {
     pub seed: u64,
     /// The daemon that is measured.
     pub daemon: PathBuf,
+    /// The daemon that can be asked to panic. It may be missing.
+    pub debug_daemon: PathBuf,
+    /// How long the soak lasts, where that was asked for.
+    pub minutes: Option<u64>,
     /// The server that misbehaves.
     pub evil: PathBuf,
 }
@@ -87,6 +98,11 @@ fn run(options: &Options) -> Outcome<bool> {
         short: options.short,
         seed: evil_mcp::dice::seed(),
         daemon: options.daemon.clone().unwrap_or_else(|| program.with_file_name("metamcpd")),
+        debug_daemon: options
+            .debug_daemon
+            .clone()
+            .unwrap_or_else(|| program.with_file_name("../debug/metamcpd")),
+        minutes: options.minutes,
         evil: program.with_file_name("evil-mcp"),
     };
     for needed in [&plan.daemon, &plan.evil] {

@@ -11,10 +11,13 @@ mod b08;
 mod b09;
 mod b10;
 mod b11;
+mod b12;
 mod b13;
+mod b17;
 mod b20;
 mod b21;
 mod b24;
+mod b25;
 
 use std::pin::Pin;
 
@@ -46,8 +49,11 @@ pub const ALL: &[Bar] = &[
     b09::BAR,
     b10::BAR,
     b11::BAR,
+    b12::BAR,
     b13::BAR,
+    b17::BAR,
     b20::BAR,
     b21::BAR,
     b24::BAR,
+    b25::BAR,
 ];

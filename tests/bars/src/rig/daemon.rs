@@ -24,6 +24,8 @@ pub struct Daemon {
     program: PathBuf,
     directory: TempDir,
     process: Option<Child>,
+    /// Variables that it is given besides, or instead.
+    pub environment: Vec<(String, String)>,
     facts: Arc<Mutex<Vec<String>>>,
     pub port: u16,
 }
@@ -42,7 +44,8 @@ impl Daemon {
         let directory = tempfile::tempdir()?;
         std::fs::write(directory.path().join("config.toml"), settings)?;
         let program = plan.daemon.clone();
-        Ok(Daemon { program, directory, process: None, facts: Arc::default(), port: 0 })
+        let (environment, facts) = (Vec::new(), Arc::default());
+        Ok(Daemon { program, directory, process: None, environment, facts, port: 0 })
     }
 
     /// Starts it, and waits for nothing.
@@ -64,6 +67,7 @@ impl Daemon {
             .env("METAMCPD__SERVER__BIND", "127.0.0.1:0")
             .env("METAMCPD__LOG__LEVEL", "warn")
             .env("METAMCPD_ADMIN_KEY", ADMIN_KEY)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -96,7 +100,8 @@ impl Daemon {
         Ok(())
     }
 
-    fn facts(&self) -> Vec<String> {
+    /// The lines of its stdout so far.
+    pub fn facts(&self) -> Vec<String> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
