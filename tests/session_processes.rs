@@ -238,3 +238,24 @@ async fn no_process_of_a_session_outlives_the_daemon_however_it_ends() {
         gateway.ready("one").await;
     }
 }
+
+#[tokio::test]
+async fn a_process_that_answers_neither_calls_nor_a_ping_is_ended_and_the_next_call_has_another() {
+    let settings = "[calls.strikes]\ntimeouts = 3\n[upstream]\nping_timeout = \"300ms\"\n\
+                    [supervision]\nbackoff_min = \"20ms\"\nbackoff_max = \"100ms\"";
+    let start = Start::new().settings(settings);
+    let Some((gateway, key)) = behind(start, "SESSION", "misbehaving.py", &[]).await else {
+        return;
+    };
+    gateway.change("mcp-servers/one", json!({"call_timeout_ms": 400})).await;
+    let (a, b) = (gateway.client("all", &key).await, gateway.client("all", &key).await);
+    let (of_a, of_b, own) = (pid(&a).await, pid(&b).await, gateway.server_pid("one").await);
+    a.call("one__begin", json!({"habit": "mute"})).await;
+    for _ in 0..2 {
+        let silent = a.call("one__pid", json!({})).await;
+        assert_eq!(silent["error"]["data"]["reason"], "call_timeout", "{silent}");
+    }
+    gone(&[of_a]).await;
+    assert_ne!(pid(&a).await, of_a);
+    assert_eq!((pid(&b).await, gateway.server_pid("one").await), (of_b, own), "nobody else's");
+}

@@ -69,9 +69,10 @@ pub async fn work(
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
     let key = assignment.key();
-    let talk = TaskTalk::new(board.port.tasks.clone(), key.clone(), Uuid::new_v4());
+    let tasks = &board.port.tasks;
+    let talk = TaskTalk::new(tasks.clone(), key.clone(), Uuid::new_v4());
     let dialogue = Dialogue::new(assignment.scope(), assignment.workshop.dialogue)
-        .with_subscriptions(board.port.subscriptions.clone(), key)
+        .with_subscriptions(board.port.subscriptions.clone(), key.clone())
         .with_tasks(talk);
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
@@ -98,7 +99,7 @@ pub async fn work(
         own_process::admit(assignment);
         let exit = tokio::select! {
             exit = keep_listed(assignment, &link, changed) => exit,
-            exit = watch_answers(assignment, &link) => exit,
+            exit = watch_answers(assignment, &link, &board.port.conduct) => exit,
         };
         Err::<Infallible, Exit>(exit)
     };
@@ -145,6 +146,7 @@ pub async fn work(
     }
     scribe.lose(&exit, &assignment.workshop);
     closer.close(exit.reason, Some(scribe.describe(&exit)));
+    tasks.forget(&key);
     let exit = server.end(assignment, exit).await;
     drop(errors);
     exit
