@@ -89,11 +89,24 @@ async fn work(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     stdio::work(&assignment, &command, &args, &env).await
 }
 
+/// The conduct of the process behind this pipe. What one client's does, or leaves undone, is held against
+/// no other.
+pub fn conduct(assignment: &Assignment, pipe: &Pipe) -> Arc<Conduct> {
+    let port = &assignment.board.port;
+    if assignment.own.is_none() {
+        return port.conduct.clone();
+    }
+    let own = Arc::new(Conduct::new(port.options().strikes));
+    pipe.count_by(own.clone());
+    own
+}
+
 /// Shakes hands, has calls come, and returns when it is to end for want of them.
 pub async fn serve(
     assignment: &Assignment,
     own: &Arc<OwnProcess>,
     pipe: &Arc<Pipe>,
+    conduct: &Conduct,
     turn: Turn,
 ) -> Exit {
     let board = &assignment.board;
@@ -104,9 +117,6 @@ pub async fn serve(
     };
     // The next one may start.
     drop(turn);
-    // Whether this one answers, only its own calls tell.
-    let conduct = Arc::new(Conduct::new(board.port.options().strikes));
-    pipe.count_by(conduct.clone());
     own.ready(pipe.clone());
     link.catch_up(&own.key, &board.port.levels);
     let subscriptions = &board.port.subscriptions;
@@ -115,7 +125,7 @@ pub async fn serve(
         actix::spawn(async move { link.subscribe_session(&subscriptions, &key).await });
     }
     tokio::select! {
-        exit = watch_answers(assignment, &link, &conduct) => exit,
+        exit = watch_answers(assignment, &link, conduct) => exit,
         exit = until_idle(assignment, own, pipe) => exit,
     }
 }
