@@ -131,6 +131,9 @@ async fn what_a_family_cannot_take_is_repaired_and_what_nobody_can_is_hidden_alo
     // What is hidden cannot be called, although the namespace would let an unlisted name through.
     let refused = client.post(&call(json!(8), "lost", json!({}))).await.answer_to(&json!(8));
     assert_eq!(refused["error"]["code"], -32602, "{refused}");
+    let as_task = json!({"name": "lost", "arguments": {}, "task": {"ttl": 1000}});
+    let as_task = client.post(&request(json!(8), "tools/call", as_task)).await;
+    assert_eq!(as_task.answer_to(&json!(8)), refused, "a task of it tells no more");
     let let_through = client.post(&call(json!(9), "unlisted", json!({}))).await;
     assert!(let_through.answer_to(&json!(9))["result"].is_object(), "{let_through:?}");
 

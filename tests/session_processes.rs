@@ -110,7 +110,9 @@ async fn a_session_for_which_there_is_no_room_is_told_so_and_has_it_when_another
     let session = &gateway.items("sessions").await[0];
     gateway.remove(&format!("sessions/{}", session["uuid"].as_str().expect("a uuid"))).await;
     gone(&[of_b]).await;
-    assert!(own_pids(&gateway).await.is_empty());
+    // That nothing is left of its tree is known a moment later.
+    let none = async || own_pids(&gateway).await.is_empty().then_some(());
+    wait_until("no process of a client", SOON, none).await;
 }
 
 #[tokio::test]
@@ -237,4 +239,43 @@ async fn no_process_of_a_session_outlives_the_daemon_however_it_ends() {
         gateway.restart().await;
         gateway.ready("one").await;
     }
+}
+
+#[tokio::test]
+async fn a_process_that_answers_neither_calls_nor_a_ping_is_ended_and_the_next_call_has_another() {
+    let settings = "[calls.strikes]\ntimeouts = 3\n[upstream]\nping_timeout = \"300ms\"\n\
+                    [supervision]\nbackoff_min = \"20ms\"\nbackoff_max = \"100ms\"";
+    let start = Start::new().settings(settings);
+    let Some((gateway, key)) = behind(start, "SESSION", "misbehaving.py", &[]).await else {
+        return;
+    };
+    gateway.change("mcp-servers/one", json!({"call_timeout_ms": 400})).await;
+    let (a, b) = (gateway.client("all", &key).await, gateway.client("all", &key).await);
+    let (of_a, of_b, own) = (pid(&a).await, pid(&b).await, gateway.server_pid("one").await);
+    a.call("one__begin", json!({"habit": "mute"})).await;
+    for _ in 0..2 {
+        let silent = a.call("one__pid", json!({})).await;
+        assert_eq!(silent["error"]["data"]["reason"], "call_timeout", "{silent}");
+    }
+    gone(&[of_a]).await;
+    assert_ne!(pid(&a).await, of_a);
+    assert_eq!((pid(&b).await, gateway.server_pid("one").await), (of_b, own), "nobody else's");
+}
+
+#[tokio::test]
+async fn what_one_process_does_that_it_must_not_is_not_held_against_another() {
+    let start = Start::new().settings("[calls.strikes]\nnoise = 10\nnoise_max = 40");
+    let Some((gateway, key)) = behind(start, "SESSION", "misbehaving.py", &[]).await else {
+        return;
+    };
+    let (a, b) = (gateway.client("all", &key).await, gateway.client("all", &key).await);
+    let (of_a, of_b, own) = (pid(&a).await, pid(&b).await, gateway.server_pid("one").await);
+    let loud = |times: u32| json!({"habit": "noise", "times": times});
+    assert!(a.call("one__begin", loud(30)).await["result"].is_object());
+    let ended = a.call("one__begin", loud(30)).await;
+    assert_eq!(ended["error"]["data"]["reason"], "upstream_ended", "{ended}");
+    gone(&[of_a]).await;
+    let heard = b.call("one__begin", loud(1)).await;
+    assert!(heard["result"].is_object(), "{heard}");
+    assert_eq!((pid(&b).await, gateway.server_pid("one").await), (of_b, own), "nobody else's");
 }

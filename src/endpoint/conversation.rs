@@ -32,7 +32,7 @@ use crate::{
         port::Step,
     },
     wire::{
-        Bad, Fault, Frame, Kind as FrameKind, Topic,
+        Bad, Fault, Frame, Kind as FrameKind, Topic, codes,
         fault::{Blame, Data},
         level::Level,
         message,
@@ -368,25 +368,13 @@ async fn call(
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
     let way = match asked {
         Asked::Task(request) => tasks::find(state, entry, session, request, &frame),
-        other => {
-            let found = routing::find(entry, other, &frame).await;
-            match found.and_then(|found| tasks::way_of(state, entry, session, asked, found, &frame))
-            {
-                Ok(mut way) if asked == Asked::Tool => {
-                    let arguments = fitting::arguments(entry, session, &frame).await;
-                    arguments.map(|arguments| {
-                        way.edits.extend(arguments);
-                        way
-                    })
-                }
-                way => way,
-            }
-        }
+        _ => way(state, entry, session, asked, &frame).await,
     };
     let Way { board, key, edits, manner, is_reworded, is_driven } = match way {
         Ok(way) => way,
         Err(fault) => {
-            if let Some(name) = frame.name_span().filter(|_| asked == Asked::Tool) {
+            let is_unknown = asked == Asked::Tool && fault.code == codes::INVALID_PARAMS;
+            if let Some(name) = frame.name_span().filter(|_| is_unknown) {
                 let name = frame.text(name).unwrap_or_default();
                 state.conductor.witness.logbook.unknown_tool(&name, &entry.name);
             }
@@ -462,6 +450,25 @@ pub fn session_ended() -> Fault {
         "the session ended before the call did; send `initialize` to begin a new one",
         data,
     )
+}
+
+/// The way of a request to one upstream.
+async fn way(
+    state: &EndpointState,
+    entry: &EndpointEntry,
+    session: &Session,
+    asked: Asked,
+    frame: &Frame,
+) -> Result<Way, Fault> {
+    let found = routing::find(entry, asked, frame).await?;
+    // A tool that is hidden is unknown before anything else is said of it.
+    let arguments = match asked {
+        Asked::Tool => fitting::arguments(entry, session, frame).await?,
+        _ => None,
+    };
+    let mut way = tasks::way_of(state, entry, session, asked, found, frame)?;
+    way.edits.extend(arguments);
+    Ok(way)
 }
 
 impl Called {

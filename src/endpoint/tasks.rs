@@ -23,6 +23,7 @@ use crate::{
     upstream::{
         board::Board,
         concern::{Concern, Known},
+        exchange::SessionKey,
         port::{Manner, Step},
         tasks::{Listed, Owner, Seal, json},
     },
@@ -99,10 +100,9 @@ pub fn way_of(
     }
     match (task::augmentation(frame), tasks) {
         (Some(_), Some(TaskSupport::Forbidden)) if are_known_to(session) => {
-            let message = format!(
-                "the tool `{}` cannot be called as a task; call it without `task`",
-                way.key
-            );
+            let name = frame.name_span().and_then(|span| frame.text(span)).unwrap_or_default();
+            let message =
+                format!("the tool `{name}` cannot be called as a task; call it without `task`");
             return Err(Fault { code: codes::METHOD_NOT_FOUND, message, data: None });
         }
         (Some(_), _) if are_known_to(session) => {
@@ -130,14 +130,14 @@ pub fn find(
         Fault::invalid_params(format!("`{}` needs the `taskId` as a string", request.method()))
     })?;
     let place = place_of(state, entry, session, &shown).ok_or_else(Fault::unknown_task)?;
-    let Place { board, known, key } = place;
+    let Place { board, known, key, life } = place;
     let related = related_edit(state, entry, session, &board, frame);
     let edits = std::iter::once((span, json(&known.theirs))).chain(related).collect();
     let (concern, patience) = match request {
         Request::Get | Request::Cancel => (Concern::Asks(known), None),
         Request::Result => (Concern::Awaits(known), Some(board.port.options().tasks.result_wait)),
     };
-    let manner = Manner { concern: Some(concern), key: Some(key), patience };
+    let manner = Manner { concern: Some(concern), key: Some(key), life, patience };
     Ok(Way {
         board,
         key: request.method().into(),
@@ -166,7 +166,9 @@ fn related_edit(
 struct Place {
     board: Arc<Board>,
     known: Known,
-    key: crate::upstream::exchange::SessionKey,
+    key: SessionKey,
+    /// Of the process that it ends with; nil where it may outlive us.
+    life: Uuid,
 }
 
 /// For its owner, where the task was made, and while its upstream is offered there.
@@ -184,7 +186,7 @@ fn place_of(
     let known = Known { shown: Some(shown.into()), theirs };
     let caller = conversation::caller(session);
     let key = board.port.session_of_task(&known, life, &owner_of(session), &caller)?;
-    Some(Place { board, known, key })
+    Some(Place { board, known, key, life })
 }
 
 fn owner_of(session: &Session) -> Owner {
@@ -228,8 +230,8 @@ pub async fn list(
 
     let until = Instant::now() + options.list_wait;
     let looks = rest.iter().map(|(board, listed)| async move {
-        place_of(state, entry, session, &listed.shown)?;
-        look(session, board, listed, until).await;
+        let place = place_of(state, entry, session, &listed.shown)?;
+        look(session, place, until).await;
         board.port.tasks.last_of(&listed.shown)
     });
     let tasks: Vec<Bytes> = join_all(looks).await.into_iter().flatten().collect();
@@ -268,13 +270,13 @@ fn after(state: &EndpointState, session: &Session, frame: &Frame) -> Result<Opti
 }
 
 /// Has an upstream say how a task is. What it says is noted on the way.
-async fn look(session: &Session, board: &Board, listed: &Listed, until: Instant) {
-    let params = serde_json::json!({ "taskId": &*listed.theirs }).to_string();
+async fn look(session: &Session, place: Place, until: Instant) {
+    let Place { board, known, key, life } = place;
+    let params = serde_json::json!({ "taskId": &*known.theirs }).to_string();
     let request = message::request(0, Request::Get.method(), params.as_bytes());
     let Ok(frame) = Frame::parse(request, usize::MAX) else { return };
-    let known = Known { shown: Some(listed.shown.clone()), theirs: listed.theirs.clone() };
-    let key = board.port.tasks.session_of(&listed.shown);
-    let manner = Manner { concern: Some(Concern::Asks(known)), key, patience: None };
+    let concern = Some(Concern::Asks(known));
+    let manner = Manner { concern, key: Some(key), life, patience: None };
     let (caller, cancel) = (conversation::caller(session), CancellationToken::new());
     let begun = board.port.call_as(frame, &[], &caller, cancel, manner);
     let Ok(Ok(mut asking)) = timeout_at(until, begun).await else { return };

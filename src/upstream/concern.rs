@@ -48,17 +48,19 @@ impl Port {
         owner: &Owner,
         caller: &Caller<'_>,
     ) -> Option<SessionKey> {
-        let own = caller.key(self.facts.load().isolation);
-        let link = self.current_link(&own);
-        // Without a connection a remote upstream is waited for, and a process has ended.
-        let lives = link.as_ref().map_or(Uuid::nil(), |link| link.life());
-        if life != lives {
-            return None;
-        }
         let made_in = known.shown.as_ref().and_then(|shown| self.tasks.session_of(shown));
-        let key = match made_in {
-            Some(made_in) if link.is_some_and(|link| link.has_session(&made_in)) => made_in,
-            Some(_) | None => own,
+        let is_there = |key: &SessionKey| {
+            let link = self.current_link(key).filter(|link| link.life() == life);
+            link.is_some_and(|link| link.has_session(key))
+        };
+        let key = match made_in.filter(is_there) {
+            Some(made_in) => made_in,
+            None => {
+                let own = caller.key(self.facts.load().isolation);
+                // Without a connection a remote upstream is waited for, and a process has ended.
+                let lives = self.current_link(&own).map_or(Uuid::nil(), |link| link.life());
+                (life == lives).then_some(own)?
+            }
         };
         self.tasks.adopt(&key, known, owner, caller.session).then_some(key)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     CallError,
@@ -77,6 +78,22 @@ impl Conversation {
     /// Whether what it is a call of ends with its connection.
     pub fn is_by_pipe(&self) -> bool {
         matches!(self.leg, Leg::Pipe(_))
+    }
+
+    /// Of the process that what it is a call of ends with; nil where that may outlive us.
+    pub fn life(&self) -> Uuid {
+        match &self.leg {
+            Leg::Pipe(leg) => leg.life(),
+            Leg::Remote(_) => Uuid::nil(),
+        }
+    }
+
+    /// Why that process has ended, if it has.
+    pub fn why_over(&self) -> Option<CallError> {
+        match &self.leg {
+            Leg::Pipe(leg) => leg.why_over(),
+            Leg::Remote(_) => None,
+        }
     }
 
     /// What else is said of a call that was answered by a task. It never ends. Safe to be dropped while
@@ -156,6 +173,7 @@ impl Conversation {
             CallError::Inactive { server, after: inactivity }
         };
         self.conduct.timed_out();
+        self.leg.timed_out();
         self.leg.cancel("the request timed out");
         error
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     CallError,
@@ -80,6 +81,8 @@ struct Errands {
     board: Arc<Board>,
     caller: HeldCaller,
     key: Option<SessionKey>,
+    /// The process that it is in, where it ends with that.
+    life: Uuid,
     theirs: Box<str>,
 }
 
@@ -104,7 +107,8 @@ impl Driving {
         let creation = board.port.call_as(frame, &edits, caller, cancel.clone(), manner).await?;
         metrics::counter!("metamcpd_tasks_total", "how" => "driven").increment(1);
         let (now, caller) = (Instant::now(), HeldCaller::of(caller));
-        let errands = Errands { board, caller, key: creation.key().cloned(), theirs: "".into() };
+        let (key, life) = (creation.key().cloned(), creation.life());
+        let errands = Errands { board, caller, key, life, theirs: "".into() };
         let patience = Patience::new();
         let (began, heard, task) = (now, now, None);
         Ok(Self { errands, id, cancel, limits, began, heard, patience, creation, task })
@@ -253,7 +257,7 @@ impl Driving {
     /// again at the pace, for as long as a call may be silent.
     fn failed(&mut self, error: CallError) -> Option<Step> {
         if self.creation.is_by_pipe() {
-            return Some(Step::End(Err(error)));
+            return Some(Step::End(Err(self.creation.why_over().unwrap_or(error))));
         }
         self.task.as_mut()?.failed = Some(error);
         None
@@ -298,7 +302,7 @@ impl Errands {
     /// Asks the upstream something of the task, as a call of the client's; the result under the
     /// client's own id.
     fn ask(&self, method: &'static str, id: Option<&Bytes>) -> Errand {
-        let Self { board, caller, key, theirs } = self.clone();
+        let Self { board, caller, key, life, theirs } = self.clone();
         let params = serde_json::json!({ "taskId": &*theirs }).to_string();
         let request = match id {
             Some(id) => message::request_under(id, method, params.as_bytes()),
@@ -310,7 +314,7 @@ impl Errands {
             Some(_) => (Concern::Awaits(known), Some(board.port.limits().total)),
             None => (Concern::Asks(known), None),
         };
-        let manner = Manner { concern: Some(concern), key, patience };
+        let manner = Manner { concern: Some(concern), key, life, patience };
         let beginning = async move {
             let frame = Frame::parse(request, usize::MAX).map_err(|why| CallError::BadAnswer {
                 server: Arc::from(&*board.spec().name),

@@ -196,3 +196,66 @@ async fn the_end_of_the_process_is_the_end_of_the_call() {
     let Step::End(Err(error)) = scene.driving.next().await else { panic!("it goes on") };
     assert!(matches!(error, CallError::Ended { .. }), "{error}");
 }
+
+/// A process that tasks end with, in the place of whatever there was.
+fn starts(board: &Arc<Board>) -> (Arc<Pipe>, mpsc::Receiver<Bytes>) {
+    let talk = TaskTalk::new(board.port.tasks.clone(), SessionKey::Shared, Uuid::now_v7());
+    let dialogue = Dialogue::new(Scope::Everyone, testing::calls().dialogue()).with_tasks(talk);
+    let (pipe, lines) = Pipe::new("test".into(), 8, Arc::new(dialogue));
+    board.port.open(Link::Pipe(pipe.clone()));
+    (pipe, lines)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_process_was_at_work_on_is_never_asked_of_the_one_after_it() {
+    let mut scene = scene(60 * SECOND, 600 * SECOND).await;
+    (scene.pipe, scene.lines) = starts(&scene.board);
+    let (session, principal) = ("s".into(), &Principal::Anonymous);
+    let capabilities = ClientCapabilities::ALL;
+    let caller = Caller { session: &session, principal, capabilities, log_level: None };
+    let call = frame(r#"{"jsonrpc":"2.0","id":"q","method":"tools/call","params":{"name":"t"}}"#);
+    let cancel = CancellationToken::new();
+    let begun = Driving::begin(scene.board.clone(), call, Vec::new(), &caller, cancel).await;
+    scene.driving = begun.unwrap();
+    scene.answers("tools/call", &created("")).await;
+    scene.answers("tasks/get", &got("working")).await;
+
+    // Between two questions it ends, and another begins, which may give the same id to another's task.
+    let reason = crate::upstream::Reason::Exited;
+    let (_pipe, mut lines) = starts(&scene.board);
+    scene.pipe.close(CallError::Ended {
+        server: "test".into(),
+        reason,
+        detail: Some("code 3".into()),
+    });
+    let Step::End(Err(error)) = scene.driving.next().await else { panic!("no end") };
+    let CallError::Ended { detail, .. } = &error else { panic!("{error}") };
+    assert_eq!(detail.as_deref(), Some("code 3"));
+    assert!(lines.try_recv().is_err(), "the next process is asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_does_not_rest_between_two_questions_after_a_task() {
+    use crate::upstream::{
+        Reason,
+        outlook::{Absence, Outlook},
+        status::StateWord,
+    };
+
+    let mut scene = scene(60 * SECOND, 600 * SECOND).await;
+    let resting = || {
+        let (state, reason) = (StateWord::Stopped, Reason::Idle);
+        Outlook::Resting(Absence { state, reason, detail: None })
+    };
+    scene.answers("tools/call", &created("")).await;
+    scene.answers("tasks/get", &got("working")).await;
+    drop(tokio::time::timeout(SECOND / 10, scene.driving.next()).await);
+    assert!(!scene.board.port.rest(resting()), "it is at work");
+    scene.answers("tasks/get", &got("completed")).await;
+    let (id, _result) = scene.until_sent().await;
+    assert!(!scene.board.port.rest(resting()), "its result is waited for");
+    scene.says(&format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+    let Step::End(Ok(_)) = scene.driving.next().await else { panic!("no end") };
+    drop(scene.driving);
+    assert!(scene.board.port.rest(resting()), "nobody needs it");
+}

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
-    CallError,
+    CallError, Reason,
     exchange::SessionKey,
     link::{Caller, Link},
     port::{Facts, Port},
@@ -38,6 +39,22 @@ impl Port {
         let deadline = began + self.options.ready_wait;
         let pipe = self.processes.process(&facts.name, key, declared, deadline).await?;
         Ok(Arc::new(Link::Pipe(pipe)))
+    }
+
+    /// The connection to the very process that a task was made in: what the next one calls so is
+    /// another's. Nothing is started for it, nor waited for.
+    pub(super) fn living(
+        &self,
+        life: Uuid,
+        facts: &Facts,
+        key: &SessionKey,
+    ) -> Result<Arc<Link>, CallError> {
+        let link = self.current_link(key).filter(|link| link.life() == life);
+        link.ok_or_else(|| CallError::Ended {
+            server: facts.name.clone(),
+            reason: Reason::Exited,
+            detail: Some("the process that was at work on the task is there no more".into()),
+        })
     }
 
     /// Whether a call with a place among those in flight may go by this connection. One that is being

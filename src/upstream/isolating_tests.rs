@@ -14,6 +14,8 @@ use crate::{
     access::Principal,
     upstream::{
         Exit, Isolation, Reason,
+        concern::Known,
+        dialogue::{Dialogue, Scope},
         outlook::{Absence, Outlook},
         own_process::OwnProcess,
         pipe::Pipe,
@@ -21,6 +23,8 @@ use crate::{
         processes::Starter,
         spec::CallLimits,
         status::StateWord,
+        task_talk::TaskTalk,
+        tasks::Owner,
         testing,
     },
     wire::{Frame, capabilities::ClientCapabilities},
@@ -68,10 +72,12 @@ fn port() -> (Port, Started) {
         Facts { name: "a".into(), isolation: Isolation::Session, limits, concurrency_max: None };
     let port = Port::new(spec.id, facts, testing::calls());
     let started = Started::default();
-    let all = started.clone();
+    let (all, tasks) = (started.clone(), port.tasks.clone());
     let patience = Arc::new(ArcSwap::from_pointee(testing::patience()));
     let start = Box::new(move |own: Arc<OwnProcess>| {
-        let (pipe, lines) = testing::pipe(8);
+        let talk = TaskTalk::new(tasks.clone(), own.key.clone(), Uuid::now_v7());
+        let dialogue = Dialogue::new(Scope::Gateway, testing::calls().dialogue()).with_tasks(talk);
+        let (pipe, lines) = Pipe::new("test".into(), 8, Arc::new(dialogue));
         own.ready(pipe.clone());
         all.lock().unwrap().push((pipe, lines));
         true
@@ -165,4 +171,32 @@ async fn a_call_that_finds_its_process_closed_is_sent_to_the_next_and_only_there
     let read =
         |lines: &mut mpsc::Receiver<Bytes>| std::iter::from_fn(|| lines.try_recv().ok()).count();
     assert_eq!((read(&mut started[0].1), read(&mut started[1].1)), (1, 1));
+}
+
+#[actix::test]
+async fn a_task_is_found_in_the_process_that_it_was_made_in_by_any_session_of_its_owner() {
+    tokio::time::pause();
+    let (port, started) = port();
+    let answering = async {
+        tokio::task::yield_now().await;
+        answers(&started.lock().unwrap()[0].0, "first");
+    };
+    tokio::join!(call(&port, "a"), answering).0.unwrap();
+    let life = started.lock().unwrap()[0].0.life();
+    let made_in = SessionKey::Client("a".into());
+    let owner = Owner { principal: Principal::Anonymous, endpoint: Uuid::nil() };
+    let known = Known { shown: Some("shown".into()), theirs: "theirs".into() };
+    assert!(port.tasks.adopt(&made_in, &known, &owner, &"a".into()));
+    let found_by = |session: &str| {
+        let session = Arc::from(session);
+        let capabilities = ClientCapabilities::ALL;
+        let principal = &Principal::Anonymous;
+        let caller = Caller { session: &session, principal, capabilities, log_level: None };
+        port.session_of_task(&known, life, &owner, &caller)
+    };
+    assert_eq!(found_by("a"), Some(made_in.clone()));
+    assert_eq!(found_by("b"), Some(made_in.clone()), "another session of its owner");
+    port.forget(&"a".into());
+    assert_eq!((found_by("a"), found_by("b")), (None, None), "it has ended with its process");
+    assert_eq!(started.lock().unwrap().len(), 1, "nothing is started for who asks");
 }

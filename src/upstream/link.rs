@@ -12,6 +12,7 @@ use super::{
     CallError, Isolation,
     attribution::Client,
     exchange::{Heard, SessionKey},
+    log_levels::LogLevels,
     pipe::{Pipe, PipeLeg},
     places::Place,
     subscriptions::Subscriptions,
@@ -136,6 +137,15 @@ impl Leg {
         }
     }
 
+    /// It had no answer in time.
+    pub fn timed_out(&self) {
+        match self {
+            Self::Pipe(leg) => leg.timed_out(),
+            // A remote upstream is watched by its calls' outcomes.
+            Self::Remote(_) => {}
+        }
+    }
+
     /// Takes the request back, and tells the upstream so under the id that it knows.
     pub fn cancel(&mut self, reason: &str) {
         match self {
@@ -186,10 +196,11 @@ impl Link {
         }
     }
 
-    /// Whether it has the session of `key` just now.
+    /// Whether it, which is the connection for `key`, has the session of that just now.
     pub fn has_session(&self, key: &SessionKey) -> bool {
         match self {
-            Self::Pipe(_) => *key == SessionKey::Shared,
+            // A process has one session.
+            Self::Pipe(_) => true,
             Self::Remote(remote) => remote.known_session(key).is_some(),
         }
     }
@@ -269,8 +280,22 @@ impl Link {
 
     /// The same, for who does not wait for it, or not for ever.
     pub fn set_level(&self, key: &SessionKey, level: Level) -> tokio::task::JoinHandle<()> {
+        if let Self::Pipe(pipe) = self {
+            pipe.set_level(level);
+        }
         let (link, key) = (self.clone(), key.clone());
         actix::spawn(async move { link.tell_level(&key, level).await })
+    }
+
+    /// Tells a process, which can be called from now on, the level that has come to be wanted since it
+    /// was told of one. A remote session sees to that when it is opened.
+    pub fn catch_up(&self, key: &SessionKey, levels: &LogLevels) {
+        if let Self::Pipe(pipe) = self
+            && let Some(level) = levels.of(key)
+            && pipe.level() != Some(level)
+        {
+            drop(self.set_level(key, level));
+        }
     }
 
     /// Tells a session of the upstream, where it is open, which resource it is to be (un)subscribed to,

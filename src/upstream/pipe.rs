@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -22,13 +22,14 @@ use uuid::Uuid;
 use super::{
     CallError,
     attribution::Client,
+    conduct::Conduct,
     dialogue::{Aside, Dialogue},
     exchange::{Heard, own_id},
     inbox::Listening,
     places::Place,
     question::Say,
 };
-use crate::wire::{Frame, Kind, message};
+use crate::wire::{Frame, Kind, level::Level, message};
 
 /// Answers that may wait for a server which reads nothing just now. Clients are never asked so much at
 /// once; but a server can be refused faster than it reads.
@@ -47,6 +48,10 @@ pub struct Pipe {
     unasked: AtomicU64,
     /// Whether the server said that it can be told which log messages are wanted.
     has_logging: AtomicBool,
+    /// The level that it was last told.
+    level: Mutex<Option<Level>>,
+    /// What its own calls tell of it, where it is one of several processes.
+    conduct: OnceLock<Arc<Conduct>>,
 }
 
 #[derive(Default)]
@@ -89,6 +94,8 @@ impl Pipe {
             dialogue,
             unasked: AtomicU64::new(0),
             has_logging: AtomicBool::new(false),
+            level: Mutex::default(),
+            conduct: OnceLock::new(),
         };
         (Arc::new(pipe), lines)
     }
@@ -104,6 +111,19 @@ impl Pipe {
 
     pub fn has_logging(&self) -> bool {
         self.has_logging.load(Ordering::Relaxed)
+    }
+
+    pub fn set_level(&self, level: Level) {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+    }
+
+    pub fn level(&self) -> Option<Level> {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on its calls are counted by themselves, besides those of the whole upstream.
+    pub fn count_by(&self, conduct: Arc<Conduct>) {
+        drop(self.conduct.set(conduct));
     }
 
     /// Whether the call of any client is with the server.
@@ -304,6 +324,23 @@ impl PipeLeg {
     /// What else the server says of a call that was answered by a task.
     pub async fn aside(&mut self) -> Heard {
         self.listening.next().await
+    }
+
+    /// It had no answer in time.
+    pub fn timed_out(&self) {
+        if let Some(conduct) = self.pipe.conduct.get() {
+            conduct.timed_out();
+        }
+    }
+
+    /// Of the process that it is with.
+    pub fn life(&self) -> Uuid {
+        self.pipe.life()
+    }
+
+    /// Why that process has ended, if it has.
+    pub fn why_over(&self) -> Option<CallError> {
+        self.pipe.lock().closed.clone()
     }
 
     /// Forgets the call. Nobody is told, and a late answer is dropped.

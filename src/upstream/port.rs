@@ -87,6 +87,8 @@ pub struct Manner {
     pub concern: Option<Concern>,
     /// The session of the upstream that it is for, if that is not the caller's own.
     pub key: Option<SessionKey>,
+    /// The process that alone can answer it; nil where any connection can.
+    pub life: Uuid,
     /// How long it may be silent, and take, where that is not what other calls may.
     pub patience: Option<Duration>,
 }
@@ -154,8 +156,10 @@ impl Port {
 
     /// Opens the port to a connection.
     pub fn open(&self, link: Link) {
-        self.link.store(Some(Arc::new(link)));
+        let link = Arc::new(link);
+        self.link.store(Some(link.clone()));
         self.outlook.send_replace(Outlook::Up);
+        link.catch_up(&SessionKey::Shared, &self.levels);
     }
 
     /// Closes it. Calls that are in flight are ended by their connection.
@@ -164,18 +168,25 @@ impl Port {
         self.outlook.send_replace(outlook);
     }
 
-    /// Closes it for a rest, unless somebody uses the upstream: a call is on its way through here, or
-    /// a client waits to hear of a resource. Whether it is closed.
+    /// Closes it for a rest, unless somebody uses the upstream: a call is on its way through here, it is
+    /// at work on a task, or a client waits to hear of a resource. Whether it is closed.
     ///
     /// A call takes its place first and then looks whether its connection is still the present one;
     /// here the connection goes first and then the places are looked at. So one of the two sees the other.
     pub fn rest(&self, resting: Outlook) -> bool {
+        let is_used = || {
+            self.places.is_used()
+                || self.waits.is_used()
+                || !self.subscriptions.is_empty()
+                || self.tasks.has_work(&SessionKey::Shared)
+        };
+        // Who asks after a task does not wait for a connection, and is not to miss it for a moment.
+        if is_used() {
+            return false;
+        }
         let link = self.link.swap(None);
         fence(Ordering::SeqCst);
-        if self.places.is_used()
-            || !self.subscriptions.is_empty()
-            || self.tasks.has_work(&SessionKey::Shared)
-        {
+        if is_used() {
             self.link.store(link);
             self.outlook.send_replace(Outlook::Up);
             return false;
@@ -285,7 +296,7 @@ impl Port {
         cancel: CancellationToken,
         manner: Manner,
     ) -> Result<Conversation, CallError> {
-        let Manner { concern, key, patience } = manner;
+        let Manner { concern, key, life, patience } = manner;
         let mut facts = self.facts.load_full();
         if let Some(patience) = patience {
             let limits = &mut Arc::make_mut(&mut facts).limits;
@@ -300,7 +311,10 @@ impl Port {
         loop {
             let mut concerned = None;
             let begin = async {
-                let link = self.way(&facts, caller, &key, began, &cancel).await?;
+                let link = match life.is_nil() {
+                    true => self.way(&facts, caller, &key, began, &cancel).await?,
+                    false => self.living(life, &facts, &key)?,
+                };
                 let place = self.place(concern.as_ref(), &facts).await?;
                 fence(Ordering::SeqCst);
                 if !self.is_present(&link, &key) {

@@ -256,3 +256,20 @@ async fn no_question_keeps_a_call_beyond_its_total_time() {
     let Step::End(Err(CallError::TooLong { .. })) = conversation.next().await else { panic!() };
     assert_eq!(began.elapsed(), 30 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_level_that_is_asked_for_while_the_server_starts_is_told_once_it_is_up() {
+    let local = tokio::task::LocalSet::new();
+    let told = local.run_until(async {
+        let port = closed_port();
+        let session = "s".into();
+        let (pipe, mut lines) = testing::pipe(8);
+        pipe.set_has_logging(true);
+        // Its handshake is over, and its tools are being listed.
+        port.set_level(&caller(&session), Level::Debug).await;
+        port.open(Link::Pipe(pipe));
+        tokio::time::timeout(SECOND, lines.recv()).await
+    });
+    let told = told.await.expect("it is told nothing").unwrap();
+    assert!(told.windows(16).any(|window| window == b"logging/setLevel"), "{told:?}");
+}

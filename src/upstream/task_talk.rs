@@ -43,7 +43,11 @@ pub enum About {
 }
 
 impl TaskTalk {
+    /// A process that begins knows nothing of what the one before it was at work on.
     pub fn new(tasks: Arc<Tasks>, key: SessionKey, life: Uuid) -> Self {
+        if !life.is_nil() {
+            tasks.forget(&key);
+        }
         Self { tasks, key, life }
     }
 

@@ -86,9 +86,6 @@ pub struct Listed {
     /// Grows from each task to the next.
     pub number: Uuid,
     pub shown: Arc<str>,
-    pub theirs: Box<str>,
-    /// The session of the upstream in which it was made.
-    pub key: SessionKey,
 }
 
 pub struct Tasks {
@@ -326,12 +323,11 @@ impl Tasks {
         let mut table = self.lock();
         table.expire(Instant::now());
         let mut listed = Vec::new();
-        for (key, entries) in &table.sessions {
-            let theirs = entries.iter().filter(|(_, entry)| entry.owner.as_ref() == Some(owner));
-            listed.extend(theirs.filter_map(|(theirs, entry)| {
-                let (shown, theirs, key) = (entry.shown.clone()?, theirs.clone(), key.clone());
-                Some(Listed { number: entry.number, shown, theirs, key })
-            }));
+        for entry in table.sessions.values().flat_map(HashMap::values) {
+            if let Some(shown) = entry.shown.clone().filter(|_| entry.owner.as_ref() == Some(owner))
+            {
+                listed.push(Listed { number: entry.number, shown });
+            }
         }
         listed
     }
@@ -357,9 +353,19 @@ impl Tasks {
         clients
     }
 
-    /// Whether a session of the upstream is still at work on any.
+    /// Whether a session of the upstream is still at work on any, those that are driven included.
     pub fn has_work(&self, key: &SessionKey) -> bool {
-        !self.at_work_for(key).is_empty()
+        let (now, table) = (Instant::now(), self.lock());
+        let mut entries = table.sessions.get(key).into_iter().flat_map(HashMap::values);
+        entries.any(|entry| !entry.is_over && entry.until > now)
+    }
+
+    /// The process has ended that had this session, and its tasks with it.
+    pub fn forget(&self, key: &SessionKey) {
+        let mut table = self.lock();
+        let Some(entries) = table.sessions.remove(key) else { return };
+        let shown = entries.into_values().filter_map(|entry| entry.shown);
+        shown.for_each(|shown| drop(table.shown.remove(&shown)));
     }
 
     fn insert(&self, key: &SessionKey, theirs: &str, entry: Entry, now: Instant) {

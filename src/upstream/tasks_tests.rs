@@ -274,3 +274,15 @@ async fn an_answer_that_is_no_task_makes_none_and_one_that_cannot_be_named_is_ba
     scene.dialogue.end(call, &created_as(call, r#""taskId":"t1""#));
     assert!(scene.names(1).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_tasks_of_a_process_are_forgotten_with_it() {
+    let mut scene = scene(Scope::Everyone);
+    scene.make("s", 1, r#""taskId":"t","status":"working""#);
+    assert!(scene.tasks.has_work(&SHARED));
+    drop(TaskTalk::new(scene.tasks.clone(), SHARED, Uuid::nil()));
+    assert!(scene.tasks.has_work(&SHARED), "one that may outlive its connection is at work still");
+    drop(TaskTalk::new(scene.tasks.clone(), SHARED, Uuid::from_u128(2)));
+    assert!(!scene.tasks.has_work(&SHARED), "another process is at work on none");
+    assert!(scene.tasks.of(&owner(1)).is_empty());
+}

@@ -34,6 +34,7 @@ use super::{
     CallError, Clients, Exit, Isolation, Reason,
     actor::SharedPatience,
     board::Board,
+    conduct::Conduct,
     dialogue::{Aside, DialogueOptions, Scope, Unasked},
     exchange::SessionKey,
     handshake::{self, Introduction},
@@ -221,10 +222,10 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
 
 /// Asks a server that left several calls without an answer whether it lives, and returns when it does
 /// not say so. A single call that is not answered may be a slow one.
-async fn watch_answers(assignment: &Assignment, link: &Link) -> Exit {
+async fn watch_answers(assignment: &Assignment, link: &Link, conduct: &Conduct) -> Exit {
     let board = &assignment.board;
     loop {
-        board.port.conduct.suspected().await;
+        conduct.suspected().await;
         let server: Arc<str> = Arc::from(&*board.spec().name);
         let patience = assignment.workshop.options.ping_timeout;
         // Any answer will do, even one that says that `ping` is unknown.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::sleep_until;
 
-use super::{Assignment, News, Workshop, greet, lifeline::Turn, stdio};
+use super::{Assignment, News, Workshop, greet, lifeline::Turn, stdio, watch_answers};
 use crate::upstream::{
-    Exit, Isolation, Reason, board::Board, exchange::SessionKey, link::Link,
+    Exit, Isolation, Reason, board::Board, conduct::Conduct, exchange::SessionKey, link::Link,
     own_process::OwnProcess, pipe::Pipe, processes::Starter, spec::Transport, status::Output,
 };
 
@@ -89,14 +89,27 @@ async fn work(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     stdio::work(&assignment, &command, &args, &env).await
 }
 
+/// The conduct of the process behind this pipe. What one client's does, or leaves undone, is held against
+/// no other.
+pub fn conduct(assignment: &Assignment, pipe: &Pipe) -> Arc<Conduct> {
+    let port = &assignment.board.port;
+    if assignment.own.is_none() {
+        return port.conduct.clone();
+    }
+    let own = Arc::new(Conduct::new(port.options().strikes));
+    pipe.count_by(own.clone());
+    own
+}
+
 /// Shakes hands, has calls come, and returns when it is to end for want of them.
 pub async fn serve(
     assignment: &Assignment,
     own: &Arc<OwnProcess>,
     pipe: &Arc<Pipe>,
+    conduct: &Conduct,
     turn: Turn,
 ) -> Exit {
-    let Assignment { board, workshop, .. } = assignment;
+    let board = &assignment.board;
     let link = Link::Pipe(pipe.clone());
     let introduction = match greet(assignment, &link, pipe, own.declared).await {
         Ok(introduction) => introduction,
@@ -105,15 +118,24 @@ pub async fn serve(
     // The next one may start.
     drop(turn);
     own.ready(pipe.clone());
+    link.catch_up(&own.key, &board.port.levels);
     let subscriptions = &board.port.subscriptions;
     if introduction.has_subscriptions {
-        let (subscriptions, key) = (subscriptions.clone(), own.key.clone());
+        let (link, subscriptions, key) = (link.clone(), subscriptions.clone(), own.key.clone());
         actix::spawn(async move { link.subscribe_session(&subscriptions, &key).await });
     }
-    let idle = workshop.options.session_idle;
+    tokio::select! {
+        exit = watch_answers(assignment, &link, conduct) => exit,
+        exit = until_idle(assignment, own, pipe) => exit,
+    }
+}
+
+async fn until_idle(assignment: &Assignment, own: &OwnProcess, pipe: &Pipe) -> Exit {
+    let port = &assignment.board.port;
+    let (idle, subscriptions) = (assignment.workshop.options.session_idle, &port.subscriptions);
     loop {
         tokio::time::sleep(idle / 4).await;
-        if pipe.has_calls() || subscriptions.has(&own.key) || board.port.tasks.has_work(&own.key) {
+        if pipe.has_calls() || subscriptions.has(&own.key) || port.tasks.has_work(&own.key) {
             own.touch();
         }
         if own.end_if_idle(idle) {

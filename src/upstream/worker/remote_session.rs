@@ -163,13 +163,18 @@ impl RemoteSession {
             Arc::new(opened.unwrap_or_else(|_elapsed| Err(Exit::of(Reason::HandshakeTimeout)))?);
         let initialized = message::notification("notifications/initialized", b"");
         remote.tell(Some(&established), initialized).await;
-        if let Some(level) = remote.belonging.levels.of(&self.key)
-            && established.introduction.has_logging
-        {
+        let has_logging = established.introduction.has_logging;
+        let wanted = || remote.belonging.levels.of(&self.key).filter(|_| has_logging);
+        let told = wanted();
+        if let Some(level) = told {
             // Its answer says nothing that could be acted on.
             remote.tell(Some(&established), level.request(remote.next_id())).await;
         }
         self.established.store(Some(established.clone()));
+        // What came to be wanted while it was told could not be told by whoever wants it.
+        if let Some(level) = wanted().filter(|_| wanted() != told) {
+            remote.tell(Some(&established), level.request(remote.next_id())).await;
+        }
         if let Some(forgotten) = current.as_ref().and_then(|current| current.stream()) {
             // What still waits there waits in vain.
             forgotten.end("the upstream forgot its session");

@@ -69,12 +69,14 @@ pub async fn work(
     };
     let name: Arc<str> = Arc::from(&*board.spec().name);
     let key = assignment.key();
-    let talk = TaskTalk::new(board.port.tasks.clone(), key.clone(), Uuid::new_v4());
+    let tasks = &board.port.tasks;
+    let talk = TaskTalk::new(tasks.clone(), key.clone(), Uuid::new_v4());
     let dialogue = Dialogue::new(assignment.scope(), assignment.workshop.dialogue)
-        .with_subscriptions(board.port.subscriptions.clone(), key)
+        .with_subscriptions(board.port.subscriptions.clone(), key.clone())
         .with_tasks(talk);
     let queue_max = assignment.workshop.queue_max;
     let (pipe, queue) = Pipe::new(name.clone(), queue_max, Arc::new(dialogue));
+    let conduct = own_process::conduct(assignment, &pipe);
     let closer = Closer { pipe: pipe.clone(), server: name };
     let changed = &board.port.processes.changed;
     let scribe = Scribe::of(assignment);
@@ -90,7 +92,7 @@ pub async fn work(
     let link = Link::Pipe(pipe.clone());
     let serve = async {
         if let Some(own) = &assignment.own {
-            return Err(own_process::serve(assignment, own, &pipe, turn).await);
+            return Err(own_process::serve(assignment, own, &pipe, &conduct, turn).await);
         }
         let introduced = introduce(assignment, &link).await;
         drop(turn);
@@ -98,12 +100,13 @@ pub async fn work(
         own_process::admit(assignment);
         let exit = tokio::select! {
             exit = keep_listed(assignment, &link, changed) => exit,
-            exit = watch_answers(assignment, &link) => exit,
+            exit = watch_answers(assignment, &link, &conduct) => exit,
         };
         Err::<Infallible, Exit>(exit)
     };
     let struck = RefCell::default();
-    let hearer = Hearer { assignment, pipe: &pipe, changed, struck: &struck, scribe: &scribe };
+    let (struck, conduct) = (&struck, &*conduct);
+    let hearer = Hearer { assignment, pipe: &pipe, conduct, changed, struck, scribe: &scribe };
     let mut lines = Lines::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
@@ -145,6 +148,7 @@ pub async fn work(
     }
     scribe.lose(&exit, &assignment.workshop);
     closer.close(exit.reason, Some(scribe.describe(&exit)));
+    tasks.forget(&key);
     let exit = server.end(assignment, exit).await;
     drop(errors);
     exit

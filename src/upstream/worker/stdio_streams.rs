@@ -15,7 +15,13 @@ use tokio_stream::StreamExt;
 
 use super::{Assignment, carry_out, listing::Announcements, own_process::Scribe};
 use crate::{
-    upstream::{Exit, board::Board, conduct::Offence, pipe::Pipe, status::Output},
+    upstream::{
+        Exit,
+        board::Board,
+        conduct::{Conduct, Offence},
+        pipe::Pipe,
+        status::Output,
+    },
     wire::{
         Frame,
         lines::{Line, Lines, without_lead},
@@ -82,6 +88,8 @@ fn is_closed(stdout: &OwnedFd) -> bool {
 pub struct Hearer<'a> {
     pub assignment: &'a Assignment,
     pub pipe: &'a Arc<Pipe>,
+    /// How it behaves, by itself.
+    pub conduct: &'a Conduct,
     pub changed: &'a Announcements,
     /// Why the server has to be started anew, once that is so.
     pub struck: &'a RefCell<Option<Exit>>,
@@ -126,7 +134,7 @@ impl Hearer<'_> {
     }
 
     fn strike(&self, offence: Offence) {
-        if let Some(exit) = self.assignment.board.port.conduct.offends(offence) {
+        if let Some(exit) = self.conduct.offends(offence) {
             self.struck.borrow_mut().get_or_insert(exit);
         }
     }
