@@ -12,6 +12,8 @@ mod b12;
 mod b13;
 mod b17;
 mod b21;
+mod b22;
+mod b23;
 mod b24;
 mod b25;
 
@@ -46,6 +48,8 @@ pub const ALL: &[Bar] = &[
     b13::BAR,
     b17::BAR,
     b21::BAR,
+    b22::BAR,
+    b23::BAR,
     b24::BAR,
     b25::BAR,
 ];
