@@ -16,6 +16,8 @@ mod b13;
 mod b17;
 mod b20;
 mod b21;
+mod b22;
+mod b23;
 mod b24;
 mod b25;
 
@@ -54,6 +56,8 @@ pub const ALL: &[Bar] = &[
     b17::BAR,
     b20::BAR,
     b21::BAR,
+    b22::BAR,
+    b23::BAR,
     b24::BAR,
     b25::BAR,
 ];

@@ -1,6 +1,8 @@
 //! Secrets that can be found again: each unique, and sought in every form in which it might get out.
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine, engine::general_purpose::STANDARD_NO_PAD, engine::general_purpose::URL_SAFE_NO_PAD,
+};
 use evil_mcp::dice::mixed;
 use memchr::memmem;
 
@@ -9,7 +11,6 @@ use memchr::memmem;
 pub struct Canary {
     /// Which way it went in.
     pub way: String,
-    pub value: String,
     /// The STDIO server whose own process is given it.
     pub child: Option<String>,
     forms: Vec<(&'static str, Vec<u8>)>,
@@ -17,9 +18,8 @@ pub struct Canary {
 
 impl Canary {
     pub fn of(way: impl Into<String>, value: impl Into<String>) -> Canary {
-        let (way, value) = (way.into(), value.into());
-        let forms = forms(&value);
-        Canary { way, value, child: None, forms }
+        let forms = forms(&value.into());
+        Canary { way: way.into(), child: None, forms }
     }
 
     /// The form in which it stands in these bytes, if it does.
@@ -76,7 +76,8 @@ fn forms(value: &str) -> Vec<(&'static str, Vec<u8>)> {
     ];
     for before in 0..3 {
         // What stands before it moves it within the groups of three; what neighbours share is cut off.
-        let shifted: Vec<u8> = std::iter::repeat_n(0, before).chain(bytes.iter().copied()).collect();
+        let shifted: Vec<u8> =
+            std::iter::repeat_n(0, before).chain(bytes.iter().copied()).collect();
         let first = (before * 8).div_ceil(6);
         let last = shifted.len() * 8 / 6;
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
