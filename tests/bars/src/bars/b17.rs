@@ -175,18 +175,7 @@ impl Stage {
         }
         let (panics, others) = (0.0, 0);
         let evil = plan.evil;
-        Ok(Stage {
-            daemon,
-            program,
-            evil,
-            admin,
-            key,
-            clients,
-            points,
-            journal,
-            panics,
-            others,
-        })
+        Ok(Stage { daemon, program, evil, admin, key, clients, points, journal, panics, others })
     }
 
     /// Has it panic at a point while calls are under way, and sees what becomes of them and of it.

@@ -1,6 +1,8 @@
 //! Secrets that can be found again: each unique, and sought in every form in which it might get out.
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine, engine::general_purpose::STANDARD_NO_PAD, engine::general_purpose::URL_SAFE_NO_PAD,
+};
 use evil_mcp::dice::mixed;
 use memchr::memmem;
 
@@ -76,7 +78,8 @@ fn forms(value: &str) -> Vec<(&'static str, Vec<u8>)> {
     ];
     for before in 0..3 {
         // What stands before it moves it within the groups of three; what neighbours share is cut off.
-        let shifted: Vec<u8> = std::iter::repeat_n(0, before).chain(bytes.iter().copied()).collect();
+        let shifted: Vec<u8> =
+            std::iter::repeat_n(0, before).chain(bytes.iter().copied()).collect();
         let first = (before * 8).div_ceil(6);
         let last = shifted.len() * 8 / 6;
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {

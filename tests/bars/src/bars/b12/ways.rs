@@ -64,7 +64,9 @@ impl Asking<'_> {
             // A stream has no end; whatever else has none is cut off late.
             let patience = if is_stream { LISTEN } else { SOON };
             match tokio::time::timeout(patience, body.frame()).await {
-                Ok(Some(frame)) => all.extend_from_slice(frame?.data_ref().unwrap_or(&Bytes::new())),
+                Ok(Some(frame)) => {
+                    all.extend_from_slice(frame?.data_ref().unwrap_or(&Bytes::new()))
+                }
                 Ok(None) | Err(_) => break,
             }
         }
@@ -225,8 +227,9 @@ async fn make_servers(
             "headers": headers});
         asking.make("mcp-servers", row).await?;
     }
-    let names =
-        vec!["local", "other", "dying", "teller", "missing", "remote", "parrot", "closed", "absent"];
+    let names = vec![
+        "local", "other", "dying", "teller", "missing", "remote", "parrot", "closed", "absent",
+    ];
     Ok((names, closed))
 }
 
@@ -256,7 +259,10 @@ async fn refused_changes(asking: &mut Asking<'_>, canaries: &mut Canaries) -> Ou
     for (path, body) in [
         ("mcp-servers/closed", json!({"bearer_token": make("a token that is taken")})),
         ("mcp-servers/closed", json!({"bearer_token": [make("a list for a token")]})),
-        ("mcp-servers/closed", json!({"headers": {"X-Key": format!("{}\n", make("a line's end"))}})),
+        (
+            "mcp-servers/closed",
+            json!({"headers": {"X-Key": format!("{}\n", make("a line's end"))}}),
+        ),
         ("mcp-servers/closed", json!({"headers": make("a text for a map")})),
         ("mcp-servers/closed", json!({"headers": {"no header": make("no name of a header")}})),
         ("mcp-servers/other", json!({"env": {"NO=NAME": make("no name of a variable")}})),
@@ -300,8 +306,14 @@ async fn clients(
         (String::new(), "cookie", format!("session={}", make("Cookie"))),
         (String::new(), "mcp-session-id", make("Mcp-Session-Id")),
     ]);
-    let targets = ["/metamcp/all/mcp", "/metamcp/all/sse", "/metamcp/nothing/mcp", "/metrics",
-        "/api/v1/mcp-servers", "/nothing"];
+    let targets = [
+        "/metamcp/all/mcp",
+        "/metamcp/all/sse",
+        "/metamcp/nothing/mcp",
+        "/metrics",
+        "/api/v1/mcp-servers",
+        "/nothing",
+    ];
     for (query, name, value) in &ways {
         for path in targets {
             let path = format!("{path}{query}");
