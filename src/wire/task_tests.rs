@@ -122,3 +122,32 @@ fn an_answer_is_made_to_belong_to_a_task() {
     }
     assert_eq!(relating(&result(r#"{"_meta":7}"#), "x"), None);
 }
+
+#[test]
+fn a_call_with_other_arguments_becomes_a_task_and_is_kept_from_being_one() {
+    let sent = |frame: &Frame, more: (Span, Bytes)| {
+        let (span, _) = frame.arguments().unwrap();
+        let name = frame.name_span().unwrap();
+        let mut edits = [(name, &b"\"own\""[..]), (span, &b"{}"[..]), (more.0, &more.1[..])];
+        let text = String::from_utf8(frame.splice(&mut edits).to_vec()).unwrap();
+        text.split_once(r#""params":"#).unwrap().1.strip_suffix('}').unwrap().to_owned()
+    };
+    for params in [
+        r#"{"name":"n","arguments":{"input":{}},"task":{"ttl":1}}"#,
+        r#"{"task":{"ttl":1},"name":"n","arguments":{"input":{}}}"#,
+        r#"{"name":"n","task":{"ttl":1},"arguments":{"input":{}}}"#,
+    ] {
+        let frame = call(params);
+        let cut = augmentation(&frame).unwrap();
+        assert_eq!(
+            sent(&frame, (cut, Bytes::new())),
+            r#"{"name":"own","arguments":{}}"#,
+            "{params}"
+        );
+    }
+    let plain = call(r#"{"arguments":{"input":{}},"name":"n"}"#);
+    let made = sent(&plain, augmenting(&plain, Duration::from_secs(1)).unwrap());
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let expected = serde_json::json!({"task": {"ttl": 1000}, "arguments": {}, "name": "own"});
+    assert_eq!(made, expected);
+}
