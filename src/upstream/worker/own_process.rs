@@ -58,7 +58,7 @@ async fn live(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     metrics::counter!("metamcpd_session_processes_failed_total", "reason" => exit.reason.as_str())
         .increment(1);
     let pid = own.pid().map(|pid| format!(" {pid}")).unwrap_or_default();
-    let why = exit.describe_with(own.last_words());
+    let why = exit.describe_with(last_words(&board, &own));
     let what = format!("the process{pid} {} has ended: {why}", own.whose());
     board.lost_process(exit.reason, &what);
 
@@ -68,6 +68,14 @@ async fn live(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
         let server = Arc::from(&*board.spec().name);
         processes.begin(&server, &own.key, own.declared);
     }
+}
+
+/// The last line that a process wrote, as it may be read: as much as says why.
+fn last_words(board: &Board, own: &OwnProcess) -> Option<String> {
+    const LENGTH_MAX: usize = 2_000;
+    let mut words = board.stderr.hidden(&own.last_words()?);
+    words.truncate(words.floor_char_boundary(LENGTH_MAX));
+    Some(words)
 }
 
 async fn work(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) -> Exit {
@@ -141,14 +149,10 @@ impl Scribe {
 
     /// It has written a line that is no message of the protocol.
     pub fn wrote(&self, output: Output, line: &str) {
-        /// Of a last line, as much as says why.
-        const LENGTH_MAX: usize = 2_000;
         let Some(own) = &self.own else { return self.board.wrote(output, line) };
         let pid = own.pid().unwrap_or_default();
         if output == Output::Stderr {
-            let mut words = self.board.stderr.hidden(line);
-            words.truncate(words.floor_char_boundary(LENGTH_MAX));
-            own.wrote(words);
+            own.wrote(line.to_owned());
         }
         self.board.wrote(output, &format!("[{pid}] {line}"));
     }
@@ -157,7 +161,7 @@ impl Scribe {
     pub fn describe(&self, exit: &Exit) -> String {
         let stderr = &self.board.stderr;
         stderr.hidden(&match &self.own {
-            Some(own) => exit.describe_with(own.last_words()),
+            Some(own) => exit.describe_with(last_words(&self.board, own)),
             None => exit.describe(stderr),
         })
     }

@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 
 use super::{Assignment, carry_out, listing::Announcements, own_process::Scribe};
 use crate::{
-    upstream::{Exit, board::Board, conduct::Offence, pipe::Pipe, status::Output},
+    upstream::{Exit, conduct::Offence, pipe::Pipe, status::Output},
     wire::{
         Frame,
         lines::{Line, Lines, without_lead},
@@ -113,7 +113,7 @@ impl Hearer<'_> {
                 .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
             {
                 Ok(frame) => frame,
-                Err(_no_message) => return noise(beginning(&line, board)),
+                Err(_no_message) => return noise(beginning(&line)),
             },
         };
         let unasked = self.pipe.unasked();
@@ -132,12 +132,11 @@ impl Hearer<'_> {
     }
 }
 
-/// Enough of a line to recognise it. What is secret is hidden first: a part of it would not be found.
-fn beginning(line: &[u8], board: &Board) -> String {
+/// More than enough of a line to recognise it. It is cut further when what is secret in it has been
+/// hidden: a part of a secret would not be found.
+fn beginning(line: &[u8]) -> String {
     const BYTES_MAX: usize = 4 * 1024;
-    const LENGTH_MAX: usize = 300;
-    let line = String::from_utf8_lossy(&line[..line.len().min(BYTES_MAX)]);
-    board.stderr.hidden(&line).chars().take(LENGTH_MAX).collect()
+    String::from_utf8_lossy(&line[..line.len().min(BYTES_MAX)]).into_owned()
 }
 
 /// Why nothing more is written.

@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 
 use super::*;
 use crate::upstream::{
-    board::Remembered,
+    board::{Board, Remembered},
     testing::{Deaf, calls, spec},
 };
 
