@@ -9,9 +9,12 @@ use std::sync::Arc;
 use tokio::time::sleep_until;
 
 use super::{Assignment, News, Workshop, greet, lifeline::Turn, stdio};
-use crate::upstream::{
-    Exit, Isolation, Reason, board::Board, exchange::SessionKey, link::Link,
-    own_process::OwnProcess, pipe::Pipe, processes::Starter, spec::Transport, status::Output,
+use crate::{
+    failpoint,
+    upstream::{
+        Exit, Isolation, Reason, board::Board, exchange::SessionKey, link::Link,
+        own_process::OwnProcess, pipe::Pipe, processes::Starter, spec::Transport, status::Output,
+    },
 };
 
 /// Has the clients of this upstream get processes of their own, where that is how it is shared. They
@@ -45,7 +48,6 @@ async fn live(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     let exit = match actix::spawn(work(board.clone(), workshop.clone(), own.clone())).await {
         Ok(exit) => exit,
         Err(error) if error.is_panic() => {
-            metrics::counter!("metamcpd_panics_total").increment(1);
             Exit::new(Reason::Panicked, "what speaks with this process panicked")
         }
         Err(_aborted) => Exit::of(Reason::Asked),
@@ -79,6 +81,7 @@ fn last_words(board: &Board, own: &OwnProcess) -> Option<String> {
 }
 
 async fn work(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) -> Exit {
+    failpoint::pass("process");
     let Transport::Stdio { command, args, env } = board.spec().transport.clone() else {
         return Exit::of(Reason::Asked);
     };
