@@ -13,6 +13,7 @@ use crate::support::{Client, TestGateway, client::call, evil, gateway::Start};
 
 /// Calls give up soon, and servers are never given up: what is looked at are the calls.
 const HASTY: &str = r#"
+wire = { message_max = 1000000 }
 calls = { timeout = "700ms", total = "2s" }
 supervision = { backoff_min = "10ms", backoff_max = "50ms", failures_burst = 1000, failures_slow = 1000 }
 "#;
@@ -68,6 +69,9 @@ async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other()
         (Fault::WrongId, Err("call_timeout")),
         (Fault::IdTypeChange, Err("call_timeout")),
         (Fault::ErrorWithoutId, Err("call_timeout")),
+        (Fault::Deep(1_000), Err("upstream_bad_answer")),
+        (Fault::InvalidUtf8, Err("upstream_bad_answer")),
+        (Fault::HugeLine(Bytes(2_000_000)), Err("upstream_bad_answer")),
         (Fault::ExitEvery(1), Err("upstream_ended")),
         (Fault::PartialLine, Err("upstream_ended")),
     ];
@@ -131,6 +135,18 @@ async fn a_remote_server_that_answers_with_nonsense_fails_its_own_call_once_and_
     for fault in [Fault::DupReply, Fault::ProgressSpoof(100)] {
         let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
         assert_eq!(outcome(&answer), Ok(()), "{fault}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_from_a_remote_server_is_called_what_it_is_called_of_a_child() {
+    let gateway = hasty().await;
+    let server = Server::start(Character::good()).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+    for fault in [Fault::Deep(1_000), Fault::InvalidUtf8, Fault::HugeLine(Bytes(2_000_000))] {
+        let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
+        assert_eq!(outcome(&answer), Err("upstream_bad_answer"), "{fault}: {answer}");
     }
 }
 

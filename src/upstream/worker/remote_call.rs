@@ -289,7 +289,10 @@ impl Call {
                     }
                 },
                 Part::Whole(body) => {
-                    let body = body.await.map_err(|error| self.broken(error.to_string()))?;
+                    let body = body.await.map_err(|error| match error {
+                        EgressError::TooLarge { .. } => self.bad(&error.to_string()),
+                        _ => self.broken(error.to_string()),
+                    })?;
                     let parsed = parse(body.clone());
                     if parsed.is_err()
                         && let Some(messages) = Messages::of_whole(&body)

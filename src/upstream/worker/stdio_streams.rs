@@ -19,6 +19,7 @@ use crate::{
     wire::{
         Frame,
         lines::{Line, Lines, without_lead},
+        torn::Torn,
     },
 };
 
@@ -113,7 +114,13 @@ impl Hearer<'_> {
                 .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
             {
                 Ok(frame) => frame,
-                Err(_no_message) => return noise(beginning(&line)),
+                Err(no_message) => {
+                    // Whoever waits for this answer would wait for one that never comes.
+                    if let Some(id) = spoilt_answer(&line) {
+                        self.pipe.refuse(id, &no_message.to_string());
+                    }
+                    return noise(beginning(&line));
+                }
             },
         };
         let unasked = self.pipe.unasked();
@@ -130,6 +137,13 @@ impl Hearer<'_> {
             self.struck.borrow_mut().get_or_insert(exit);
         }
     }
+}
+
+/// The id of ours that a line would be the answer to, were it a message: too deep, or no JSON.
+fn spoilt_answer(line: &Bytes) -> Option<u64> {
+    let line = without_lead(line);
+    // Words before it make it what a program tells of its messages.
+    line.starts_with(b"{").then(|| Torn::from(&line).id()).flatten()
 }
 
 /// More than enough of a line to recognise it. It is cut further when what is secret in it has been
