@@ -3,13 +3,14 @@
 
 use evil_mcp::{
     Character, Fault,
+    fault::Condition,
     http::Server,
     value::{Bytes, Rate},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestGateway, client::call, evil, gateway::Start};
+use crate::support::{Client, SOON, TestGateway, client::call, evil, gateway::Start, wait_until};
 
 /// Calls give up soon, and servers are never given up: what is looked at are the calls.
 const HASTY: &str = r#"
@@ -161,4 +162,30 @@ async fn a_server_that_forgets_every_session_does_not_end_that_of_the_client() {
     assert_eq!(outcome(&answer), Err("upstream_http_status"), "{answer}");
     assert_eq!(answer["error"]["code"], -32603, "-32001 is for the client's own session");
     assert_eq!(server.calls(), 0, "nothing was executed");
+}
+
+#[tokio::test]
+async fn a_call_that_its_connection_ended_before_it_was_sent_may_be_sent_again() {
+    let gateway = TestGateway::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let switch = folder.path().join("evil");
+    let character = Character::good().with(Fault::HangInit).when(Condition::While(switch.clone()));
+    let server = Server::start(character).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    // The session that its first call is to open is never opened.
+    std::fs::write(&switch, "").unwrap();
+    let hellos = server.hellos();
+    let ending = async {
+        wait_until("the session to be asked for", SOON, async || {
+            (server.hellos() > hellos).then_some(())
+        })
+        .await;
+        gateway.admin(reqwest::Method::POST, "mcp-servers/evil/restart", None).await;
+    };
+    let (answer, ()) = tokio::join!(only_answer(&client, "evil__echo", None), ending);
+    assert_eq!(outcome(&answer), Err("upstream_unavailable"), "{answer}");
+    assert_eq!(answer["error"]["data"]["retry"], true, "{answer}");
+    assert_eq!(server.calls(), 0);
 }
