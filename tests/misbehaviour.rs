@@ -3,16 +3,18 @@
 
 use evil_mcp::{
     Character, Fault,
+    fault::Condition,
     http::Server,
     value::{Bytes, Rate},
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestGateway, client::call, evil, gateway::Start};
+use crate::support::{Client, SOON, TestGateway, client::call, evil, gateway::Start, wait_until};
 
 /// Calls give up soon, and servers are never given up: what is looked at are the calls.
 const HASTY: &str = r#"
+wire = { message_max = 1000000 }
 calls = { timeout = "700ms", total = "2s", breaker = { failures = 0, retry_after_max = "0s", retry_wait = "0s" } }
 supervision = { backoff_min = "10ms", backoff_max = "50ms", failures_burst = 1000, failures_slow = 1000 }
 "#;
@@ -68,6 +70,9 @@ async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other()
         (Fault::WrongId, Err("call_timeout")),
         (Fault::IdTypeChange, Err("call_timeout")),
         (Fault::ErrorWithoutId, Err("call_timeout")),
+        (Fault::Deep(1_000), Err("upstream_bad_answer")),
+        (Fault::InvalidUtf8, Err("upstream_bad_answer")),
+        (Fault::HugeLine(Bytes(2_000_000)), Err("upstream_bad_answer")),
         (Fault::ExitEvery(1), Err("upstream_ended")),
         (Fault::PartialLine, Err("upstream_ended")),
     ];
@@ -135,6 +140,18 @@ async fn a_remote_server_that_answers_with_nonsense_fails_its_own_call_once_and_
 }
 
 #[tokio::test]
+async fn what_cannot_be_taken_from_a_remote_server_is_called_what_it_is_called_of_a_child() {
+    let gateway = hasty().await;
+    let server = Server::start(Character::good()).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+    for fault in [Fault::Deep(1_000), Fault::InvalidUtf8, Fault::HugeLine(Bytes(2_000_000))] {
+        let answer = only_answer(&client, "evil__echo", Some(&fault)).await;
+        assert_eq!(outcome(&answer), Err("upstream_bad_answer"), "{fault}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_forgets_every_session_does_not_end_that_of_the_client() {
     let gateway = hasty().await;
     let server = Server::start(Character::good().with(Fault::Expire(0))).expect("a server");
@@ -145,4 +162,30 @@ async fn a_server_that_forgets_every_session_does_not_end_that_of_the_client() {
     assert_eq!(outcome(&answer), Err("upstream_http_status"), "{answer}");
     assert_eq!(answer["error"]["code"], -32603, "-32001 is for the client's own session");
     assert_eq!(server.calls(), 0, "nothing was executed");
+}
+
+#[tokio::test]
+async fn a_call_that_its_connection_ended_before_it_was_sent_may_be_sent_again() {
+    let gateway = TestGateway::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let switch = folder.path().join("evil");
+    let character = Character::good().with(Fault::HangInit).when(Condition::While(switch.clone()));
+    let server = Server::start(character).expect("a server");
+    gateway.remote("evil", &server.url).await;
+    let client = gateway.client_of(&["evil"]).await;
+
+    // The session that its first call is to open is never opened.
+    std::fs::write(&switch, "").unwrap();
+    let hellos = server.hellos();
+    let ending = async {
+        wait_until("the session to be asked for", SOON, async || {
+            (server.hellos() > hellos).then_some(())
+        })
+        .await;
+        gateway.admin(reqwest::Method::POST, "mcp-servers/evil/restart", None).await;
+    };
+    let (answer, ()) = tokio::join!(only_answer(&client, "evil__echo", None), ending);
+    assert_eq!(outcome(&answer), Err("upstream_unavailable"), "{answer}");
+    assert_eq!(answer["error"]["data"]["retry"], true, "{answer}");
+    assert_eq!(server.calls(), 0);
 }

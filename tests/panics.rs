@@ -117,6 +117,26 @@ async fn whatever_supervises_upstreams_is_made_anew_when_it_panics() {
 }
 
 #[tokio::test]
+async fn a_clients_own_process_whose_worker_panics_fails_its_call_and_the_next_is_served() {
+    let fragile = Fragile::start("").await;
+    let gateway = &fragile.gateway;
+    gateway.demo("demo").await;
+    gateway.change("mcp-servers/demo", json!({"isolation": "SESSION"})).await;
+    gateway.ready("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    fragile.arm("process");
+    let answer = client.call("demo__echo", json!({"message": "x"})).await;
+    assert_eq!(reason(&answer), "upstream_unavailable", "{answer}");
+    let text = wait_until("a process to be given again", SOON, async || {
+        let answer = client.call("demo__echo", json!({"message": "next"})).await;
+        answer["result"]["content"][0]["text"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert_eq!(text, "next");
+    fragile.counted(1.0).await;
+}
+
+#[tokio::test]
 async fn what_runs_as_long_as_the_daemon_is_begun_again() {
     let mut fragile = Fragile::start("").await;
     let loops = ["strays", "sessions", "configuration", "log"];

@@ -158,14 +158,26 @@ impl Logbook {
         });
     }
 
-    /// `line` as it may be read: the board has hidden what the server's secrets are.
-    pub fn wrote(&self, about: About<'_>, output: Output, line: &str) {
-        let (kind, level) = match output {
-            Output::Stderr => (Kind::Stderr, Level::of_line(line)),
-            // It may be harmless, but it does not belong there.
-            Output::Stdout => (Kind::Stdout, Level::Warn),
+    /// `readable` makes the line as it may be read, and is called only if the line does not come too
+    /// fast.
+    pub fn wrote(&self, about: About<'_>, output: Output, readable: impl FnOnce() -> String) {
+        let kind = match output {
+            Output::Stderr => Kind::Stderr,
+            Output::Stdout => Kind::Stdout,
         };
-        self.say(Said::new(level, kind, Some(about), line.to_owned()));
+        if !self.lock().admits(OffsetDateTime::now_utc(), kind, Some(about)) {
+            return count(Limit::Rate, 1);
+        }
+        let line = readable();
+        let level = match output {
+            Output::Stderr => Level::of_line(&line),
+            // It may be harmless, but it does not belong there.
+            Output::Stdout => Level::Warn,
+        };
+        let said = Said::new(level, kind, Some(about), line);
+        let mut ring = self.lock();
+        let taken = ring.take_admitted(OffsetDateTime::now_utc(), said);
+        self.tell(taken);
     }
 
     pub fn not_listed(&self, about: About<'_>, noun: &str, why: &str) {

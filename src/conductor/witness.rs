@@ -124,8 +124,8 @@ impl Listener for Witness {
         drop(self.catalogues.send(Arc::new(change.clone())));
     }
 
-    fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str) {
-        self.logbook.wrote(About { uuid: server, name }, output, line);
+    fn wrote(&self, server: Uuid, name: &str, output: Output, readable: &dyn Fn() -> String) {
+        self.logbook.wrote(About { uuid: server, name }, output, readable);
     }
 
     fn lost_process(&self, server: Uuid, name: &str, reason: Reason, what: &str) {

@@ -94,15 +94,34 @@ impl Ring {
     }
 
     /// Takes what was said, unless too much of its kind has been.
-    pub fn take(&mut self, at: OffsetDateTime, mut said: Said) -> Taken {
+    pub fn take(&mut self, at: OffsetDateTime, said: Said) -> Taken {
+        let about = said.mcp_server_uuid.zip(said.server.as_deref());
+        let about = about.map(|(uuid, name)| About { uuid, name });
+        match self.admits(at, said.kind, about) {
+            true => self.take_admitted(at, said),
+            false => Taken::default(),
+        }
+    }
+
+    /// Whether an entry of this kind does not come too fast. What is not taken then is counted for the
+    /// next one that is.
+    pub fn admits(&mut self, at: OffsetDateTime, kind: Kind, about: Option<About<'_>>) -> bool {
+        let key = SourceKey::new(kind, about.map(|about| about.uuid));
+        let options = &self.options;
+        let source = self.sources.entry(key).or_insert_with(|| Source::new(options, at));
+        let is_admitted = key.sort == Sort::Life || source.bucket.take(options, at);
+        if !is_admitted {
+            source.dropped += 1;
+            source.refused = Some((kind, about.map(|about| about.name.to_owned())));
+        }
+        is_admitted
+    }
+
+    /// Takes what has been admitted.
+    pub fn take_admitted(&mut self, at: OffsetDateTime, mut said: Said) -> Taken {
         let key = SourceKey::of(&said);
         let options = &self.options;
         let source = self.sources.entry(key).or_insert_with(|| Source::new(options, at));
-        if key.sort != Sort::Life && !source.bucket.take(options, at) {
-            source.dropped += 1;
-            source.refused = Some((said.kind, said.server));
-            return Taken::default();
-        }
         said.dropped += std::mem::take(&mut source.dropped);
         source.refused = None;
         truncate(&mut said.message, options.message_max);
@@ -282,14 +301,18 @@ impl LogEntry {
 
 impl SourceKey {
     fn of(said: &Said) -> Self {
-        let sort = match said.kind {
+        Self::new(said.kind, said.mcp_server_uuid)
+    }
+
+    fn new(kind: Kind, server: Option<Uuid>) -> Self {
+        let sort = match kind {
             Kind::Stderr | Kind::Stdout => Sort::Output,
             Kind::Call => Sort::Calls,
             Kind::Transition | Kind::Process | Kind::List | Kind::Catalogue | Kind::Gateway => {
                 Sort::Life
             }
         };
-        Self { server: said.mcp_server_uuid, sort }
+        Self { server, sort }
     }
 }
 

@@ -203,3 +203,19 @@ fn what_an_earlier_run_has_kept_is_taken_up_within_the_limits_of_this_one() {
     assert_eq!(gone, [(kept[0].id, Limit::PerSource), (kept[1].id, Limit::PerSource)]);
     assert_eq!(messages(&next, &Filter::default()), ["2", "3", "4", "5"]);
 }
+
+#[test]
+fn whether_an_entry_comes_too_fast_is_known_before_it_is_made() {
+    let mut ring = Ring::new(LogOptions { burst: 2, rate: 1, ..options() });
+    let about = || Some(About { uuid: ONE, name: "one" });
+    let admitted: Vec<bool> = (0..4).map(|_| ring.admits(at(0), Kind::Stderr, about())).collect();
+    assert_eq!(admitted, [true, true, false, false]);
+    // Forgotten meanwhile.
+    ring.clear(Some(ONE));
+    let taken = ring.take_admitted(at(0), said(ONE, Kind::Stderr, "x"));
+    assert!(taken.entry.is_some_and(|entry| entry.said.dropped == 0));
+    assert!(!ring.admits(at(0), Kind::Stderr, about()));
+    assert!(ring.admits(at(1), Kind::Stderr, about()));
+    let taken = ring.take_admitted(at(1), said(ONE, Kind::Stderr, "y"));
+    assert!(taken.entry.is_some_and(|entry| entry.said.dropped == 1));
+}

@@ -65,7 +65,7 @@ impl Listener for Witness {
 
     fn changed(&self, _: &CatalogueChange) {}
 
-    fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+    fn wrote(&self, _: Uuid, _: &str, _: Output, _: &dyn Fn() -> String) {}
 
     fn lost_process(&self, _: Uuid, _: &str, _: Reason, _: &str) {}
 }

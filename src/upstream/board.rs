@@ -3,9 +3,8 @@
 //! It lives as long as the row does, so it outlives its actor, should that panic.
 
 use std::{
-    collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,13 +24,11 @@ use super::{
     port::{CallOptions, Facts, Port},
     refresh::Refresh,
     status::{ErrorStatus, ListingReport, Output, Runtime, StateWord},
+    tail::StderrTail,
 };
-use crate::{
-    catalogue::{
-        item::Item,
-        kind::{Kind, PerKind},
-    },
-    logs::hiding::Secrets,
+use crate::catalogue::{
+    item::Item,
+    kind::{Kind, PerKind},
 };
 
 /// The shared face of one upstream.
@@ -166,19 +163,12 @@ impl Board {
         self.runtime.load().state == StateWord::Ready
     }
 
-    /// Its process has written a line that is no message of the protocol.
+    /// Its process has written a line that is no message of the protocol. Floods come this way, so what
+    /// is secret in a line is looked for when somebody is to read it.
     pub fn wrote(&self, output: Output, line: &str) {
-        /// What tells such lines apart in the tail, which has both.
-        const STDOUT: &str = "[stdout] ";
-        let said = match output {
-            Output::Stderr => self.stderr.push(line),
-            Output::Stdout => self.stderr.push(&format!("{STDOUT}{line}")),
-        };
-        let line = match output {
-            Output::Stderr => said.as_str(),
-            Output::Stdout => said.strip_prefix(STDOUT).unwrap_or(&said),
-        };
-        self.listener.wrote(self.id, &self.spec.load().name, output, line);
+        self.stderr.push(output, line);
+        let readable = || self.stderr.readable(output, line);
+        self.listener.wrote(self.id, &self.spec.load().name, output, &readable);
     }
 
     /// The last good list of one kind.
@@ -254,79 +244,5 @@ impl From<&UpstreamSpec> for Facts {
             limits: spec.limits,
             concurrency_max: spec.upkeep.concurrency_max,
         }
-    }
-}
-
-/// The last lines that a server wrote on stderr, with the configured secrets hidden.
-pub struct StderrTail {
-    inner: Mutex<Tail>,
-}
-
-#[derive(Default)]
-struct Tail {
-    lines: VecDeque<String>,
-    /// Whether the present process has written any of them.
-    is_fresh: bool,
-    secrets: Secrets,
-}
-
-impl StderrTail {
-    const LINES_MAX: usize = 20;
-    const LENGTH_MAX: usize = 2_000;
-
-    fn new(spec: &UpstreamSpec) -> Self {
-        let tail = Self { inner: Mutex::default() };
-        tail.hide(spec);
-        tail
-    }
-
-    /// Hides what this row holds as secrets, from now on.
-    fn hide(&self, spec: &UpstreamSpec) {
-        self.lock().secrets.configure(spec.secrets());
-    }
-
-    /// Hides one more value: one that a `${VAR}` stood for.
-    pub fn hide_value(&self, value: &str) {
-        self.lock().secrets.resolve(value);
-    }
-
-    /// A text about this server as it may be read.
-    pub fn hidden(&self, text: &str) -> String {
-        self.lock().secrets.hide(text)
-    }
-
-    /// Keeps a line, and answers it as it may be read.
-    fn push(&self, line: &str) -> String {
-        let mut tail = self.lock();
-        // Cut only then: a part of a secret would not be found.
-        let text = tail.secrets.hide(line);
-        let kept = text[..text.floor_char_boundary(Self::LENGTH_MAX)].to_owned();
-        if tail.lines.len() == Self::LINES_MAX {
-            tail.lines.pop_front();
-        }
-        tail.lines.push_back(kept);
-        tail.is_fresh = true;
-        text
-    }
-
-    /// A new process begins. What the one before wrote stays to be read.
-    pub fn begin(&self) {
-        let mut tail = self.lock();
-        tail.is_fresh = false;
-        tail.secrets.begin();
-    }
-
-    /// The last line of the present process.
-    pub fn last_words(&self) -> Option<String> {
-        let tail = self.lock();
-        tail.lines.back().filter(|_| tail.is_fresh).cloned()
-    }
-
-    pub fn lines(&self) -> Vec<String> {
-        self.lock().lines.iter().cloned().collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Tail> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

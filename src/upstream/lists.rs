@@ -9,7 +9,7 @@ use crate::{
     catalogue::{
         item::{BadItem, Item},
         kind::Kind,
-        listing::{BadList, Listing},
+        listing::{BadList, ListMax, Listing},
     },
     wire::codes,
 };
@@ -27,6 +27,8 @@ pub struct ListOptions {
     pub tools_max: usize,
     /// Prompts, resources and templates, each, that are taken from one upstream.
     pub items_max: usize,
+    /// Bytes that are kept of one list of one upstream.
+    pub bytes_max: usize,
     /// Bytes of the instructions that clients of a namespace are given.
     pub instructions_max: usize,
     /// Bytes of one schema that a schema profile works on.
@@ -65,8 +67,8 @@ pub struct Listed {
 }
 
 /// Everything of one kind on every page, all of it within `patience`. What is malformed is left out
-/// alone; a cursor that comes back, or too many pages or items, end the walk with what there is; and
-/// a server that does not know the method has none.
+/// alone; a cursor that comes back, or too many pages, items or bytes, end the walk with what there is;
+/// and a server that does not know the method has none.
 pub async fn list(
     link: &Link,
     server: &Arc<str>,
@@ -77,18 +79,10 @@ pub async fn list(
     let pages = pages(link, server, kind, options, patience);
     let listing = tokio::time::timeout(patience, pages).await;
     let late = || CallError::Inactive { server: server.clone(), after: patience };
-    let (mut items, dropped) = listing.map_err(|_elapsed| late())??.finish();
+    let (items, dropped) = listing.map_err(|_elapsed| late())??.finish();
     let noun = kind.noun();
     for why in &dropped {
         tracing::warn!(%server, %why, "a malformed {noun} is left out");
-    }
-    let max = match kind {
-        Kind::Tool => options.tools_max,
-        Kind::Prompt | Kind::Resource | Kind::Template => options.items_max,
-    };
-    if items.len() > max {
-        tracing::warn!(%server, max, "it lists too many of a kind ({noun}), the rest is left out");
-        items.truncate(max);
     }
     Ok(Listed { items, dropped })
 }
@@ -102,7 +96,12 @@ async fn pages(
 ) -> Result<Listing, CallError> {
     let bad = |why: String| CallError::BadAnswer { server: server.clone(), why };
     let method = kind.list_method();
-    let mut listing = Listing::new(kind, options.pages_max);
+    let items = match kind {
+        Kind::Tool => options.tools_max,
+        Kind::Prompt | Kind::Resource | Kind::Template => options.items_max,
+    };
+    let max = ListMax { pages: options.pages_max, items, bytes: options.bytes_max };
+    let mut listing = Listing::new(kind, max);
     let mut params = String::from("{}");
     loop {
         let answer = link.ask(server, method, params.as_bytes(), patience).await?;
@@ -115,12 +114,26 @@ async fn pages(
         match listing.add(&answer.result().unwrap_or_default()) {
             Ok(None) => return Ok(listing),
             Ok(Some(cursor)) => params = format!(r#"{{"cursor":{cursor}}}"#),
-            Err(why @ (BadList::CursorLoop | BadList::TooManyPages { .. })) => {
+            Err(why) if why.is_cut() => {
+                if let Some(limit) = limit_of(kind, &why) {
+                    metrics::counter!("metamcpd_limit_hit_total", "limit" => limit).increment(1);
+                }
                 tracing::warn!(%server, %why, "the answer to `{method}` is cut there");
                 return Ok(listing);
             }
             Err(why) => return Err(bad(why.to_string())),
         }
+    }
+}
+
+/// The setting that a list is cut by.
+fn limit_of(kind: Kind, why: &BadList) -> Option<&'static str> {
+    match (why, kind) {
+        (BadList::TooManyPages { .. }, _) => Some("lists.pages_max"),
+        (BadList::TooMany { .. }, Kind::Tool) => Some("lists.tools_max"),
+        (BadList::TooMany { .. }, _) => Some("lists.items_max"),
+        (BadList::TooLarge { .. }, _) => Some("lists.bytes_max"),
+        _ => None,
     }
 }
 

@@ -44,6 +44,7 @@ pub mod spec;
 pub mod status;
 pub mod subscribing;
 pub mod subscriptions;
+mod tail;
 pub mod task_talk;
 pub mod tasks;
 #[cfg(test)]
@@ -63,9 +64,9 @@ use crate::{
     catalogue::{item::Item, kind::Kind},
     wire::Frame,
 };
-use board::StderrTail;
 use dialogue::Unasked;
 use status::{CatalogueChange, ExitCode, Output, Transition};
+use tail::StderrTail;
 use tasks::Owner;
 
 /// How a worker ended.
@@ -137,7 +138,9 @@ pub trait Listener: Send + Sync {
     fn changed(&self, change: &CatalogueChange);
     /// Its process has written a line, in which secrets are hidden already. However many there are,
     /// they come from the one task that reads them.
-    fn wrote(&self, server: Uuid, name: &str, output: Output, line: &str);
+    /// `readable` makes the line as it may be read. That costs more than the line itself, so it is asked
+    /// only of what is kept.
+    fn wrote(&self, server: Uuid, name: &str, output: Output, readable: &dyn Fn() -> String);
     /// A process that a client has to itself has ended by itself, or was not started, and why.
     fn lost_process(&self, server: Uuid, name: &str, reason: Reason, what: &str);
 }

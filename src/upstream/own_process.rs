@@ -134,11 +134,12 @@ impl OwnProcess {
         self.present().pid
     }
 
-    /// It wrote a line on stderr, in which secrets are hidden.
+    /// It wrote a line on stderr. What is secret in it is still to be seen: most lines nobody reads.
     pub fn wrote(&self, line: String) {
         self.present().last_words = Some(line);
     }
 
+    /// The last such line, as it came.
     pub fn last_words(&self) -> Option<String> {
         self.present().last_words.clone()
     }

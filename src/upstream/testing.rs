@@ -31,7 +31,7 @@ impl Listener for Deaf {
     fn instructed(&self, _: Uuid, _: Option<&str>) {}
     fn not_listed(&self, _: Uuid, _: &str, _: Kind, _: &str) {}
     fn changed(&self, _: &CatalogueChange) {}
-    fn wrote(&self, _: Uuid, _: &str, _: Output, _: &str) {}
+    fn wrote(&self, _: Uuid, _: &str, _: Output, _: &dyn Fn() -> String) {}
     fn lost_process(&self, _: Uuid, _: &str, _: Reason, _: &str) {}
 }
 

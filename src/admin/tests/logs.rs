@@ -1,7 +1,7 @@
 //! `/api/v1/logs`: pages of what has happened, and the stream of it.
 
 use super::{events::Watching, *};
-use crate::wire::sse::Event;
+use crate::{logs::entry::About, wire::sse::Event};
 
 impl House {
     async fn logs(&self, query: &str) -> Vec<Value> {
@@ -221,4 +221,21 @@ async fn what_is_cleared_is_gone_and_stays_so() {
     house.remove("logs").await;
     assert!(house.logs("").await.is_empty());
     assert!(house.state.store().kept_logs(1_000).await.unwrap().is_empty());
+}
+
+#[actix_web::test]
+async fn a_line_that_comes_too_fast_is_not_even_made_readable() {
+    let house = House::new().await;
+    let about = About { uuid: uuid::Uuid::from_u128(1), name: "loud" };
+    let mut made = 0;
+    for _ in 0..1_000 {
+        let readable = || {
+            made += 1;
+            "a line".to_owned()
+        };
+        house.state.conductor.witness.logbook.wrote(about, Output::Stderr, readable);
+    }
+    // So many may come at once, and one more in each second that this takes.
+    assert!((50..100).contains(&made), "{made}");
+    assert_eq!(house.logs("limit=500").await.len(), made.min(100));
 }

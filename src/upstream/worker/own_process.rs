@@ -9,9 +9,12 @@ use std::sync::Arc;
 use tokio::time::sleep_until;
 
 use super::{Assignment, News, Workshop, greet, lifeline::Turn, stdio, watch_answers};
-use crate::upstream::{
-    Exit, Isolation, Reason, board::Board, conduct::Conduct, exchange::SessionKey, link::Link,
-    own_process::OwnProcess, pipe::Pipe, processes::Starter, spec::Transport, status::Output,
+use crate::{
+    failpoint,
+    upstream::{
+        Exit, Isolation, Reason, board::Board, conduct::Conduct, exchange::SessionKey, link::Link,
+        own_process::OwnProcess, pipe::Pipe, processes::Starter, spec::Transport, status::Output,
+    },
 };
 
 /// Has the clients of this upstream get processes of their own, where that is how it is shared. They
@@ -45,7 +48,6 @@ async fn live(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     let exit = match actix::spawn(work(board.clone(), workshop.clone(), own.clone())).await {
         Ok(exit) => exit,
         Err(error) if error.is_panic() => {
-            metrics::counter!("metamcpd_panics_total").increment(1);
             Exit::new(Reason::Panicked, "what speaks with this process panicked")
         }
         Err(_aborted) => Exit::of(Reason::Asked),
@@ -58,7 +60,7 @@ async fn live(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     metrics::counter!("metamcpd_session_processes_failed_total", "reason" => exit.reason.as_str())
         .increment(1);
     let pid = own.pid().map(|pid| format!(" {pid}")).unwrap_or_default();
-    let why = exit.describe_with(own.last_words());
+    let why = exit.describe_with(last_words(&board, &own));
     let what = format!("the process{pid} {} has ended: {why}", own.whose());
     board.lost_process(exit.reason, &what);
 
@@ -70,7 +72,16 @@ async fn live(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) 
     }
 }
 
+/// The last line that a process wrote, as it may be read: as much as says why.
+fn last_words(board: &Board, own: &OwnProcess) -> Option<String> {
+    const LENGTH_MAX: usize = 2_000;
+    let mut words = board.stderr.hidden(&own.last_words()?);
+    words.truncate(words.floor_char_boundary(LENGTH_MAX));
+    Some(words)
+}
+
 async fn work(board: Arc<Board>, workshop: Arc<Workshop>, own: Arc<OwnProcess>) -> Exit {
+    failpoint::pass("process");
     let Transport::Stdio { command, args, env } = board.spec().transport.clone() else {
         return Exit::of(Reason::Asked);
     };
@@ -163,14 +174,10 @@ impl Scribe {
 
     /// It has written a line that is no message of the protocol.
     pub fn wrote(&self, output: Output, line: &str) {
-        /// Of a last line, as much as says why.
-        const LENGTH_MAX: usize = 2_000;
         let Some(own) = &self.own else { return self.board.wrote(output, line) };
         let pid = own.pid().unwrap_or_default();
         if output == Output::Stderr {
-            let mut words = self.board.stderr.hidden(line);
-            words.truncate(words.floor_char_boundary(LENGTH_MAX));
-            own.wrote(words);
+            own.wrote(line.to_owned());
         }
         self.board.wrote(output, &format!("[{pid}] {line}"));
     }
@@ -179,7 +186,7 @@ impl Scribe {
     pub fn describe(&self, exit: &Exit) -> String {
         let stderr = &self.board.stderr;
         stderr.hidden(&match &self.own {
-            Some(own) => exit.describe_with(own.last_words()),
+            Some(own) => exit.describe_with(last_words(&self.board, own)),
             None => exit.describe(stderr),
         })
     }

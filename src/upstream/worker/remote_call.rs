@@ -3,7 +3,14 @@
 //!
 //! It needs no other thread and no task of its own.
 
-use std::{future::ready, pin::Pin, sync::Arc};
+use std::{
+    future::ready,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -44,6 +51,8 @@ struct Outgoing {
     /// Whose call it is, unless it is the gateway's own.
     client: Option<Client>,
     message: Bytes,
+    /// Whether the upstream may have received it, and has not said that it did nothing.
+    is_sent: Arc<AtomicBool>,
 }
 
 /// What came of sending it.
@@ -73,10 +82,14 @@ async fn deliver(
                 .await
                 .map_err(|exit| opening_error(&remote, exit))?,
         };
-        let Outgoing { id, client, message } = outgoing.clone();
+        let Outgoing { id, client, message, is_sent } = outgoing.clone();
+        is_sent.store(false, Ordering::Relaxed);
         if let Some(stream) = established.stream() {
             match StreamLeg::begin(&remote, &established, stream, client, id, message) {
-                Ok(leg) => return Ok(Delivered::Streaming(leg, established)),
+                Ok(leg) => {
+                    is_sent.store(true, Ordering::Relaxed);
+                    return Ok(Delivered::Streaming(leg, established));
+                }
                 // It ended just now, before anything was sent.
                 Err(CallError::NotSent { .. }) if !remote.is_closed() && stale.is_none() => {
                     stale = Some(established);
@@ -86,6 +99,7 @@ async fn deliver(
             }
         }
         standing::open_before_a_call(&remote, &session, &established).await;
+        is_sent.store(true, Ordering::Relaxed);
         let response =
             remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true).await?;
         let server = remote.server.clone();
@@ -97,6 +111,7 @@ async fn deliver(
             }
             // It has said that it did nothing, so this is no second call.
             is_repeated = true;
+            is_sent.store(false, Ordering::Relaxed);
             sleep(after).await;
             continue;
         }
@@ -210,7 +225,7 @@ impl RemoteLeg {
         let id = remote.next_id();
         // Before the request is sent, or what is asked at once would be nobody's.
         let listening = session.dialogue.begin(id, client.clone());
-        let outgoing = Outgoing { id, client, message: write(id) };
+        let outgoing = Outgoing { id, client, message: write(id), is_sent: Arc::default() };
         let sending = deliver(remote.clone(), session.clone(), outgoing.clone(), None);
         let (remote, part) = (remote.clone(), Part::Sending(Box::pin(sending)));
         let call = Call { remote, session, outgoing, part, is_repeated: false };
@@ -239,7 +254,7 @@ impl RemoteLeg {
             self.is_answered = true;
             self.call.session.dialogue.end(self.call.outgoing.id, reply);
         }
-        advanced.unwrap_or_else(Heard::Failed)
+        advanced.unwrap_or_else(|error| Heard::Failed(self.call.as_it_was(error)))
     }
 
     /// What else the server says of a call that was answered by a task. Safe to be dropped while it
@@ -289,7 +304,10 @@ impl Call {
                     }
                 },
                 Part::Whole(body) => {
-                    let body = body.await.map_err(|error| self.broken(error.to_string()))?;
+                    let body = body.await.map_err(|error| match error {
+                        EgressError::TooLarge { .. } => self.bad(&error.to_string()),
+                        _ => self.broken(error.to_string()),
+                    })?;
                     let parsed = parse(body.clone());
                     if parsed.is_err()
                         && let Some(messages) = Messages::of_whole(&body)
@@ -426,6 +444,19 @@ impl Call {
             }
             drop(held);
         }));
+    }
+
+    /// Of a call that was not sent when its connection ended it is certain that it did nothing.
+    fn as_it_was(&self, error: CallError) -> CallError {
+        match error {
+            CallError::Ended { server, reason, detail }
+                if !self.outgoing.is_sent.load(Ordering::Relaxed) =>
+            {
+                let detail = detail.unwrap_or_else(|| reason.as_str().to_owned());
+                CallError::NotSent { server, detail: Some(detail) }
+            }
+            other => other,
+        }
     }
 
     fn bad(&self, why: &str) -> CallError {

@@ -52,14 +52,17 @@ pub async fn work(
     env: &BTreeMap<String, String>,
 ) -> Exit {
     let board = &assignment.board;
-    // The process of an earlier generation must be gone before the next one starts.
-    let Ok(lease) = assignment.lease().acquire_owned().await else {
-        return Exit::of(Reason::SpawnFailed);
+    let starting = async {
+        // The process of an earlier generation must be gone before the next one starts.
+        match assignment.lease().acquire_owned().await {
+            Ok(lease) => start(assignment, command, args, env, lease).await,
+            Err(_closed) => Err(Exit::of(Reason::SpawnFailed)),
+        }
     };
-    let starting = start(assignment, command, args, env, lease);
     let started = tokio::select! {
         biased;
-        // A start may have to wait for its turn. One that is under way is ended by its lifeline.
+        // A start may have to wait for that, and for its turn. One that is under way is ended by its
+        // lifeline.
         () = assignment.stop.cancelled() => return Exit::of(Reason::Asked),
         started = starting => started,
     };

@@ -17,7 +17,6 @@ use super::{Assignment, carry_out, listing::Announcements, own_process::Scribe};
 use crate::{
     upstream::{
         Exit,
-        board::Board,
         conduct::{Conduct, Offence},
         pipe::Pipe,
         status::Output,
@@ -25,6 +24,7 @@ use crate::{
     wire::{
         Frame,
         lines::{Line, Lines, without_lead},
+        torn::Torn,
     },
 };
 
@@ -121,7 +121,13 @@ impl Hearer<'_> {
                 .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
             {
                 Ok(frame) => frame,
-                Err(_no_message) => return noise(beginning(&line, board)),
+                Err(no_message) => {
+                    // Whoever waits for this answer would wait for one that never comes.
+                    if let Some(id) = spoilt_answer(&line) {
+                        self.pipe.refuse(id, &no_message.to_string());
+                    }
+                    return noise(beginning(&line));
+                }
             },
         };
         let unasked = self.pipe.unasked();
@@ -140,12 +146,18 @@ impl Hearer<'_> {
     }
 }
 
-/// Enough of a line to recognise it. What is secret is hidden first: a part of it would not be found.
-fn beginning(line: &[u8], board: &Board) -> String {
+/// The id of ours that a line would be the answer to, were it a message: too deep, or no JSON.
+fn spoilt_answer(line: &Bytes) -> Option<u64> {
+    let line = without_lead(line);
+    // Words before it make it what a program tells of its messages.
+    line.starts_with(b"{").then(|| Torn::from(&line).id()).flatten()
+}
+
+/// More than enough of a line to recognise it. It is cut further when what is secret in it has been
+/// hidden: a part of a secret would not be found.
+fn beginning(line: &[u8]) -> String {
     const BYTES_MAX: usize = 4 * 1024;
-    const LENGTH_MAX: usize = 300;
-    let line = String::from_utf8_lossy(&line[..line.len().min(BYTES_MAX)]);
-    board.stderr.hidden(&line).chars().take(LENGTH_MAX).collect()
+    String::from_utf8_lossy(&line[..line.len().min(BYTES_MAX)]).into_owned()
 }
 
 /// Why nothing more is written.

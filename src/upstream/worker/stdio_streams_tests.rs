@@ -12,7 +12,7 @@ use tokio::io::ReadBuf;
 
 use super::*;
 use crate::upstream::{
-    board::Remembered,
+    board::{Board, Remembered},
     testing::{Deaf, calls, spec},
 };
 
@@ -56,4 +56,21 @@ async fn a_server_that_never_stops_writing_lets_others_have_their_turns() {
         never = others => match never {},
     }
     assert!(turns.get() >= READS, "{} turns in {READS} reads", turns.get());
+}
+
+#[test]
+fn the_call_that_a_spoilt_answer_was_for_is_found_and_no_other() {
+    let deep = "[".repeat(600);
+    for (line, id) in [
+        (format!(r#"{{"jsonrpc":"2.0","id":7,"result":{deep}}}"#), Some(7)),
+        (format!("\u{feff}{{\"id\":7,\"jsonrpc\":\"2.0\",\"result\":{deep}}}"), Some(7)),
+        (r#"{"jsonrpc":"2.0","id":7,"result":{"a":NaN}}"#.to_owned(), Some(7)),
+        (r#"{"result":{"a":NaN},"jsonrpc":"2.0","id":7}"#.to_owned(), Some(7)),
+        (r#"DEBUG {"jsonrpc":"2.0","id":7,"result":{"a":NaN}}"#.to_owned(), None),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":NaN}}"#.to_owned(), None),
+        (r#"{"result":{"id":7,"a":NaN}}"#.to_owned(), None),
+        ("listening on 7".to_owned(), None),
+    ] {
+        assert_eq!(spoilt_answer(&line.clone().into()), id, "{line}");
+    }
 }

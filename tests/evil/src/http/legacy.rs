@@ -75,11 +75,11 @@ fn post(shared: &Shared, request: &Request, line: &mut Line) -> io::Result<()> {
 
 /// Begins a session.
 fn begin(shared: &Shared, message: &Value, line: &mut Line) -> io::Result<()> {
+    shared.hellos.fetch_add(1, Ordering::Relaxed);
     if shared.character.now().contains(&Fault::HangInit) {
         return hang(line);
     }
     let answer = shared.answer("initialize", &message["params"]).message(&message["id"]);
-    shared.hellos.fetch_add(1, Ordering::Relaxed);
     if shared.character.now().contains(&Fault::NoSession) {
         return line.answer(200, &[JSON], &encoded(&answer));
     }

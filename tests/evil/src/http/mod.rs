@@ -90,7 +90,7 @@ impl Server {
         self.shared.calls.load(Ordering::Relaxed)
     }
 
-    /// How often a session was begun.
+    /// How often it was asked to begin a session.
     pub fn hellos(&self) -> u64 {
         self.shared.hellos.load(Ordering::Relaxed)
     }
