@@ -2,7 +2,7 @@
 //!
 //! What a value means is judged by the store; here it only has to have the right shape.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{borrow::Cow, collections::HashMap, future::Future, time::Duration};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
@@ -167,6 +167,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8], opening: char) -> Result<T, ApiError>
 fn blame(text: &str, error: &serde_json::Error) -> ApiError {
     let said = error.to_string();
     let said = said.rsplit_once(" at line ").map_or(&*said, |(said, _place)| said);
+    let said = &*unquoted(said);
     let (reason, accepted) = match said.split_once(", expected ") {
         Some((reason, expected)) => {
             (reason, Some(expected.strip_prefix("one of ").unwrap_or(expected)))
@@ -183,6 +184,20 @@ fn blame(text: &str, error: &serde_json::Error) -> ApiError {
         Some(accepted) => problem.accepted(accepted),
         None => problem,
     })
+}
+
+/// The complaint without the text that stands where none should: it may be a secret in the wrong place.
+fn unquoted(said: &str) -> Cow<'_, str> {
+    let complaints = ["invalid type: string \"", "invalid value: string \""];
+    let Some(rest) = complaints.iter().find_map(|complaint| said.strip_prefix(complaint)) else {
+        return said.into();
+    };
+    // From the end, since the text itself may say anything.
+    let expected = rest.rsplit_once("\", expected ").map(|(_text, expected)| expected);
+    match expected {
+        Some(expected) => format!("a text, expected {expected}").into(),
+        None => "a text".into(),
+    }
 }
 
 /// The field that is itself the complaint.
@@ -263,6 +278,17 @@ mod tests {
             let expected = (field.to_owned(), accepted.map(str::to_owned));
             assert_eq!(refused(text), [expected], "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_in_the_wrong_place_is_not_repeated() {
+        for text in
+            [r#"{"args":"hush"}"#, r#"{"on":"hush\", expected hush"}"#, r#"[{"on":"hush"}]"#]
+        {
+            let told = format!("{:?}", read::<Patch>(text.as_bytes(), '{'));
+            assert!(!told.contains("hush"), "{told}");
+        }
+        assert_eq!(refused(r#"{"on":"hush\", expected hush"}"#)[0].1.as_deref(), Some("a boolean"));
     }
 
     #[test]
