@@ -86,6 +86,33 @@ async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other()
 }
 
 #[tokio::test]
+async fn what_a_clients_own_process_does_is_laid_at_no_other_processs_door() {
+    let gateway = hasty().await;
+    gateway.stdio("evil", &evil(&Character::good())).await;
+    gateway.change("mcp-servers/evil", json!({"isolation": "SESSION"})).await;
+    let shared = gateway.server_pid("evil").await;
+    gateway.publish("all", &["evil"]).await;
+    let key = gateway.key("clients").await;
+    let huge = Fault::HugeLine(Bytes(2_000_000));
+    let mut clients = Vec::new();
+    // One is allowed; two of one process are not (`calls.strikes.oversized`).
+    for number in 1..=3 {
+        let client = gateway.client("all", &key).await;
+        let answer = only_answer(&client, "evil__echo", Some(&huge)).await;
+        assert_eq!(outcome(&answer), Err("upstream_bad_answer"), "{answer}");
+        let after = only_answer(&client, "evil__echo", None).await;
+        assert_eq!(outcome(&after), Ok(()), "{after}");
+        clients.push(client);
+        let server = gateway.ready("evil").await;
+        let processes = server["runtime"]["session_processes"].as_array().map(Vec::len);
+        assert_eq!(processes, Some(number), "{server}");
+    }
+    assert_eq!(gateway.server_pid("evil").await, shared);
+    let failed = gateway.metric("metamcpd_session_processes_failed_total").await;
+    assert_eq!(failed.unwrap_or_default(), 0.0, "{}", gateway.log());
+}
+
+#[tokio::test]
 async fn a_child_that_closes_its_output_has_ended_though_it_lives() {
     let gateway = TestGateway::start().await;
     gateway.stdio("evil", &evil(&Character::good())).await;
