@@ -25,16 +25,6 @@ const PER_CLIENT: f64 = 24.0;
 const RESTING: f64 = 250.0;
 const CPU: f64 = 2.0;
 
-/// Clients that come and go before anything is counted, for pools and buffers.
-const WARM_UP: usize = 50;
-
-/// Seconds for which memory has to stay as it is before anything is counted, and at most so many.
-const STILL: u32 = 12;
-const SETTLING: u32 = 40;
-
-/// Clients that come and go meanwhile.
-const A_FEW: usize = 4;
-
 /// Clients that connect at once.
 const AT_ONCE: usize = 50;
 
@@ -60,8 +50,11 @@ async fn listening(plan: &Plan, report: &mut Report) -> Outcome<()> {
     let clients = plan.size(200, 1_000);
     let lasts = Duration::from_secs(plan.size(10, 60) as u64);
     let (daemon, key) = daemon(plan).await?;
-    drop(listen(&daemon, &key, WARM_UP).await?);
-    let before = settled(&daemon, &key).await?;
+    // As many before that stay: what the start needed, and is given back when clients come, would hide what
+    // they cost.
+    let _first = listen(&daemon, &key, clients).await?;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let before = host::memory(daemon.pid(), OWN)?;
     let mut streams = listen(&daemon, &key, clients).await?;
     let began = Instant::now();
     let mut most = 0;
@@ -77,24 +70,6 @@ async fn listening(plan: &Plan, report: &mut Report) -> Outcome<()> {
     let mb = |bytes: u64| bytes as f64 / 1e6;
     report.note(format!("{:.1} MB before they came, {:.1} MB with them", mb(before), mb(most)));
     Ok(())
-}
-
-/// Memory once what was needed for the start has been given back, which would hide what clients cost. It is
-/// given back only while something goes on, and by threads of a pool when they end, which takes 10 s.
-async fn settled(daemon: &Daemon, key: &str) -> Outcome<u64> {
-    let pid = daemon.pid();
-    let (mut last, mut still) = (host::memory(pid, OWN)?, 0);
-    for _ in 0..SETTLING {
-        drop(listen(daemon, key, A_FEW).await?);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = host::memory(pid, OWN)?;
-        still = if now.abs_diff(last) * 100 < last { still + 1 } else { 0 };
-        last = now;
-        if still == STILL {
-            break;
-        }
-    }
-    Ok(last)
 }
 
 async fn listen(daemon: &Daemon, key: &str, count: usize) -> Outcome<Vec<Stream>> {
