@@ -78,7 +78,8 @@ async fn an_upstream_that_asks_to_be_left_alone_is_and_its_calls_hear_for_how_lo
 #[tokio::test]
 async fn a_call_that_is_put_off_for_a_moment_is_sent_again_once_and_one_that_failed_never() {
     let (_gateway, remote, client) = hasty().await;
-    for (status, after, times) in [(503, Some(0), 2), (503, None, 1), (500, Some(0), 1)] {
+    let answers = [(429, Some(0), 2), (503, Some(0), 1), (503, None, 1), (500, Some(0), 1)];
+    for (status, after, times) in answers {
         let before = remote.seen_of("tools/call").len();
         remote.turn(|knobs| knobs.trouble = Some((status, after)));
         let answer: Value = client.call("remote__echo", json!({"value": "hi"})).await;

@@ -2,7 +2,7 @@
 //! it by the admin API and asks through an endpoint of its own.
 
 use crate::{
-    ledger, node, still_to_come,
+    ledger, node,
     suite::{self, Verdict, Version},
     support::{ADMIN_KEY, gateway::Start},
     turn,
@@ -47,5 +47,5 @@ async fn what_we_send_to_servers_is_right_by_every_scenario() {
             losses.extend(ledger::failed(version, scenario, &checks));
         }
     }
-    ledger::settle("as a client", &losses, &still_to_come::as_a_client());
+    ledger::settle("as a client", &losses);
 }

@@ -106,10 +106,11 @@ async fn deliver(
         let rest = asked_rest(response.status(), response.headers(), OffsetDateTime::now_utc());
         if let Some(rest) = rest {
             let (after, is_short) = remote.belonging.breaker.throttle(rest);
-            if !is_short || is_repeated {
+            // Only a 429 proves that nothing was done: a proxy may say 503 of what went on behind it.
+            let is_proof = response.status() == StatusCode::TOO_MANY_REQUESTS;
+            if !is_proof || !is_short || is_repeated {
                 return Err(CallError::Throttled { server, after });
             }
-            // It has said that it did nothing, so this is no second call.
             is_repeated = true;
             is_sent.store(false, Ordering::Relaxed);
             sleep(after).await;
