@@ -55,6 +55,8 @@ enum Trigger {
     StreamedCall,
     /// A call over the older transport.
     OlderCall,
+    /// The first call of a client that has a process to itself.
+    OwnProcess,
     /// An order by the operator's socket.
     Order,
 }
@@ -69,6 +71,7 @@ const TRIGGERS: &[(&str, Trigger)] = &[
     ("log", Trigger::Time),
     ("namespace", Trigger::Creation),
     ("operator", Trigger::Order),
+    ("process", Trigger::OwnProcess),
     ("request", Trigger::Request),
     ("sessions", Trigger::Time),
     ("strays", Trigger::Time),
@@ -168,7 +171,11 @@ impl Stage {
         let journal = daemon.scratch().join("executed");
         let character = Character::good().when(Condition::Journal(journal.clone()));
         admin.stdio(&plan, "evil", &character).await?;
-        let key = publish(&mut admin, &["evil".to_owned()]).await?;
+        let alone = json!({"name": "alone", "type": "STDIO", "isolation": "SESSION",
+            "command": plan.evil, "args": ["stdio"]});
+        admin.create("mcp-servers", alone).await?;
+        admin.until_ready("alone").await?;
+        let key = publish(&mut admin, &["evil".to_owned(), "alone".to_owned()]).await?;
         let mut clients = Vec::new();
         for _ in 0..UNDER_WAY {
             clients.push(Client::connect(&daemon, "all", &key).await?);
@@ -253,6 +260,14 @@ impl Stage {
                 client.request("tools/call", &echo("streamed", TAKES_MS)).await?;
             }
             Trigger::OlderCall => self.older_call().await?,
+            Trigger::OwnProcess => {
+                let mut client = Client::connect(&self.daemon, "all", &self.key).await?;
+                let params = json!({"name": "alone__echo", "arguments": {"nonce": "alone"}});
+                let answer = client.request("tools/call", &params).await?;
+                if !answer["error"].is_object() {
+                    return Err(format!("a process that panicked has answered: {answer}").into());
+                }
+            }
             Trigger::Order => {
                 let mut command = Command::new(&self.program);
                 command.args(["admin", "create-key", "--data-dir"]);
