@@ -4,13 +4,13 @@
 //! text; nothing is read into a type of ours and written again. Which name is shown is decided in
 //! `naming`.
 
-use std::{collections::BTreeMap, fmt, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 use bytes::{Bytes, BytesMut};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::item::Item;
+use crate::wire::members::Members;
 
 /// What stands in the place of an upstream's own words; `None` leaves them. An empty text is a
 /// text.
@@ -158,33 +158,6 @@ impl<'a> Object<'a> {
         }
         written.push_str(self.text.get(done..).unwrap_or_default());
         written
-    }
-}
-
-/// The members of an object with their keys as they came.
-struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
-        }
-        Ok(Members(members))
     }
 }
 

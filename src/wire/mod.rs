@@ -13,6 +13,7 @@ pub mod fault;
 pub mod frame;
 pub mod level;
 pub mod lines;
+pub mod members;
 pub mod message;
 pub mod object;
 pub mod reference;

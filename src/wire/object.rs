@@ -3,13 +3,10 @@
 //!
 //! It is read when it is asked for, since few messages are looked into so deeply.
 
-use std::fmt;
-
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::frame::Span;
+use super::{frame::Span, members::Members};
 
 /// One object within a text. All places are those of the whole text.
 pub struct Object<'a> {
@@ -89,6 +86,10 @@ impl<'a> Object<'a> {
 
     fn within(whole: &'a str, text: &'a str) -> Option<Self> {
         let Members(members) = serde_json::from_str(text).ok()?;
+        let decoded = members.into_iter().map(|(raw_key, value)| {
+            Some(Member { key: serde_json::from_str(raw_key.get()).ok()?, raw_key, value })
+        });
+        let members = decoded.collect::<Option<_>>()?;
         let opens = text.as_ptr().addr() - whole.as_ptr().addr();
         Some(Self { whole, opens, members })
     }
@@ -124,34 +125,6 @@ pub fn splice(text: &[u8], edits: &mut [(Span, &[u8])]) -> Bytes {
     }
     spliced.put_slice(&text[copied..]);
     spliced.freeze()
-}
-
-/// The members of an object, with their keys as they came.
-struct Members<'a>(Vec<Member<'a>>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::new();
-        while let Some((raw_key, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
-            let key = serde_json::from_str(raw_key.get()).map_err(serde::de::Error::custom)?;
-            members.push(Member { key, raw_key, value });
-        }
-        Ok(Members(members))
-    }
 }
 
 #[cfg(test)]
