@@ -45,11 +45,18 @@ fn reason(answer: &Value) -> &str {
 #[tokio::test]
 async fn what_a_server_answers_just_before_it_ends_is_heard() {
     let settings = "[supervision]\nbackoff_min = \"5ms\"\nbackoff_max = \"20ms\"\nfailures_burst = 1000\nfailures_slow = 1000";
-    let Some((_gateway, client)) = echo(settings).await else { return };
+    let Some((gateway, client)) = echo(settings).await else { return };
     // Of a size that takes a while to be read.
     let value = "x".repeat(300_000);
-    for _ in 0..10 {
+    for restarts in 1..=10 {
         assert_eq!(client.text_of("echo__last", json!({"value": value})).await, value);
+        // The next call is not to meet it while it ends.
+        gateway
+            .server_until("echo", "running again", |server| {
+                let runtime = &server["runtime"];
+                runtime["restarts"] == restarts && runtime["state"] == "READY"
+            })
+            .await;
     }
 }
 

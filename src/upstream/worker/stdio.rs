@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     os::fd::{AsFd, OwnedFd},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +18,7 @@ use tokio::{
     process::{ChildStderr, ChildStdin},
     sync::OwnedSemaphorePermit,
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_process_stream::ProcessChunkStream;
 use uuid::Uuid;
@@ -28,7 +29,7 @@ use super::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
     own_process::{self, Scribe},
-    stdio_streams::{Hearer, WriteEnd, read_stderr, read_stdout, write_stdin},
+    stdio_streams::{Hearer, WriteEnd, has_more, read_stderr, read_stdout, write_stdin},
     watch_answers,
 };
 use crate::{
@@ -44,6 +45,9 @@ const REPORT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long its last words, on stdout and on stderr, may each follow its end.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long they may go on, where somebody else goes on speaking on its stdout.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 pub async fn work(
     assignment: &Assignment,
@@ -143,8 +147,13 @@ pub async fn work(
     if !matches!(exit.reason, Reason::Asked | Reason::StdinStalled) {
         // The news of its end can overtake what it answered just before.
         let stdout_end = server.stdout_end.as_ref();
-        let rest = read_stdout(child, &mut lines, stdout_end, &hearer);
-        drop(timeout(LAST_WORDS_PATIENCE, rest).await);
+        let mut rest = pin!(read_stdout(child, &mut lines, stdout_end, &hearer));
+        let over = Instant::now() + LAST_WORDS_MAX;
+        // What it wrote is in the pipe; a busy machine may leave us no time to have read it yet.
+        while timeout(LAST_WORDS_PATIENCE, &mut rest).await.is_err()
+            && Instant::now() < over
+            && stdout_end.is_some_and(has_more)
+        {}
     }
     if exit.reason != Reason::Asked {
         drop(timeout(LAST_WORDS_PATIENCE, &mut errors.handle).await);

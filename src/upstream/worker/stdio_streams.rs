@@ -78,10 +78,21 @@ async fn give_way(lines: usize) {
 
 /// Whether everyone who could write into the pipe has gone and everything was read.
 fn is_closed(stdout: &OwnedFd) -> bool {
+    let state = state_of(stdout);
+    state.contains(PollFlags::HUP) && !state.contains(PollFlags::IN)
+}
+
+/// Whether something was written into the pipe that was not read.
+pub fn has_more(stdout: &OwnedFd) -> bool {
+    state_of(stdout).contains(PollFlags::IN)
+}
+
+fn state_of(stdout: &OwnedFd) -> PollFlags {
     let mut fds = [PollFd::new(stdout, PollFlags::IN)];
-    let ready = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    let flags = fds[0].revents();
-    ready.is_ok() && flags.contains(PollFlags::HUP) && !flags.contains(PollFlags::IN)
+    match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(_) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// What the lines of a server's stdout are taken to.
