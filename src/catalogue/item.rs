@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 
 use super::{
     kind::Kind,
-    pairs::Pairs,
     task_support::{self, TaskSupport},
 };
+use crate::wire::members::{Members, Named};
 
 /// The longest name the specification allows, in bytes.
 pub const NAME_MAX: usize = 128;
@@ -65,7 +65,7 @@ impl Item {
             Kind::Resource | Kind::Template => URI_MAX,
         };
         let definition = on_one_line(definition);
-        let fields: Pairs<'_> =
+        let fields: Named<'_> =
             serde_json::from_slice(&definition).map_err(|_| BadItem::NotAnObject)?;
         let token = fields
             .only(field)
@@ -135,7 +135,7 @@ impl Item {
 
     /// The value of `key`; the last one where it came twice, as most readers would have it.
     fn field(&self, key: &str) -> Option<&RawValue> {
-        let Pairs(fields) = serde_json::from_slice(&self.definition).ok()?;
+        let Members(fields): Named<'_> = serde_json::from_slice(&self.definition).ok()?;
         fields.into_iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 }

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use super::{
     item::{BadItem, Item},
     kind::Kind,
-    pairs::Pairs,
 };
+use crate::wire::members::Named;
 
 /// One page of a list.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Listing {
     /// Takes in what a page lists, and answers its cursor as the JSON that came.
     fn read(&mut self, result: &[u8]) -> Result<Option<Box<str>>, BadList> {
         let field = self.kind.list_field();
-        let fields: Pairs<'_> = serde_json::from_slice(result).map_err(|_| BadList::NotAnObject)?;
+        let fields: Named<'_> = serde_json::from_slice(result).map_err(|_| BadList::NotAnObject)?;
         let list = fields.only(field).map_err(|_| BadList::FieldTwice { field })?;
         let next_cursor =
             fields.only("nextCursor").map_err(|_| BadList::FieldTwice { field: "nextCursor" })?;

@@ -23,7 +23,5 @@ pub mod task_support;
 pub mod template;
 pub mod uris;
 
-mod pairs;
-
 #[cfg(test)]
 mod table_tests;

@@ -94,7 +94,7 @@ struct Place {
 
 impl<'a> Object<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
-        let Members(members) = serde_json::from_str(text).ok()?;
+        let Members(members): Members<'_> = serde_json::from_str(text).ok()?;
         // Key and value borrow from the text, so the distance of their addresses is their place.
         let place = |part: &str| part.as_ptr().addr() - text.as_ptr().addr();
         let members = members.into_iter().map(|(key, value)| {

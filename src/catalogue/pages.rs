@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{item::NAME_MAX, kind::Kind, pairs::Pairs};
+use super::{item::NAME_MAX, kind::Kind};
+use crate::wire::members::Named;
 
 /// Bytes of a key that places are ordered by: all of a name, and as much of a URI.
 const HEAD_MAX: usize = NAME_MAX;
@@ -113,7 +114,7 @@ impl Pages {
 }
 
 fn key_of(kind: Kind, item: &str) -> Option<String> {
-    let fields: Pairs<'_> = serde_json::from_str(item).ok()?;
+    let fields: Named<'_> = serde_json::from_str(item).ok()?;
     let key = fields.only(kind.key_field()).ok()??;
     serde_json::from_str(key.get()).ok()
 }

@@ -85,7 +85,7 @@ impl<'a> Object<'a> {
     }
 
     fn within(whole: &'a str, text: &'a str) -> Option<Self> {
-        let Members(members) = serde_json::from_str(text).ok()?;
+        let Members(members): Members<'_> = serde_json::from_str(text).ok()?;
         let decoded = members.into_iter().map(|(raw_key, value)| {
             Some(Member { key: serde_json::from_str(raw_key.get()).ok()?, raw_key, value })
         });

@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::super::pairs::Pairs;
+use crate::wire::members::{Members, Named};
 
 /// Where, within the text of a call's arguments, those stand that the tool itself takes. `None` where they
 /// are not wrapped; what a client sends otherwise is the server's to judge.
 pub fn unwrap(arguments: &str, wrapped_in: &str) -> Option<Range<usize>> {
-    let Pairs(members) = serde_json::from_str(arguments).ok()?;
+    let Members(members): Named<'_> = serde_json::from_str(arguments).ok()?;
     let [(name, value)] = &*members else { return None };
     let value = value.get();
     if name != wrapped_in || !value.starts_with('{') {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::{Value, value::RawValue};
 
-use super::super::pairs::Pairs;
+use crate::wire::members::{Members, Named};
 
 #[derive(Clone, Debug)]
 pub struct Draft<'a> {
@@ -17,7 +17,7 @@ impl<'a> Draft<'a> {
     /// `None` for what is no JSON object. Of members that came twice the last counts, as for most
     /// readers.
     pub fn parse(text: &'a str) -> Option<Self> {
-        let Pairs(pairs) = serde_json::from_str(text).ok()?;
+        let Members(pairs): Named<'_> = serde_json::from_str(text).ok()?;
         let count = pairs.len();
         let mut members: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(count);
         // Few schemas have many members, but `properties` and `$defs` are read by this too.

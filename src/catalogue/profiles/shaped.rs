@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{Limits, Outcome, Profile, Repairs, Unusable, tool::shape};
-use crate::catalogue::pairs::Pairs;
+use crate::wire::members::{Members, Named};
 
 /// What was found out about tools for one profile, by the bytes of each.
 #[derive(Debug, Default)]
@@ -116,7 +116,7 @@ pub fn names_in(list: &[u8]) -> Vec<String> {
 }
 
 fn name_of(tool: &str) -> Option<String> {
-    let Pairs(members) = serde_json::from_str(tool).ok()?;
+    let Members(members): Named<'_> = serde_json::from_str(tool).ok()?;
     let (_, name) = members.into_iter().find(|(key, _)| key == "name")?;
     serde_json::from_str(name.get()).ok()
 }
