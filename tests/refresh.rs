@@ -97,6 +97,20 @@ async fn a_burst_of_changes_is_announced_once_to_each_session_that_it_concerns()
     assert_eq!(one.tools().await, ["changing__a", "changing__c19"]);
 }
 
+/// As a library does that looks up a tool in the list when its answer comes.
+#[tokio::test]
+async fn who_reads_a_list_before_its_change_is_announced_hears_of_the_change_all_the_same() {
+    let gateway = Start::new().settings("[lists]\ndebounce = \"2s\"").run().await;
+    let remote = upstream(&["a"]);
+    gateway.remote("remote", &remote.url).await;
+    let client = gateway.client_of(&["remote"]).await;
+    assert_eq!(client.tools().await, ["remote__a"]);
+    let mut stream = client.listen().await;
+    remote.announces(&["a", "b"]).await;
+    lists(&client, &["remote__a", "remote__b"]).await;
+    stream.events.find("list_changed", SOON, |message| message["method"] == CHANGED).await;
+}
+
 impl SseClient {
     async fn announcements(&self, silence: usize) -> usize {
         announcements(&mut *self.stream().await, silence).await

@@ -220,7 +220,7 @@ async fn a_process_that_a_subscription_needs_is_started_again_and_subscribed() {
         .await;
     for _ in 0..2 {
         let update = on_a.events.expect("an update", SOON).await.json();
-        assert_eq!(update["params"]["uri"], "u://a");
+        assert_eq!(update["params"]["uri"], "u://a", "{update}");
     }
     // The row's restart ends and remakes it too.
     let before = own_pids(&gateway).await;

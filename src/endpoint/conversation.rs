@@ -342,7 +342,7 @@ async fn list(
     // Resources and their templates are announced as one, and this is half of it. And who reads a
     // later page may have read the first before a change.
     if kind.topic() != Topic::Resources && after.is_none() {
-        session.saw_list(kind.topic(), &counts);
+        session.read_list(kind.topic(), &counts);
     }
     let tools = match kind {
         Kind::Tool => match fitting::tools(entry, session, &published).await {

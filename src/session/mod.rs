@@ -15,7 +15,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -162,6 +162,8 @@ pub struct Session {
     stream_closed: Mutex<Option<Instant>>,
     /// The lists that the client has seen or has been told of, by its namespace's counts.
     announced: [AtomicU64; 3],
+    /// A bit for each of the lists that the client has read.
+    read: AtomicU8,
     /// The way to the client, of a session over SSE.
     outbox: Option<mpsc::Sender<Bytes>>,
 }
@@ -257,6 +259,7 @@ impl Session {
             streams: AtomicU64::new(0),
             stream_closed: Mutex::default(),
             announced: Default::default(),
+            read: AtomicU8::new(0),
             outbox: start.outbox,
         }
     }
@@ -386,6 +389,16 @@ impl Session {
     /// How many streams are open to the client, besides those of its calls.
     pub fn streams(&self) -> u64 {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    /// The client has read the list of this count. Only the first that it reads stands for an
+    /// announcement: later ones its library may read for itself, and who uses that is to hear of a change
+    /// all the same.
+    pub fn read_list(&self, topic: Topic, counts: &ListCounts) {
+        let bit = 1 << topic as u8;
+        if self.read.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.saw_list(topic, counts);
+        }
     }
 
     /// The client has seen the list of this count, or has been told of it.

@@ -4,7 +4,7 @@
 //! name: what was decided about one survives every listing, and one that is no longer offered is
 //! marked, not removed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use entity::{item, item_listing, mcp_server};
 use sea_orm::ActiveValue::{Set, Unchanged};
@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::StoreError;
+use super::offered::{Difference, Marks, Offered, difference, insert, mark_vanished};
 use super::rules::keepable;
 use super::words::ItemKind;
 use super::{Store, kept, now};
@@ -98,61 +99,37 @@ pub(super) async fn upsert(
         .filter(item::Column::Kind.eq(kind.as_str()))
         .all(connection)
         .await?;
-    let mut known: HashMap<String, item::Model> =
-        known.into_iter().map(|row| (row.key.clone(), row)).collect();
-
-    let mut seen = HashSet::new();
-    let mut added = Vec::new();
-    for (position, listed) in listed.iter().enumerate() {
-        let key = keepable(&listed.key);
-        if !seen.insert(key.clone()) {
-            continue;
-        }
-        let definition = keepable(&listed.definition);
-        let position = i32::try_from(position).unwrap_or(i32::MAX);
-        match known.remove(&key) {
-            None => added.push(item::Model {
-                uuid: Uuid::now_v7(),
-                mcp_server_uuid: server,
-                kind: kind.as_str().to_owned(),
-                key,
-                definition,
-                position,
-                vanished_at: None,
-                created_at: now(),
-                updated_at: at,
-            }),
-            Some(row)
-                if row.definition == definition
-                    && row.position == position
-                    && row.vanished_at.is_none() => {}
-            Some(row) => {
-                let changed = item::ActiveModel {
-                    uuid: Unchanged(row.uuid),
-                    definition: Set(definition),
-                    position: Set(position),
-                    vanished_at: Set(None),
-                    updated_at: Set(at),
-                    ..Default::default()
-                };
-                changed.update(connection).await?;
-            }
-        }
+    let created_at = now();
+    let rows = listed.iter().enumerate().map(|(position, listed)| item::Model {
+        uuid: Uuid::now_v7(),
+        mcp_server_uuid: server,
+        kind: kind.as_str().to_owned(),
+        key: keepable(&listed.key),
+        definition: keepable(&listed.definition),
+        position: i32::try_from(position).unwrap_or(i32::MAX),
+        vanished_at: None,
+        created_at,
+        updated_at: at,
+    });
+    let Difference { added, changed, vanished } = difference(known, rows);
+    for (uuid, row) in changed {
+        let changed = item::ActiveModel {
+            uuid: Unchanged(uuid),
+            definition: Set(row.definition),
+            position: Set(row.position),
+            vanished_at: Set(None),
+            updated_at: Set(at),
+            ..Default::default()
+        };
+        changed.update(connection).await?;
     }
-    for rows in added.chunks(ROWS_AT_ONCE) {
-        let rows = rows.iter().cloned().map(item::Model::into_active_model);
-        item::Entity::insert_many(rows).exec_without_returning(connection).await?;
-    }
-    let vanished: Vec<Uuid> =
-        known.values().filter(|row| row.vanished_at.is_none()).map(|row| row.uuid).collect();
-    for vanished in vanished.chunks(ROWS_AT_ONCE) {
-        item::Entity::update_many()
-            .col_expr(item::Column::VanishedAt, Expr::value(at))
-            .col_expr(item::Column::UpdatedAt, Expr::value(at))
-            .filter(item::Column::Uuid.is_in(vanished.iter().copied()))
-            .exec(connection)
-            .await?;
-    }
+    insert::<item::Entity, _>(connection, added).await?;
+    let marks = Marks {
+        uuid: item::Column::Uuid,
+        vanished_at: item::Column::VanishedAt,
+        updated_at: item::Column::UpdatedAt,
+    };
+    mark_vanished::<item::Entity>(connection, marks, &vanished, at).await?;
     let listing = item_listing::Model {
         uuid: Uuid::now_v7(),
         mcp_server_uuid: server,
@@ -170,8 +147,25 @@ pub(super) async fn upsert(
     Ok(())
 }
 
-/// Keeps a statement well below the number of parameters either database takes.
-const ROWS_AT_ONCE: usize = 500;
+impl Offered for item::Model {
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn is_as(&self, listed: &Self) -> bool {
+        self.definition == listed.definition
+            && self.position == listed.position
+            && self.vanished_at.is_none()
+    }
+
+    fn has_vanished(&self) -> bool {
+        self.vanished_at.is_some()
+    }
+}
 
 fn item_of(row: item::Model) -> Result<Item, StoreError> {
     Ok(Item {

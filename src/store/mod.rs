@@ -24,6 +24,7 @@ mod logs;
 mod members;
 mod memory;
 mod namespaces;
+mod offered;
 mod policies;
 mod server;
 mod server_bulk;

@@ -3,14 +3,14 @@
 //! Tools are kept by server and name: uuid, status and overrides survive every listing. One that
 //! is no longer offered is marked, not removed, because it may come back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use entity::{mcp_server, tool};
 use sea_orm::ActiveValue::{Set, Unchanged};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    QueryFilter, QueryOrder, QuerySelect, Select,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QuerySelect, Select,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::error::StoreError;
+use super::offered::{Difference, Marks, Offered, difference, insert, mark_vanished};
 use super::rules::keepable;
 use super::{Store, kept, now};
 
@@ -158,50 +159,29 @@ pub(super) async fn upsert(
     let at = kept(at);
     let known =
         tool::Entity::find().filter(tool::Column::McpServerUuid.eq(server)).all(connection).await?;
-    let mut known: HashMap<String, tool::Model> =
-        known.into_iter().map(|row| (row.name.clone(), row)).collect();
-
-    let mut seen = HashSet::new();
-    let mut added = Vec::new();
-    for (position, tool) in listed.iter().enumerate() {
-        let name = keepable(&tool.name);
-        if !seen.insert(name.clone()) {
-            continue;
-        }
-        let wanted = row_of(tool, name, server, position, at);
-        match known.remove(&wanted.name) {
-            None => added.push(wanted),
-            Some(row) if is_same(&row, &wanted) => {}
-            Some(row) => {
-                let changed = tool::ActiveModel {
-                    uuid: Unchanged(row.uuid),
-                    title: Set(wanted.title),
-                    description: Set(wanted.description),
-                    tool_schema: Set(wanted.tool_schema),
-                    definition: Set(wanted.definition),
-                    position: Set(wanted.position),
-                    vanished_at: Set(None),
-                    updated_at: Set(at),
-                    ..Default::default()
-                };
-                changed.update(connection).await?;
-            }
-        }
+    let rows = listed.iter().enumerate().map(|(position, tool)| row_of(tool, server, position, at));
+    let Difference { added, changed, vanished } = difference(known, rows);
+    for (uuid, row) in changed {
+        let changed = tool::ActiveModel {
+            uuid: Unchanged(uuid),
+            title: Set(row.title),
+            description: Set(row.description),
+            tool_schema: Set(row.tool_schema),
+            definition: Set(row.definition),
+            position: Set(row.position),
+            vanished_at: Set(None),
+            updated_at: Set(at),
+            ..Default::default()
+        };
+        changed.update(connection).await?;
     }
-    for rows in added.chunks(ROWS_AT_ONCE) {
-        let rows = rows.iter().cloned().map(tool::Model::into_active_model);
-        tool::Entity::insert_many(rows).exec_without_returning(connection).await?;
-    }
-    let vanished: Vec<Uuid> =
-        known.values().filter(|row| row.vanished_at.is_none()).map(|row| row.uuid).collect();
-    for vanished in vanished.chunks(ROWS_AT_ONCE) {
-        tool::Entity::update_many()
-            .col_expr(tool::Column::VanishedAt, Expr::value(at))
-            .col_expr(tool::Column::UpdatedAt, Expr::value(at))
-            .filter(tool::Column::Uuid.is_in(vanished.iter().copied()))
-            .exec(connection)
-            .await?;
-    }
+    insert::<tool::Entity, _>(connection, added).await?;
+    let marks = Marks {
+        uuid: tool::Column::Uuid,
+        vanished_at: tool::Column::VanishedAt,
+        updated_at: tool::Column::UpdatedAt,
+    };
+    mark_vanished::<tool::Entity>(connection, marks, &vanished, at).await?;
     mcp_server::Entity::update_many()
         .col_expr(mcp_server::Column::ToolsListedAt, Expr::value(at))
         .filter(mcp_server::Column::Uuid.eq(server))
@@ -210,21 +190,12 @@ pub(super) async fn upsert(
     Ok(())
 }
 
-/// Keeps a statement well below the number of parameters either database takes.
-const ROWS_AT_ONCE: usize = 500;
-
-fn row_of(
-    tool: &ListedTool,
-    name: String,
-    server: Uuid,
-    position: usize,
-    at: OffsetDateTime,
-) -> tool::Model {
+fn row_of(tool: &ListedTool, server: Uuid, position: usize, at: OffsetDateTime) -> tool::Model {
     let created_at = now();
     tool::Model {
         uuid: Uuid::now_v7(),
         mcp_server_uuid: server,
-        name,
+        name: keepable(&tool.name),
         title: tool.title.as_deref().map(keepable),
         description: tool.description.as_deref().map(keepable),
         tool_schema: schema_of(&tool.input_schema_json),
@@ -236,10 +207,24 @@ fn row_of(
     }
 }
 
-fn is_same(row: &tool::Model, wanted: &tool::Model) -> bool {
-    row.definition == wanted.definition
-        && row.position == wanted.position
-        && row.vanished_at.is_none()
+impl Offered for tool::Model {
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+
+    fn is_as(&self, listed: &Self) -> bool {
+        self.definition == listed.definition
+            && self.position == listed.position
+            && self.vanished_at.is_none()
+    }
+
+    fn has_vanished(&self) -> bool {
+        self.vanished_at.is_some()
+    }
 }
 
 /// The column serves queries only, so that a schema which no JSON column can hold (too deep, a
