@@ -30,7 +30,7 @@ async fn subscribed(client: &Client, uri: &str) {
 
 /// The next thing that is said on a standing stream, as it came.
 async fn next_on(stream: &mut Exchange) -> String {
-    stream.events.expect("an update", SOON).await.data
+    stream.events.expect_but_lists("an update", SOON).await.data
 }
 
 /// What `change` says, byte for byte.

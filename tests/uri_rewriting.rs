@@ -216,9 +216,9 @@ async fn what_changes_is_told_under_the_uri_that_was_subscribed_to() {
         };
         let mut hears = async |uri: &str| {
             let said = match (&mut standing, &door) {
-                (Some(stream), _) => stream.events.expect("an update", SOON).await.data,
+                (Some(stream), _) => stream.events.expect_but_lists("an update", SOON).await.data,
                 (None, Door::Sse(client)) => {
-                    client.stream().await.expect("an update", SOON).await.data
+                    client.stream().await.expect_but_lists("an update", SOON).await.data
                 }
                 (None, Door::Http(_)) => unreachable!(),
             };

@@ -74,6 +74,16 @@ impl EventStream {
         }
     }
 
+    /// The same past news of lists: those may come whenever one that was not known yet is.
+    pub async fn expect_but_lists(&mut self, what: &str, patience: Duration) -> Event {
+        loop {
+            let event = self.expect(what, patience).await;
+            if !event.data.contains("/list_changed\"") {
+                return event;
+            }
+        }
+    }
+
     /// The first event whose JSON satisfies `wanted`; the ones before it are passed over.
     pub async fn find(
         &mut self,
