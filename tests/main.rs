@@ -30,6 +30,7 @@ mod fidelity;
 mod first_run;
 mod imports;
 mod inspector;
+mod journal;
 mod lists;
 mod logs;
 mod metamcp_faults;

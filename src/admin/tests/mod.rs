@@ -217,7 +217,7 @@ fn anybody(method: Method, path: &str) -> TestRequest {
 
 fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
     let sealer = Vault::open(data_dir).unwrap().sealer(crate::session::PURPOSE).unwrap();
-    let journal = Journal::start(store.clone(), JournalOptions::default());
+    let journal = Journal::start(store.clone(), JournalOptions::default(), None);
     let logs = LogOptions {
         entries_max: 1_000,
         bytes_max: 1 << 20,
