@@ -42,6 +42,7 @@ mod orderly_stop;
 mod outcomes;
 mod paging;
 mod panics;
+mod panics_below;
 mod processes;
 mod refresh;
 mod relay;

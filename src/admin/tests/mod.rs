@@ -237,6 +237,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         burst_window: SECOND,
         failures_slow: 1,
         slow_window: SECOND,
+        panics_burst: 2,
         failures_flapping: 5,
         probe_every: 3600 * SECOND,
         probe_every_max: 3600 * SECOND,
