@@ -54,7 +54,7 @@ impl Default for DatabaseOptions {
             url: None,
             connections_max: 8,
             acquire_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(6),
+            answer_timeout: Duration::from_millis(5_500),
             write_timeout: Duration::from_secs(10),
         }
     }

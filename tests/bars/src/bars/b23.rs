@@ -44,8 +44,8 @@ pub const BAR: Bar = Bar {
 /// A known principal calls so often.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Within this a change is refused (`database.answer_timeout`), and a little for the way.
-const REFUSED_WITHIN: Duration = Duration::from_millis(6_500);
+/// Within this a change is refused (`database.answer_timeout`, and a little for the way).
+const REFUSED_WITHIN: Duration = Duration::from_secs(6);
 
 /// After this it is known that the database is away.
 const NOTICED_WITHIN: Duration = Duration::from_secs(6);
