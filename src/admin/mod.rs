@@ -54,6 +54,7 @@ pub use openapi::{Document, document};
 
 use crate::{
     conductor::Conductor,
+    failpoint,
     store::{Store, StoreError},
 };
 
@@ -211,9 +212,23 @@ impl AdminState {
         let conductor = self.conductor.clone();
         let change = change(conductor.store.clone());
         let written = rt::spawn(async move {
-            let written = change.await?;
-            if let Err(error) = conductor.reconcile().await {
-                tracing::warn!(%error, "a change was written; the daemon will follow it later");
+            let owed = conductor.owe();
+            let written = match change.await {
+                Ok(written) => written,
+                Err(error) => {
+                    // Whether it was written after all, only the rows can tell.
+                    if !error.is_passing() {
+                        owed.paid();
+                    }
+                    return Err(error);
+                }
+            };
+            failpoint::pass("change");
+            match conductor.reconcile().await {
+                Ok(()) => owed.paid(),
+                Err(error) => {
+                    tracing::warn!(%error, "a change was written; the daemon will follow it later");
+                }
             }
             Ok::<_, StoreError>(written)
         });

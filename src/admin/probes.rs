@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{AdminState, ApiError, operator, private};
-use crate::upstream::status::StateWord;
+use crate::{failpoint, upstream::status::StateWord};
 
 /// How long the database has to answer before it counts as away.
 const PING_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,6 +43,7 @@ pub struct Readiness {
 #[utoipa::path(tag = "probes", security(()), responses((status = 200, body = Health)))]
 #[get("/health", wrap = "private()")]
 pub async fn health(state: Data<AdminState>) -> Json<Health> {
+    failpoint::pass("health");
     Json(Health { status: "ok", run: state.conductor.run })
 }
 
@@ -57,6 +58,7 @@ pub async fn health(state: Data<AdminState>) -> Json<Health> {
 )]
 #[get("/ready", wrap = "private()")]
 pub async fn ready(state: Data<AdminState>) -> HttpResponse {
+    failpoint::pass("ready");
     let mut missing = Vec::new();
     if !state.conductor.is_ready.load(Ordering::Relaxed) {
         missing.push("configuration");
@@ -83,6 +85,7 @@ pub async fn metrics(
     request: HttpRequest,
     state: Data<AdminState>,
 ) -> Result<HttpResponse, ApiError> {
+    failpoint::pass("metrics");
     if !state.metrics_open {
         operator::check(&request)?;
     }

@@ -4,11 +4,11 @@
 use std::{convert::Infallible, time::Duration};
 
 use actix_web::{HttpResponse, http::header, web::Bytes};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use serde_json::json;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use crate::wire::sse;
+use crate::{failpoint, wire::sse};
 
 /// The answer whose body is this stream.
 pub fn answer(events: impl Stream<Item = Result<Bytes, Infallible>> + 'static) -> HttpResponse {
@@ -16,7 +16,7 @@ pub fn answer(events: impl Stream<Item = Result<Bytes, Infallible>> + 'static) -
         .content_type("text/event-stream")
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(events)
+        .streaming(events.inspect(|_| failpoint::pass("watch")))
 }
 
 /// The pace of comments while there is nothing to say.

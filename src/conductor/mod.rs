@@ -51,6 +51,9 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// would else hold up every later reading too.
 const READ_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long the database has to answer whether it is there.
+const PING_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How long whoever ends a session waits for it to be written down.
 const TOMBSTONE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -87,8 +90,29 @@ pub struct Conductor {
     /// Held while the rows are read and handed on, so that an older reading never wins.
     turn: tokio::sync::Mutex<()>,
     is_behind: AtomicBool,
+    /// Whether the database did not answer when it was last asked.
+    is_database_away: AtomicBool,
     /// Where namespaces live: the one that runs as long as the daemon does.
     arbiter: ArbiterHandle,
+}
+
+/// That the rows are to be read.
+pub struct Owed<'a> {
+    conductor: Option<&'a Conductor>,
+}
+
+impl Owed<'_> {
+    pub fn paid(mut self) {
+        self.conductor = None;
+    }
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        if let Some(conductor) = self.conductor {
+            conductor.is_behind.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a conductor is made of.
@@ -148,6 +172,7 @@ impl Conductor {
             namespaces: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
             is_behind: AtomicBool::new(false),
+            is_database_away: AtomicBool::new(false),
             arbiter: Arbiter::current(),
         })
     }
@@ -158,15 +183,10 @@ impl Conductor {
     /// until it works.
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
+        let owed = self.owe();
         let running = self.running();
         let read = tokio::time::timeout(READ_PATIENCE, self.store.everything(&running));
-        let wanted = match read.await.unwrap_or_else(|elapsed| Err(StoreError::late(elapsed))) {
-            Ok(wanted) => wanted,
-            Err(error) => {
-                self.is_behind.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
-        };
+        let wanted = read.await.unwrap_or_else(|elapsed| Err(StoreError::late(elapsed)))?;
         self.is_behind.store(false, Ordering::Relaxed);
 
         let mut ring = KeyRing::new(snapshot::keys(&wanted.keys));
@@ -193,12 +213,19 @@ impl Conductor {
         self.tell_of_profiles(reshaped).await;
         self.servers.store(Arc::new(wanted.servers));
         self.is_ready.store(true, Ordering::Relaxed);
+        owed.paid();
         Ok(())
     }
 
-    /// Whether the rows say something that is not known here yet.
+    /// Has the rows read again later, unless it is paid before it is dropped: what interrupts whoever
+    /// changes a row must not leave the daemon behind it for good.
+    pub fn owe(&self) -> Owed<'_> {
+        Owed { conductor: Some(self) }
+    }
+
+    /// Whether the rows may say something that is not known here yet.
     pub fn is_behind(&self) -> bool {
-        self.is_behind.load(Ordering::Relaxed)
+        self.is_behind.load(Ordering::Relaxed) || self.is_database_away.load(Ordering::Relaxed)
     }
 
     /// What is known better here than in the rows, which are as old as the journal is behind.
@@ -220,6 +247,9 @@ impl Conductor {
         loop {
             tokio::time::sleep(RETRY_EVERY).await;
             failpoint::pass("configuration");
+            let answered = tokio::time::timeout(PING_PATIENCE, self.store.ping()).await;
+            let is_away = !matches!(answered, Ok(Ok(())));
+            self.is_database_away.store(is_away, Ordering::Relaxed);
             let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
             if (has_dead || self.is_behind.load(Ordering::Relaxed))
                 && let Err(error) = self.reconcile().await
@@ -332,13 +362,11 @@ impl Conductor {
         let id = spec.id;
         let (options, roster) = (self.namespace_options.clone(), self.roster.clone());
         let keeper = self.witness.clone();
-        // Sessions that knew an actor which panicked must not take its successor's list for old.
-        let known = self.namespace(id).map(|handle| handle.changes.borrow().all_counted());
-        let counts = known.unwrap_or_default();
+        let before = self.namespace(id);
         let (told, started) = tokio::sync::oneshot::channel();
         // Whichever server thread asks for it, an actor lives on the daemon's own.
         self.arbiter.spawn_fn(move || {
-            let handle = Namespace::start(spec, options, roster, keeper, counts);
+            let handle = Namespace::start(spec, options, roster, keeper, before.as_ref());
             drop(told.send(handle));
         });
         let Ok(handle) = started.await else { return false };

@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use crate::{
+    failpoint,
     session::Session,
     wire::{Bad, Fault, ListCounts, message},
 };
@@ -162,6 +163,7 @@ pub fn stream_of<S: 'static>(
     futures_util::stream::unfold(read, move |mut read| {
         let next = next.clone();
         async move {
+            failpoint::pass("stream");
             read.full_since = None;
             let bytes = next(&mut read.state).await?;
             read.full_since = Some(Instant::now());

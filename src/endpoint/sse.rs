@@ -43,6 +43,7 @@ pub async fn get(
     name: Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
+    failpoint::pass("older-get");
     let admitted = match admit_request(&state.conductor, &request, &name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
@@ -103,6 +104,7 @@ pub async fn post(
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
+    failpoint::pass("older-post");
     let admitted = match admit_request(&state.conductor, &request, &name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),

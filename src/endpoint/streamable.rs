@@ -23,6 +23,7 @@ use super::{
     standing::Standing,
 };
 use crate::{
+    failpoint,
     session::{Session, SessionError, Via},
     wire::{Fault, Frame, Kind, batch, era},
 };
@@ -40,6 +41,7 @@ pub async fn post(
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
+    failpoint::pass("post");
     let admitted = match admit_request(&state.conductor, &request, &name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
@@ -153,6 +155,7 @@ pub async fn get(
     name: Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
+    failpoint::pass("get");
     let admitted = match admit_request(&state.conductor, &request, &name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
@@ -200,6 +203,7 @@ pub async fn delete(
     name: Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
+    failpoint::pass("delete");
     let admitted = match admit_request(&state.conductor, &request, &name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),

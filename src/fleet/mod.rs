@@ -4,6 +4,7 @@
 //! How one upstream is kept alive is its own actor's affair. `plan` decides what is to be done
 //! here, and this actor does it.
 
+mod deaths;
 pub mod plan;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use actix::prelude::*;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::failpoint;
@@ -26,6 +28,7 @@ use crate::upstream::{
     dice::Dice,
     port::CallOptions,
 };
+use deaths::Deaths;
 use plan::{Step, plan};
 
 /// How often it is looked for actors that panicked.
@@ -44,6 +47,8 @@ pub struct Fleet {
     running: HashMap<Uuid, Addr<Upstream>>,
     /// The last change that each was sent. An actor that panics takes what is in its mailbox with it.
     changed: HashMap<Uuid, UpstreamSpec>,
+    /// Of those that panicked.
+    deaths: HashMap<Uuid, Deaths>,
     is_draining: bool,
 }
 
@@ -109,9 +114,15 @@ impl Handler<RestartOne> for Fleet {
     type Result = bool;
 
     fn handle(&mut self, RestartOne(id): RestartOne, _: &mut Self::Context) -> bool {
-        let upstream = self.running.get(&id).filter(|_| !self.is_draining);
-        // An operator's orders are few, and each must arrive.
-        upstream.map(|upstream| upstream.do_send(Restart)).is_some()
+        let restarted = contained(|| {
+            failpoint::pass("fleet-restart");
+            // Should it be dead, it is made anew by the next look.
+            self.deaths.remove(&id);
+            let upstream = self.running.get(&id).filter(|_| !self.is_draining);
+            // An operator's orders are few, and each must arrive.
+            upstream.map(|upstream| upstream.do_send(Restart)).is_some()
+        });
+        restarted.unwrap_or(false)
     }
 }
 
@@ -120,8 +131,12 @@ impl Handler<Drain> for Fleet {
 
     fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
         self.is_draining = true;
-        let stops: Vec<_> = self.running.values().map(|upstream| upstream.send(Stop)).collect();
-        Box::pin(async move { drop(join_all(stops).await) })
+        // Those that are not told end when the daemon does, by their lifelines.
+        let stops = contained(|| {
+            failpoint::pass("fleet-drain");
+            self.running.values().map(|upstream| upstream.send(Stop)).collect::<Vec<_>>()
+        });
+        Box::pin(async move { drop(join_all(stops.unwrap_or_default()).await) })
     }
 }
 
@@ -153,6 +168,7 @@ impl Fleet {
             roster,
             running: HashMap::new(),
             changed: HashMap::new(),
+            deaths: HashMap::new(),
             is_draining: false,
         }
     }
@@ -212,6 +228,7 @@ impl Fleet {
     fn remove(&mut self, id: Uuid) {
         self.publish(|boards| drop(boards.remove(&id)));
         self.changed.remove(&id);
+        self.deaths.remove(&id);
         if let Some(upstream) = self.running.remove(&id) {
             actix::spawn(async move {
                 if upstream.send(Stop).await.is_err() {
@@ -223,6 +240,7 @@ impl Fleet {
 
     /// actix does not restart an actor that panicked: its address is dead for good.
     fn replace_the_dead(&mut self) {
+        failpoint::pass("fleet-look");
         if self.is_draining {
             return;
         }
@@ -230,6 +248,11 @@ impl Fleet {
             self.running.iter().filter(|(_, one)| !one.connected()).map(|(id, _)| *id).collect();
         for id in dead {
             let Some(board) = self.roster.load().get(&id).cloned() else { continue };
+            let (deaths, now) = (self.deaths.entry(id).or_default(), Instant::now());
+            if !deaths.is_due(now) {
+                continue;
+            }
+            deaths.revive(now);
             tracing::error!(server = %board.spec().name, "the supervisor of an upstream panicked; it is made anew");
             let upstream = self.supervise(board, true);
             if let Some(spec) = self.changed.remove(&id) {

@@ -21,20 +21,28 @@ use crate::upstream::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
-    tokio::time::pause();
-    let patience = Patience {
+fn patience() -> Patience {
+    Patience {
         backoff_min: SECOND,
         backoff_max: SECOND,
         failures_burst: 9,
         burst_window: SECOND,
         failures_slow: 9,
         slow_window: SECOND,
+        panics_burst: 2,
         failures_flapping: 5,
         probe_every: SECOND,
         probe_every_max: SECOND,
         steady_after: SECOND,
-    };
+    }
+}
+
+fn fleet() -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
+    fleet_with(patience())
+}
+
+fn fleet_with(patience: Patience) -> (Addr<Fleet>, Roster, Rc<Cell<usize>>) {
+    tokio::time::pause();
     let launches = Rc::new(Cell::new(0));
     let counter = launches.clone();
     let launch: Launch = Rc::new(move |post: Post| {
@@ -90,6 +98,30 @@ async fn a_supervisor_that_panics_is_made_anew_and_its_upstream_is_ready_again()
         board.runtime().last_error.as_deref(),
         Some("panicked; the supervisor of this upstream panicked")
     );
+}
+
+#[actix::test]
+async fn a_supervisor_that_panics_again_and_again_is_given_up_until_somebody_asks() {
+    let long = 60 * SECOND;
+    let patience =
+        Patience { burst_window: long, steady_after: long, probe_every: long, ..patience() };
+    let (fleet, roster, launches) = fleet_with(patience);
+    fleet.send(wanting(&[1])).await.unwrap();
+    let id = Uuid::from_u128(1);
+    let board = roster.load().get(&id).cloned().unwrap();
+    for _ in 0..3 {
+        sleep(3 * SECOND).await;
+        assert_eq!(board.runtime().state, StateWord::Ready);
+        let doomed = fleet.send(AddressOf(id)).await.unwrap().unwrap();
+        assert!(doomed.send(Panic).await.is_err());
+    }
+    sleep(3 * SECOND).await;
+    let runtime = board.runtime();
+    assert_eq!((runtime.state, launches.get()), (StateWord::Crashed, 3));
+    assert_eq!(runtime.restarts, 2, "the count goes on");
+    assert!(fleet.send(RestartOne(id)).await.unwrap());
+    sleep(SECOND).await;
+    assert_eq!((board.runtime().state, launches.get()), (StateWord::Ready, 4));
 }
 
 #[actix::test]

@@ -1,38 +1,24 @@
-//! A handler that panics takes nothing down but its own request, which is answered all the same.
+//! A request whose handling panics takes nothing down but itself, and is answered all the same.
 
 use std::panic::AssertUnwindSafe;
 
-use actix_web::{
-    Error, HttpResponse,
-    body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
-    error::InternalError,
-    middleware::Next,
-};
+use actix_web::{Error, HttpResponse, body::BoxBody, dev::ServiceResponse, error::InternalError};
 use futures_util::FutureExt;
 use serde_json::json;
 
-use crate::{endpoint::panicked, failpoint};
+use crate::endpoint::panicked;
 
 const WORDS: &str = "the gateway has failed at this; its log has the place";
 
 /// Handles a request to its answer, whatever happens on the way.
 pub async fn contained(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
+    is_mcp: bool,
+    handling: impl Future<Output = Result<ServiceResponse<BoxBody>, Error>>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let is_mcp = request.path().starts_with("/metamcp/");
-    let handled = AssertUnwindSafe(async move {
-        failpoint::pass("request");
-        next.call(request).await
-    });
-    match handled.catch_unwind().await {
-        Ok(answered) => Ok(answered?.map_into_boxed_body()),
+    AssertUnwindSafe(handling).catch_unwind().await.unwrap_or_else(|_logged| {
         // The request is gone, and with it the only way to answer by anything but an error.
-        Err(_logged) => {
-            Err(InternalError::from_response("a handler panicked", answer(is_mcp)).into())
-        }
-    }
+        Err(InternalError::from_response("a handler panicked", answer(is_mcp)).into())
+    })
 }
 
 fn answer(is_mcp: bool) -> HttpResponse {

@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsRawFd,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use actix_web::{
 use rustix::net::{Shutdown as Ways, shutdown, sockopt::set_tcp_user_timeout};
 use tokio::time::Instant;
 
-use crate::settings::ServerSettings;
+use crate::{failpoint, settings::ServerSettings};
 
 /// How often it is logged that connections are refused.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -79,8 +80,15 @@ impl Door {
         })
     }
 
-    /// Meets a connection before anything was read from it.
+    /// Meets a connection before anything was read from it. A panic would end the server thread that it
+    /// is met on, and all the connections there: such a one is served without a limit instead.
     pub fn meet(self: &Arc<Self>, connection: &dyn Any, known: &mut Extensions) {
+        // Where it happened, the log has already.
+        drop(catch_unwind(AssertUnwindSafe(|| self.judge(connection, known))));
+    }
+
+    fn judge(self: &Arc<Self>, connection: &dyn Any, known: &mut Extensions) {
+        failpoint::pass("door");
         let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
         self.limit_writes(stream);
         // The kernel gives the lowest number that is free, so that the number of a new file says how

@@ -1,6 +1,6 @@
 //! The end of a gateway: what was begun is finished or failed in bounded time, and nothing is left.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::Signal,
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{Gateway, tending::tend};
-use crate::{conductor::Conductor, fleet::Drain, session::Session};
+use crate::{conductor::Conductor, failpoint, fleet::Drain, session::Session};
 
 /// How often it is looked whether calls are still under way.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -35,11 +35,16 @@ impl Gateway {
     /// Reads all rows again whenever somebody asks, as after a change behind our back.
     pub fn read_again_on(&self, asked: Signal) {
         let (conductor, asked) = (self.conductor.clone(), Rc::new(Mutex::new(asked)));
+        let is_owed = Rc::new(Cell::new(false));
         tend("signals", move || {
-            let (conductor, asked) = (conductor.clone(), asked.clone());
+            let (conductor, asked, is_owed) = (conductor.clone(), asked.clone(), is_owed.clone());
             async move {
-                while asked.lock().await.recv().await.is_some() {
+                // What was asked for before a panic is still to be done.
+                while is_owed.get() || asked.lock().await.recv().await.is_some() {
+                    is_owed.set(true);
+                    failpoint::pass("signals");
                     read_again(&conductor).await;
+                    is_owed.set(false);
                 }
             }
         });

@@ -17,7 +17,7 @@ use actix_web::{
 use tokio_util::sync::CancellationToken;
 
 use super::{containing::contained, door};
-use crate::endpoint::edge::Edge;
+use crate::{endpoint::edge::Edge, failpoint};
 
 /// What a page may send, beyond what every page may.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -30,14 +30,25 @@ const RESPONSE_HEADERS: HeaderValue =
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 
-/// The way of every request, in and out. Once `draining` is cancelled, each connection is closed by the
-/// answer that it gets.
+/// The way of every request, in and out, whatever panics on it. Once `draining` is cancelled, each
+/// connection is closed by the answer that it gets.
 pub async fn judge(
     edge: Arc<Edge>,
     draining: CancellationToken,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let is_mcp = request.path().starts_with("/metamcp/");
+    contained(is_mcp, judged(edge, draining, request, next)).await
+}
+
+async fn judged(
+    edge: Arc<Edge>,
+    draining: CancellationToken,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    failpoint::pass("edge");
     if let Some(refused) = door::refusal(&request) {
         return Ok(request.into_response(refused));
     }
@@ -73,13 +84,13 @@ async fn admit(
         return Ok(request.into_response(HttpResponse::Forbidden().json(body)));
     }
     let Some(origin) = request.headers().get(ORIGIN).cloned() else {
-        return contained(request, next).await;
+        return handled(request, next).await;
     };
     let asks_first = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match asks_first {
         true => request.into_response(HttpResponse::NoContent().finish()),
-        false => contained(request, next).await?,
+        false => handled(request, next).await?,
     };
     let headers = response.headers_mut();
     if asks_first {
@@ -88,6 +99,14 @@ async fn admit(
     }
     allow(headers, origin);
     Ok(response)
+}
+
+async fn handled(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    failpoint::pass("request");
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// Never with credentials: a key is sent by the page itself, and cookies are nothing to us.

@@ -16,7 +16,14 @@ mod simulation;
 mod tending;
 mod unbuilt;
 
-use std::{io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::Actor;
 use actix_web::dev::ServerHandle;
@@ -44,7 +51,7 @@ use crate::{
     operator::{self, Imports, KeyError, Wanted},
     session::{self, Mark, Session, Sessions, TaskIds, Via},
     settings::Settings,
-    store::{Journal, KeyKind, Record, Store, StoreError},
+    store::{Journal, KeyKind, Record, Spill, Store, StoreError},
     telemetry::TelemetryError,
     upstream::{
         actor::{Launch, Post},
@@ -57,6 +64,9 @@ use crate::{
 
 /// How often sessions whose time is over are looked for.
 const SESSION_SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a start waits until what an earlier run has left unwritten is written.
+const LEFT_UNWRITTEN_WAIT: Duration = Duration::from_secs(30);
 
 /// How often stray processes, left by a guard that was killed, are looked for.
 const STRAYS_EVERY: Duration = Duration::from_secs(1);
@@ -89,6 +99,8 @@ pub enum StartError {
     Egress(#[from] EgressError),
     #[error("the address {address} cannot be listened on (`server.bind`)")]
     Bind { address: SocketAddr, source: io::Error },
+    #[error("the file of what waits for the database cannot be opened (`journal.spill`)")]
+    Spill(#[source] io::Error),
     #[error("the operator's socket cannot be opened")]
     Socket(#[source] io::Error),
     #[error("the operating system does not let us look after our children")]
@@ -160,7 +172,7 @@ impl Gateway {
 
         let tokens = Tokens::default();
         let has_admin_key = admin_key.is_some();
-        let journal = Journal::start(store.clone(), settings.journal.clone());
+        let journal = journal(&settings, &store, data_dir.path()).await?;
         let logbook = logbook(&settings, &store, &journal).await?;
         logbook.gateway(format!("metamcpd {} has started", env!("CARGO_PKG_VERSION")));
         let sealer = vault.sealer(session::PURPOSE)?;
@@ -237,6 +249,24 @@ struct Kept {
     sealer: Sealer,
     ended: Vec<Mark>,
     task_ids: TaskIds,
+}
+
+/// The journal. What an earlier run has left unwritten is written before anything of it is read.
+async fn journal(
+    settings: &Settings,
+    store: &Store,
+    data_dir: &Path,
+) -> Result<Journal, StartError> {
+    let options = settings.journal.clone();
+    let spill = match options.spill_max {
+        0 => None,
+        max => Some(Spill::open(data_dir, max).map_err(StartError::Spill)?),
+    };
+    let journal = Journal::start(store.clone(), options, spill);
+    if !journal.flush(LEFT_UNWRITTEN_WAIT).await {
+        tracing::warn!("what an earlier run has left unwritten is written later");
+    }
+    Ok(journal)
 }
 
 /// The log, with what earlier runs have left of it.

@@ -1,8 +1,9 @@
 //! The port, and everything that is served there.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Data};
+use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{StartError, Tokens, door::Door, edge, files, tending::tend, unbuilt};
@@ -10,6 +11,7 @@ use crate::{
     admin::{self, AdminState},
     conductor::Conductor,
     endpoint::{self, EndpointState, edge::Edge, paging::Paging},
+    failpoint,
     settings::Settings,
 };
 
@@ -112,7 +114,7 @@ pub(super) fn listen(
         .run();
     let handle = running.handle();
     actix::spawn(async move {
-        let ended = running.await;
+        let ended = AssertUnwindSafe(running).catch_unwind().await;
         if !tokens.draining.is_cancelled() {
             tracing::error!(?ended, "the HTTP server has ended by itself");
             tokens.deserted.cancel();
@@ -126,6 +128,7 @@ fn keep_metrics(prometheus: PrometheusHandle) {
         let prometheus = prometheus.clone();
         async move {
             loop {
+                failpoint::pass("metrics-upkeep");
                 // A directory that may be long is no work for a thread that serves.
                 drop(tokio::task::spawn_blocking(files::count).await);
                 prometheus.run_upkeep();

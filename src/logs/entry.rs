@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 /// Something that has happened. Never holds a call's arguments or its result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogEntry {
     /// Only grows, over restarts too.
     pub id: i64,
@@ -52,7 +52,7 @@ pub struct LogEntry {
 }
 
 /// What an entry says, before it has an id and a time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Said {
     pub level: Level,
     pub kind: Kind,

@@ -160,6 +160,7 @@ impl Actor for Namespace {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
+        failpoint::pass("namespace-begins");
         self.publish();
     }
 }
@@ -168,6 +169,7 @@ impl Handler<Reconfigure> for Namespace {
     type Result = ();
 
     fn handle(&mut self, Reconfigure(mut spec): Reconfigure, _: &mut Self::Context) {
+        failpoint::pass("namespace-change");
         // The names given since the rows were read are known here first.
         let given = std::mem::take(&mut self.spec.known);
         let read = std::mem::take(&mut spec.known);
@@ -205,6 +207,7 @@ impl Handler<AwaitFirst> for Namespace {
     type Result = ResponseActFuture<Self, Arc<Published>>;
 
     fn handle(&mut self, AwaitFirst(kind): AwaitFirst, _: &mut Self::Context) -> Self::Result {
+        failpoint::pass("namespace-first");
         let first_wait = self.options.first_wait;
         let unsettled = self.active_boards().into_iter().filter(|board| !board.is_settled(kind));
         let waits = join_all(unsettled.map(|board| async move {
@@ -222,6 +225,7 @@ impl Handler<Resolve> for Namespace {
     type Result = MessageResult<Resolve>;
 
     fn handle(&mut self, Resolve { name }: Resolve, _: &mut Self::Context) -> Self::Result {
+        failpoint::pass("namespace-resolve");
         self.publish_for_good(Kind::Tool);
         let found = self.resolve(&name);
         if found.is_none() {
@@ -234,19 +238,26 @@ impl Handler<Resolve> for Namespace {
 // === What the handlers share ===
 
 impl Namespace {
-    /// `counts` is where the counts of changes go on, after an actor that panicked.
+    /// `before` is the one whose place it takes, after a panic: its lists are served until there are new
+    /// ones, and its counts of changes go on.
     pub fn start(
         spec: NamespaceSpec,
         options: NamespaceOptions,
         roster: Roster,
         keeper: Arc<dyn NamesKeeper>,
-        counts: ListCounts,
+        before: Option<&NamespaceHandle>,
     ) -> NamespaceHandle {
         let links = Arc::new(Links::new(options.links_max));
         let limits = Limits { schema_max: options.schema_max };
         let shapes = Shapes::new(spec.id, limits, keeper.clone());
-        let published = Published::empty(links.clone(), ShapedLists::new(shapes.clone()));
-        let published = Arc::new(ArcSwap::from_pointee(published));
+        let published = match before {
+            Some(before) => before.published.load_full(),
+            None => Arc::new(Published::empty(links.clone(), ShapedLists::new(shapes.clone()))),
+        };
+        let published = Arc::new(ArcSwap::new(published));
+        // Sessions that knew an actor which panicked must not take its successor's list for old.
+        let counts = before.map(|before| before.changes.borrow().all_counted());
+        let counts = counts.unwrap_or_default();
         let (announce, changes) = watch::channel(counts);
         let id = spec.id;
         let (naming, uri_naming) = (spec.naming, spec.uri_naming);
@@ -287,6 +298,7 @@ impl Namespace {
         // A namespace that takes long to be made leaves most of its thread to others.
         let rest = self.options.debounce.max(self.last_took * 4);
         ctx.run_later(rest, |namespace, _| {
+            failpoint::pass("namespace-publish");
             namespace.is_due = false;
             namespace.publish();
         });

@@ -74,13 +74,8 @@ fn scene(naming: Naming) -> Scene {
         links_max: 8,
         schema_max: 4_096,
     };
-    let handle = Namespace::start(
-        spec(naming, &[1, 2]),
-        options,
-        roster.clone(),
-        memory.clone(),
-        ListCounts::default(),
-    );
+    let handle =
+        Namespace::start(spec(naming, &[1, 2]), options, roster.clone(), memory.clone(), None);
     Scene { roster, memory, handle }
 }
 

@@ -121,9 +121,12 @@ async fn take_order(mut stream: UnixStream, conductor: &Conductor, url: &str) ->
 }
 
 async fn create_key(conductor: &Conductor, name: &str, kind: Kind) -> Answer {
+    let owed = conductor.owe();
     match make_key(&conductor.store, name, kind.into()).await {
         Ok(key) => {
+            failpoint::pass("order");
             follow(conductor).await;
+            owed.paid();
             Answer::Key(key.expose().to_owned())
         }
         Err(error) => Answer::Refused(error.to_string()),
@@ -135,11 +138,13 @@ async fn take_file(conductor: &Conductor, text: String, wanted: &Wanted) -> Answ
         Ok(imported) => imported,
         Err(error) => return Answer::Refused(error.to_string()),
     };
+    let owed = conductor.owe();
     let applied = apply(&conductor.store, imported, wanted).await;
     // Also after a failure: some of it may have been written.
     if !wanted.dry_run {
         follow(conductor).await;
     }
+    owed.paid();
     applied.map_or_else(|error| Answer::Refused(error.to_string()), Answer::Imported)
 }
 

@@ -42,6 +42,10 @@ pub struct DatabaseOptions {
     /// How long an operator's request waits for all that it asks.
     #[serde(with = "humantime_serde")]
     pub answer_timeout: Duration,
+    /// How long the journal waits for one transaction, and a connection that was given up for a sign of
+    /// life, before it is dropped.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
 }
 
 impl Default for DatabaseOptions {
@@ -50,7 +54,8 @@ impl Default for DatabaseOptions {
             url: None,
             connections_max: 8,
             acquire_timeout: Duration::from_secs(5),
-            answer_timeout: Duration::from_secs(6),
+            answer_timeout: Duration::from_millis(5_500),
+            write_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -177,7 +182,7 @@ async fn connect_postgres(
     parsed: &PgConnectOptions,
     connections_max: u32,
 ) -> Result<DatabaseConnection, StoreError> {
-    let parsed = parsed.clone();
+    let (parsed, sign_of_life) = (parsed.clone(), options.write_timeout);
     // The driver traces the URL it is given, so it gets one without a password.
     let mut connect = ConnectOptions::new("postgres://localhost");
     connect
@@ -185,11 +190,17 @@ async fn connect_postgres(
         .acquire_timeout(options.acquire_timeout)
         .test_before_acquire_if_idle_for(PING_IF_IDLE_FOR)
         .record_stmt_in_spans(false)
-        .map_sqlx_postgres_pool_opts(|pool| {
-            // As above: a transaction whose end failed is nobody's any more.
-            pool.after_release(|connection, _| {
+        .map_sqlx_postgres_pool_opts(move |pool| {
+            // As above: a transaction whose end failed is nobody's any more. And a server that has stopped
+            // answers nothing at all: what waited for it and gave up is not to keep its place for ever.
+            pool.after_release(move |connection, _| {
                 let is_clean = !connection.is_in_transaction();
-                Box::pin(async move { Ok(is_clean) })
+                Box::pin(async move {
+                    match tokio::time::timeout(sign_of_life, connection.ping()).await {
+                        Ok(answered) => answered.map(|()| is_clean),
+                        Err(_elapsed) => Err(sea_orm::sqlx::Error::PoolTimedOut),
+                    }
+                })
             })
         })
         .map_sqlx_postgres_opts(move |_| parsed.clone());

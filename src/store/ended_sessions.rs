@@ -6,18 +6,21 @@ use entity::ended_session;
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::StoreError;
-use super::memory::{ROWS_AT_ONCE, Record};
+use super::memory::ROWS_AT_ONCE;
+use super::record::Record;
 use super::{Store, kept};
 
 /// What an ended session is known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedSession {
     /// The random part of its id.
     pub id: Uuid,
+    #[serde(with = "time::serde::rfc3339")]
     pub issued_at: OffsetDateTime,
 }
 

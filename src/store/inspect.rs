@@ -33,7 +33,17 @@ impl Store {
         let reader = database::open_to_read(options, data_dir).await?;
         let schema = schema_of(&reader).await?;
         let writer = reader.clone();
-        Ok((Store { inner: Arc::new(Inner { reader, writer, vault }) }, schema))
+        Ok((
+            Store {
+                inner: Arc::new(Inner {
+                    reader,
+                    writer,
+                    vault,
+                    write_timeout: options.write_timeout,
+                }),
+            },
+            schema,
+        ))
     }
 }
 

@@ -1,33 +1,43 @@
 //! Writes what has happened behind those to whom it happens.
 //!
-//! Recording never waits: the queue is bounded, and what finds it full is dropped and counted. One
-//! task writes in batches and keeps a batch until the database has taken it. It decides when to
-//! write; what a record becomes in the tables is `memory`'s business.
+//! Recording never waits for the database: the queue is bounded, what finds it full goes into a file,
+//! and what finds that full too is dropped and counted. One task writes in batches and keeps a batch
+//! until the database has taken it, however often that is tried. It decides when to write; what a
+//! record becomes in the tables is `memory`'s business.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
 use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
 
-use super::Store;
-use super::memory::Record;
+use super::record::{Before, Record};
+use super::spill::Spill;
+use super::{Store, StoreError};
 use crate::failpoint;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// How often the time of one try doubles, so that a database that is only slow takes a batch in the end.
+const DOUBLINGS_MAX: u32 = 4;
+
+/// How long the writer may take to put aside what it holds.
+const PUT_ASIDE: Duration = Duration::from_secs(2);
+
 /// How much is held back, and for how long.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JournalOptions {
-    /// Records that wait at most.
+    /// Records that wait in memory at most.
     pub capacity: usize,
+    /// Bytes of those that wait in a file. 0: none do.
+    pub spill_max: u64,
     /// Records in one transaction at most.
     pub batch: usize,
     /// How long a record waits for others to be written with it.
@@ -41,6 +51,7 @@ impl Default for JournalOptions {
     fn default() -> JournalOptions {
         JournalOptions {
             capacity: 10_000,
+            spill_max: 64 * 1024 * 1024,
             batch: 500,
             flush_every: Duration::from_millis(250),
             history_max_per_server: 1_000,
@@ -53,7 +64,11 @@ impl Default for JournalOptions {
 pub struct Journal {
     queue: mpsc::Sender<Entry>,
     counts: Arc<Counts>,
-    writer: AbortHandle,
+    spill: Aside,
+    /// Cancelled when nothing more is to be waited for.
+    give_up: CancellationToken,
+    /// Cancelled when the writer has ended.
+    over: CancellationToken,
     /// What of it is for those records alone that cannot be had again.
     reserved_from: u64,
 }
@@ -61,8 +76,14 @@ pub struct Journal {
 #[derive(Default)]
 struct Counts {
     dropped: AtomicU64,
-    /// Recorded, and neither written nor dropped.
+    /// Recorded, and neither written, put aside nor dropped.
     unwritten: AtomicU64,
+}
+
+/// The file beside the queue, where there is one.
+#[derive(Clone, Default)]
+struct Aside {
+    spill: Arc<Mutex<Option<Spill>>>,
 }
 
 enum Entry {
@@ -74,27 +95,61 @@ enum Entry {
 }
 
 impl Journal {
-    /// Has to be called within a tokio runtime, in which the writing is done.
-    pub fn start(store: Store, options: JournalOptions) -> Journal {
+    /// Has to be called within a tokio runtime, in which the writing is done. What an earlier run has
+    /// left in the file is written first.
+    pub fn start(store: Store, options: JournalOptions, spill: Option<Spill>) -> Journal {
         let (queue, entries) = mpsc::channel(options.capacity.max(1));
         let reserved_from = u64::try_from(options.capacity / 2).unwrap_or(u64::MAX);
         let counts = Arc::new(Counts::default());
-        let writer = Writer { store, options, entries, counts: Arc::clone(&counts) };
-        let writer = tokio::spawn(writer.run()).abort_handle();
-        Journal { queue, counts, writer, reserved_from }
+        let spill = Aside { spill: Arc::new(Mutex::new(spill)) };
+        let (give_up, over) = (CancellationToken::new(), CancellationToken::new());
+        let writer = Writer {
+            store,
+            options,
+            entries,
+            counts: Arc::clone(&counts),
+            spill: spill.clone(),
+            give_up: give_up.clone(),
+            _over: over.clone().drop_guard(),
+        };
+        tokio::spawn(writer.run_on());
+        Journal { queue, counts, spill, give_up, over, reserved_from }
     }
 
-    /// Never waits. When the queue is full, or closed, the record is dropped and counted.
+    /// Never waits for the database. What finds neither the queue nor the file with room for it, or
+    /// both closed, is dropped and counted.
     pub fn record(&self, record: Record) {
-        self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
-        if self.queue.try_send(Entry::Record(Box::new(record))).is_err() {
-            self.counts.lose(1);
+        // Held until it has its place, so that what is recorded later never stands before it.
+        let mut spill = self.spill.lock();
+        let record = match &*spill {
+            Some(spill) if !spill.is_empty() => Box::new(record),
+            _ => {
+                self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
+                match self.queue.try_send(Entry::Record(Box::new(record))) {
+                    Ok(()) => return,
+                    Err(
+                        mpsc::error::TrySendError::Full(entry)
+                        | mpsc::error::TrySendError::Closed(entry),
+                    ) => {
+                        self.counts.settle(1);
+                        let Entry::Record(record) = entry else { return };
+                        record
+                    }
+                }
+            }
+        };
+        let is_kept = spill.as_mut().is_some_and(|spill| spill.put(&record));
+        match is_kept {
+            true => metrics::counter!("metamcpd_journal_spilled_total").increment(1),
+            false => self.counts.count_dropped(1),
         }
     }
 
-    /// The same for what may come in floods: it leaves half of the queue to everything else.
+    /// The same for what may come in floods: it leaves half of the queue to everything else, and the
+    /// whole of the file.
     pub fn record_minor(&self, record: Record) {
-        if self.counts.unwritten.load(Ordering::Relaxed) < self.reserved_from {
+        let waiting = self.counts.unwritten.load(Ordering::Relaxed);
+        if waiting < self.reserved_from && self.spill.is_empty() {
             self.record(record);
         } else {
             self.counts.count_dropped(1);
@@ -112,15 +167,17 @@ impl Journal {
         self.told(Entry::Flush, timeout).await
     }
 
-    /// Writes everything recorded so far and ends. False when the time was not enough: what was
-    /// not written by then is dropped and counted.
+    /// Writes everything recorded so far and ends. False when the time was not enough: what was not
+    /// written by then is put into the file for the next run, and without one dropped and counted.
     pub async fn close(&self, timeout: Duration) -> bool {
         let is_written = self.told(Entry::Close, timeout).await;
         if !is_written {
-            self.writer.abort();
-            let lost = self.counts.unwritten.load(Ordering::Relaxed);
-            self.counts.lose(lost);
-            tracing::error!(lost, "the journal was closed before everything was written");
+            self.give_up.cancel();
+            if time::timeout(PUT_ASIDE, self.over.cancelled()).await.is_err() {
+                let lost = self.counts.unwritten.load(Ordering::Relaxed);
+                self.counts.lose(lost);
+                tracing::error!(lost, "the journal was closed before everything was written");
+            }
         }
         is_written
     }
@@ -144,6 +201,9 @@ impl Counts {
     }
 
     fn count_dropped(&self, records: u64) {
+        if records == 0 {
+            return;
+        }
         self.dropped.fetch_add(records, Ordering::Relaxed);
         metrics::counter!("metamcpd_journal_dropped_total").increment(records);
     }
@@ -155,22 +215,64 @@ impl Counts {
     }
 }
 
+impl Aside {
+    fn is_empty(&self) -> bool {
+        self.lock().as_ref().is_none_or(Spill::is_empty)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Spill>> {
+        // A file that a panic has left with half a line is mended by the next that is put.
+        self.spill.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Writer {
     store: Store,
     options: JournalOptions,
     entries: mpsc::Receiver<Entry>,
     counts: Arc<Counts>,
+    spill: Aside,
+    give_up: CancellationToken,
+    _over: tokio_util::sync::DropGuard,
+}
+
+/// What has become of records.
+enum Written {
+    /// All are written, but for those that can never be.
+    AllBut { lost: u64 },
+    /// Nobody is to wait for the database any more.
+    GivenUp,
 }
 
 impl Writer {
-    async fn run(mut self) {
+    /// Begins again where it panics beside its writing.
+    async fn run_on(mut self) {
+        while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
+            let waiting = u64::try_from(self.entries.len()).unwrap_or(u64::MAX);
+            let held = self.counts.unwritten.load(Ordering::Relaxed).saturating_sub(waiting);
+            self.counts.lose(held);
+            time::sleep(RETRY_MIN).await;
+        }
+    }
+
+    async fn run(&mut self) {
+        self.write_spilled().await;
         loop {
             let (batch, end) = self.gather().await;
             let count = batch.len() as u64;
-            if AssertUnwindSafe(self.write(batch)).catch_unwind().await.is_err() {
-                // Where it happened, the log has already. What of the batch was written, nobody knows.
-                tracing::error!(count, "the journal panicked; it goes on with what comes next");
-                self.counts.lose(count);
+            match self.write(&batch, Before::Nothing).await {
+                Written::AllBut { lost } => {
+                    self.counts.settle(count - lost);
+                    self.counts.lose(lost);
+                }
+                Written::GivenUp => return self.put_aside(batch),
+            }
+            // What is in the file is younger than all that is in the queue.
+            if self.entries.is_empty() || !matches!(end, BatchEnd::Full) {
+                self.write_spilled().await;
+            }
+            if self.give_up.is_cancelled() {
+                return self.put_aside(Vec::new());
             }
             match end {
                 BatchEnd::Full => {}
@@ -212,50 +314,139 @@ impl Writer {
         (batch, BatchEnd::Full)
     }
 
-    /// Returns when the batch is written. A record that can never be written is dropped alone.
-    async fn write(&self, batch: Vec<Record>) {
-        if !batch.is_empty() {
-            failpoint::pass("journal");
+    /// Writes what is in the file until nothing is.
+    async fn write_spilled(&mut self) {
+        loop {
+            let portion = match self.spill.lock().as_ref() {
+                Some(spill) if !spill.is_empty() => spill.portion(self.options.batch),
+                _ => return,
+            };
+            let portion = match portion {
+                Ok(portion) => portion,
+                Err(error) => {
+                    tracing::error!(%error, "the file of what waits for the database cannot be read");
+                    self.counts.count_dropped(1);
+                    self.spill.lock().as_mut().into_iter().for_each(Spill::clear);
+                    return;
+                }
+            };
+            // It may have been written by a run that did not come to say so.
+            match self.write(&portion.records, Before::Tried).await {
+                Written::AllBut { lost } => self.counts.count_dropped(lost + portion.unreadable),
+                Written::GivenUp => return,
+            }
+            self.spill.lock().as_mut().into_iter().for_each(|spill| spill.done(&portion));
         }
-        if batch.is_empty() || self.persist(&batch).await {
-            return;
+    }
+
+    /// Returns when the batch is written. A record that can never be written is dropped alone, and so
+    /// is all that is written with one at which we panic again and again.
+    async fn write(&self, batch: &[Record], mut before: Before) -> Written {
+        const TRIES: usize = 2;
+        for _ in 0..TRIES {
+            let writing = AssertUnwindSafe(self.write_all(batch, before));
+            match writing.catch_unwind().await {
+                Ok(written) => return written,
+                // Where it happened, the log has already.
+                Err(_panicked) => tracing::error!("the journal panicked, and goes on"),
+            }
+            before = Before::Tried;
         }
+        Written::AllBut { lost: batch.len() as u64 }
+    }
+
+    async fn write_all(&self, batch: &[Record], before: Before) -> Written {
+        if batch.is_empty() {
+            return Written::AllBut { lost: 0 };
+        }
+        failpoint::pass("journal");
+        match self.persist(batch, before).await {
+            Persisted::Yes => return Written::AllBut { lost: 0 },
+            Persisted::GivenUp => return Written::GivenUp,
+            Persisted::Refused => {}
+        }
+        let mut lost = 0;
         for record in batch.chunks(1) {
-            if !self.persist(record).await {
-                self.counts.lose(1);
+            match self.persist(record, Before::Tried).await {
+                Persisted::Yes => {}
+                Persisted::GivenUp => return Written::GivenUp,
+                Persisted::Refused => lost += 1,
+            }
+        }
+        Written::AllBut { lost }
+    }
+
+    async fn persist(&self, records: &[Record], mut before: Before) -> Persisted {
+        let (mut rest, mut doublings) = (RETRY_MIN, 0);
+        loop {
+            let patience = self.store.write_timeout() * (1 << doublings);
+            let history_max = self.options.history_max_per_server;
+            let writing = self.store.write_down(records, before, history_max);
+            let tried = tokio::select! {
+                biased;
+                () = self.give_up.cancelled() => return Persisted::GivenUp,
+                tried = time::timeout(patience, writing) => tried,
+            };
+            let error = match tried {
+                Ok(Ok(())) => return Persisted::Yes,
+                Ok(Err(error)) => error,
+                Err(elapsed) => {
+                    doublings = (doublings + 1).min(DOUBLINGS_MAX);
+                    StoreError::late(elapsed)
+                }
+            };
+            // Also where its answer was an error: what has become of a COMMIT is not always known.
+            before = Before::Tried;
+            if !error.is_passing() {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    records = records.len(),
+                    "the journal could not write what has happened",
+                );
+                return Persisted::Refused;
+            }
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                waiting = self.counts.unwritten.load(Ordering::Relaxed),
+                "the journal waits for the database",
+            );
+            tokio::select! {
+                () = self.give_up.cancelled() => return Persisted::GivenUp,
+                () = time::sleep(rest) => rest = (rest * 2).min(RETRY_MAX),
             }
         }
     }
 
-    /// False when the database refuses the records for what they are.
-    async fn persist(&self, records: &[Record]) -> bool {
-        let mut rest = RETRY_MIN;
-        loop {
-            match self.store.remember(records, self.options.history_max_per_server).await {
-                Ok(()) => {
-                    self.counts.settle(records.len() as u64);
-                    return true;
-                }
-                Err(error) if error.is_passing() => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        waiting = self.counts.unwritten.load(Ordering::Relaxed),
-                        "the journal waits for the database",
-                    );
-                    time::sleep(rest).await;
-                    rest = (rest * 2).min(RETRY_MAX);
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        records = records.len(),
-                        "the journal could not write what has happened",
-                    );
-                    return false;
-                }
+    /// Leaves what is held for the next run.
+    fn put_aside(&mut self, mut held: Vec<Record>) {
+        self.entries.close();
+        while let Ok(entry) = self.entries.try_recv() {
+            if let Entry::Record(record) = entry {
+                held.push(*record);
             }
         }
+        let count = held.len() as u64;
+        let lost = match self.spill.lock().as_mut() {
+            Some(spill) => spill.put_first(&held).unwrap_or_else(|error| {
+                tracing::error!(%error, "what was not written could not be put into its file");
+                count
+            }),
+            None => count,
+        };
+        self.counts.settle(count);
+        self.counts.count_dropped(lost);
+        match lost {
+            0 => tracing::warn!(count, "the journal left what is not written to the next start"),
+            _ => tracing::error!(lost, "the journal was closed before everything was written"),
+        }
     }
+}
+
+enum Persisted {
+    Yes,
+    /// The database refuses the records for what they are.
+    Refused,
+    GivenUp,
 }
 
 enum BatchEnd {
@@ -267,169 +458,5 @@ enum BatchEnd {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::store::testing::{failure, on_both, on_both_databases, open, process, run};
-    use crate::store::{DatabaseOptions, ItemKind, Naming, PageRequest, ShownName};
-
-    const LONG: Duration = Duration::from_secs(20);
-    const SHORT: Duration = Duration::from_millis(300);
-
-    async fn restarts(store: &Store, server: uuid::Uuid) -> Vec<u64> {
-        let page = PageRequest { limit: Some(1_000), cursor: None };
-        let page = store.history(server, &page).await.unwrap();
-        page.items.into_iter().rev().map(|item| item.restarts).collect()
-    }
-
-    #[tokio::test]
-    async fn everything_recorded_is_written_in_order() {
-        on_both(async |store| {
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let options = JournalOptions { batch: 7, ..JournalOptions::default() };
-            let journal = Journal::start(store.clone(), options);
-            for number in 0..100 {
-                journal.record(failure(server, number));
-            }
-            assert!(journal.flush(LONG).await);
-            assert_eq!(restarts(&store, server).await, (0..100).collect::<Vec<_>>());
-
-            journal.record(failure(server, 100));
-            assert!(journal.close(LONG).await);
-            assert_eq!(restarts(&store, server).await.len(), 101);
-            assert_eq!(journal.dropped(), 0);
-
-            journal.record(failure(server, 101));
-            assert_eq!(journal.dropped(), 1, "nobody writes any more");
-            assert!(!journal.flush(LONG).await);
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_record_is_written_without_being_asked_for() {
-        on_both(async |store| {
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let journal = Journal::start(store.clone(), JournalOptions::default());
-            journal.record(failure(server, 1));
-            while restarts(&store, server).await.is_empty() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn what_finds_the_queue_full_is_dropped_and_counted_and_the_rest_outlives_an_outage() {
-        on_both_databases(async |options, data_dir| {
-            let acquire_timeout = Duration::from_millis(500);
-            let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let options = JournalOptions { capacity: 10, batch: 5, ..JournalOptions::default() };
-            let journal = Journal::start(store.clone(), options);
-
-            let outage = store.write().await.unwrap();
-            for number in 0..100 {
-                journal.record(failure(server, number));
-            }
-            let dropped = journal.dropped();
-            assert!(dropped >= 80, "{dropped}");
-            assert!(!journal.flush(SHORT).await);
-            outage.rollback().await.unwrap();
-
-            assert!(journal.flush(LONG).await);
-            let written = restarts(&store, server).await;
-            assert_eq!(written, (0..100 - dropped).collect::<Vec<_>>());
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_flood_of_minor_records_leaves_room_for_the_others() {
-        on_both(async |store| {
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let options = JournalOptions { capacity: 20, batch: 5, ..JournalOptions::default() };
-            let journal = Journal::start(store.clone(), options);
-
-            let outage = store.write().await.unwrap();
-            for id in 0..100 {
-                journal.record_minor(Record::LogsGone { ids: vec![id] });
-            }
-            assert_eq!(journal.dropped(), 90);
-            for number in 0..10 {
-                journal.record(failure(server, number));
-            }
-            assert_eq!(journal.dropped(), 90);
-            outage.rollback().await.unwrap();
-
-            assert!(journal.flush(LONG).await);
-            assert_eq!(restarts(&store, server).await, (0..10).collect::<Vec<_>>());
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_close_that_is_not_waited_for_counts_what_is_lost() {
-        on_both(async |store| {
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let journal = Journal::start(store.clone(), JournalOptions::default());
-            let outage = store.write().await.unwrap();
-            for number in 0..10 {
-                journal.record(failure(server, number));
-            }
-            assert!(!journal.close(SHORT).await);
-            assert_eq!(journal.dropped(), 10);
-            outage.rollback().await.unwrap();
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn a_record_that_can_never_be_written_is_dropped_alone() {
-        on_both(async |store| {
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let namespace = crate::store::testing::group("all", &[]);
-            let namespace = store.create_namespace(namespace).await.unwrap().uuid;
-            let journal = Journal::start(store.clone(), JournalOptions::default());
-            let twice = |tool: &str| ShownName {
-                server,
-                kind: ItemKind::Tool,
-                tool_name: tool.to_owned(),
-                shown_name: "same".to_owned(),
-                naming: Naming::Always,
-            };
-            journal.record(failure(server, 1));
-            let names = vec![twice("a"), twice("b")];
-            journal.record(Record::ShownNames { namespace, kind: ItemKind::Tool, names });
-            journal.record(failure(server, 2));
-            assert!(journal.flush(LONG).await);
-
-            assert_eq!(restarts(&store, server).await, [1, 2]);
-            assert_eq!(journal.dropped(), 1);
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn connections_that_are_cut_are_made_again() {
-        on_both_databases(async |options, data_dir| {
-            if options.url.is_none() {
-                return; // SQLite has none to cut.
-            }
-            let store = open(&options, data_dir).await;
-            let server = store.create_server(process("files")).await.unwrap().uuid;
-            let journal = Journal::start(store.clone(), JournalOptions::default());
-            let other = open(&options, data_dir).await;
-            let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
-            run(&other, cut).await.unwrap();
-
-            journal.record(failure(server, 1));
-
-            assert!(journal.flush(LONG).await);
-            assert_eq!(restarts(&store, server).await, [1]);
-        })
-        .await;
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

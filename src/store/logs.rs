@@ -11,7 +11,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::error::StoreError;
-use super::memory::Record;
+use super::record::Record;
 use super::rules::keepable;
 use super::{Store, kept};
 use crate::logs::entry::{Kind, Level, LogEntry, Said};

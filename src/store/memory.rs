@@ -4,75 +4,37 @@
 //! the last of a batch is written. When it is written is the journal's business.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use entity::{mcp_server, namespace, upstream_transition as transition};
-use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
-};
+use entity::{mcp_server, namespace};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::ended_sessions::{self, EndedSession};
 use super::error::StoreError;
 use super::items::{self, ListedItem};
-use super::logs;
-use super::rules::keepable;
+use super::record::{Before, Record};
 use super::shown_names::{self, ShownName};
 use super::tools::{self, ListedTool};
 use super::words::{ErrorStatus, ItemKind};
-use super::{Store, kept};
-use crate::logs::entry::LogEntry;
-
-/// Something that has happened and is to be remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// A server went to another state.
-    Transition {
-        server: Uuid,
-        at: OffsetDateTime,
-        state: String,
-        error_status: ErrorStatus,
-        reason: String,
-        message: Option<String>,
-        exit_code: Option<i32>,
-        exit_signal: Option<i32>,
-        restarts: u64,
-        stderr_tail: Option<String>,
-    },
-    /// A server has listed all its tools, in this order.
-    Tools { server: Uuid, listed: Vec<ListedTool>, at: OffsetDateTime },
-    /// A server has listed all it offers of another kind, in this order.
-    Items { server: Uuid, kind: ItemKind, listed: Vec<ListedItem>, at: OffsetDateTime },
-    /// A server says this of its use.
-    Instructions { server: Uuid, text: Option<String> },
-    /// These are all the names of a kind that a namespace has given.
-    ShownNames { namespace: Uuid, kind: ItemKind, names: Vec<ShownName> },
-    /// An entry of the log, and the ids of those that made room for it.
-    Log { entry: Arc<LogEntry>, gone: Vec<i64> },
-    /// These entries of the log are not to be kept any more.
-    LogsGone { ids: Vec<i64> },
-    /// An MCP session is over, and is not to be revived.
-    SessionEnded(EndedSession),
-}
+use super::{Store, ended_sessions, logs, transitions};
 
 impl Store {
     /// Writes a batch as a whole or not at all. What concerns a server or a namespace that is gone
-    /// is left out.
-    pub(super) async fn remember(
+    /// is left out, and what an earlier try has written stands once.
+    pub(super) async fn write_down(
         &self,
         records: &[Record],
+        before: Before,
         history_max: u64,
     ) -> Result<(), StoreError> {
         let transaction = self.write().await?;
         let servers = health_of(&transaction, records).await?;
 
-        append_history(&transaction, records, &servers).await?;
+        transitions::append(&transaction, records, &servers, before).await?;
         for (server, before) in &servers {
-            if let Some(report) = report_on(*server, *before, records) {
+            if let Some(report) = transitions::report_on(*server, *before, records) {
                 report.exec(&transaction).await?;
-                trim_history(&transaction, *server, history_max).await?;
+                transitions::trim(&transaction, *server, history_max).await?;
             }
         }
         for (server, listed, at) in last_listings(records) {
@@ -99,6 +61,16 @@ impl Store {
         ended_sessions::put(&transaction, records).await?;
         transaction.commit().await?;
         Ok(())
+    }
+
+    /// Writes a batch that was never tried before.
+    #[cfg(test)]
+    pub(super) async fn remember(
+        &self,
+        records: &[Record],
+        history_max: u64,
+    ) -> Result<(), StoreError> {
+        self.write_down(records, Before::Nothing, history_max).await
     }
 }
 
@@ -131,124 +103,8 @@ async fn health_of(
         .collect()
 }
 
-async fn append_history(
-    connection: &impl ConnectionTrait,
-    records: &[Record],
-    servers: &HashMap<Uuid, ErrorStatus>,
-) -> Result<(), StoreError> {
-    let rows: Vec<transition::ActiveModel> = records
-        .iter()
-        .filter_map(|record| match record {
-            Record::Transition {
-                server,
-                at,
-                state,
-                error_status,
-                reason,
-                message,
-                exit_code,
-                exit_signal,
-                restarts,
-                stderr_tail: _,
-            } if servers.contains_key(server) => Some(transition::ActiveModel {
-                id: NotSet,
-                mcp_server_uuid: Set(*server),
-                at: Set(kept(*at)),
-                state: Set(keepable(state)),
-                error_status: Set(error_status.as_str().to_owned()),
-                reason: Set(keepable(reason)),
-                message: Set(message.as_deref().map(keepable)),
-                exit_code: Set(*exit_code),
-                exit_signal: Set(*exit_signal),
-                restarts: Set(i64::try_from(*restarts).unwrap_or(i64::MAX)),
-            }),
-            _ => None,
-        })
-        .collect();
-    for rows in rows.chunks(ROWS_AT_ONCE) {
-        transition::Entity::insert_many(rows.to_vec()).exec_without_returning(connection).await?;
-    }
-    Ok(())
-}
-
 /// Keeps a statement well below the number of parameters either database takes.
 pub(super) const ROWS_AT_ONCE: usize = 500;
-
-/// What the transitions of the batch come to for the server's own row, if there were any.
-fn report_on(
-    server: Uuid,
-    before: ErrorStatus,
-    records: &[Record],
-) -> Option<UpdateMany<mcp_server::Entity>> {
-    let mut status = before;
-    let mut report = <mcp_server::ActiveModel as Default>::default();
-    for record in records {
-        let Record::Transition {
-            server: of,
-            at,
-            error_status,
-            reason,
-            message,
-            exit_code,
-            exit_signal,
-            stderr_tail,
-            ..
-        } = record
-        else {
-            continue;
-        };
-        if *of != server {
-            continue;
-        }
-        report.error_status = Set(error_status.as_str().to_owned());
-        if *error_status != status {
-            status = *error_status;
-            report.error_at = Set(Some(kept(*at)));
-        }
-        report.error_reason = Set(match error_status {
-            ErrorStatus::None => None,
-            ErrorStatus::Error | ErrorStatus::Crashed => Some(keepable(reason)),
-        });
-        if let Some(message) = message {
-            report.last_error = Set(Some(keepable(message)));
-        }
-        if exit_code.is_some() || exit_signal.is_some() {
-            report.last_exit_code = Set(*exit_code);
-            report.last_exit_signal = Set(*exit_signal);
-        }
-        if let Some(stderr_tail) = stderr_tail {
-            report.stderr_tail = Set(Some(keepable(stderr_tail)));
-        }
-    }
-    report.error_status.is_set().then(|| {
-        mcp_server::Entity::update_many().set(report).filter(mcp_server::Column::Uuid.eq(server))
-    })
-}
-
-async fn trim_history(
-    connection: &impl ConnectionTrait,
-    server: Uuid,
-    history_max: u64,
-) -> Result<(), StoreError> {
-    let newest_to_go: Option<i64> = transition::Entity::find()
-        .select_only()
-        .column(transition::Column::Id)
-        .filter(transition::Column::McpServerUuid.eq(server))
-        .order_by_desc(transition::Column::Id)
-        .offset(history_max)
-        .limit(1)
-        .into_tuple()
-        .one(connection)
-        .await?;
-    if let Some(newest_to_go) = newest_to_go {
-        transition::Entity::delete_many()
-            .filter(transition::Column::McpServerUuid.eq(server))
-            .filter(transition::Column::Id.lte(newest_to_go))
-            .exec(connection)
-            .await?;
-    }
-    Ok(())
-}
 
 fn last_listings(
     records: &[Record],
@@ -361,27 +217,6 @@ mod tests {
             assert_eq!(statuses, ["NONE", "CRASHED", "CRASHED", "ERROR"]);
             assert_eq!(history.items[2].exit_signal, Some(9));
             assert_eq!(history.items[2].at, at(2));
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn history_is_bounded_for_each_server() {
-        on_both(async |store| {
-            let busy = store.create_server(process("busy")).await.unwrap().uuid;
-            let calm = store.create_server(process("calm")).await.unwrap().uuid;
-            store.remember(&[failure(calm, 1)], 3).await.unwrap();
-            for round in 0..4 {
-                let records: Vec<Record> =
-                    (0..5).map(|number| failure(busy, round * 5 + number)).collect();
-                store.remember(&records, 3).await.unwrap();
-            }
-            let kept = async |server: Uuid| -> Vec<u64> {
-                let page = store.history(server, &PageRequest::default()).await.unwrap();
-                page.items.into_iter().map(|item| item.restarts).collect()
-            };
-            assert_eq!(kept(busy).await, [19, 18, 17]);
-            assert_eq!(kept(calm).await, [1]);
         })
         .await;
     }

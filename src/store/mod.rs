@@ -26,13 +26,16 @@ mod memory;
 mod namespaces;
 mod offered;
 mod policies;
+mod record;
 mod server;
 mod server_bulk;
 mod server_rules;
 mod servers;
 mod shown_names;
+mod spill;
 mod statuses;
 mod tools;
+mod transitions;
 mod upkeep;
 mod wanted;
 
@@ -48,6 +51,7 @@ pub mod testing;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend,
@@ -69,14 +73,15 @@ pub use item_policies::ItemPolicy;
 pub use items::{Item, ListedItem};
 pub use journal::{Journal, JournalOptions};
 pub use members::{Member, Membership};
-pub use memory::Record;
 pub use namespaces::{Namespace, NamespaceFilter, NamespacePatch, NewNamespace};
 pub use page::{Page, PageRequest};
 pub use policies::{ToolPolicy, ToolPolicyPatch};
+pub use record::Record;
 pub use rules::{KeyName, Name, Problem, ServerName};
 pub use sealing::is_reference;
 pub use server::{NewServer, Server, ServerFilter, ServerPatch, Timeouts};
 pub use shown_names::ShownName;
+pub use spill::Spill;
 pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
 pub use upkeep::{Upkeep, UpkeepPatch};
 pub use wanted::{Running, Wanted};
@@ -100,6 +105,8 @@ struct Inner {
     /// The same pool as `reader` on PostgreSQL; the one connection that writes on SQLite.
     writer: DatabaseConnection,
     vault: Vault,
+    /// How long a transaction that is written behind may take.
+    write_timeout: Duration,
 }
 
 impl Store {
@@ -114,7 +121,8 @@ impl Store {
         vault: Vault,
     ) -> Result<Store, StoreError> {
         let (reader, writer) = database::open(options, data_dir).await?;
-        Ok(Store { inner: Arc::new(Inner { reader, writer, vault }) })
+        let write_timeout = options.write_timeout;
+        Ok(Store { inner: Arc::new(Inner { reader, writer, vault, write_timeout }) })
     }
 
     /// Whether the database answers at all.
@@ -131,6 +139,10 @@ impl Store {
 
     fn reader(&self) -> &DatabaseConnection {
         &self.inner.reader
+    }
+
+    fn write_timeout(&self) -> Duration {
+        self.inner.write_timeout
     }
 
     fn vault(&self) -> &Vault {

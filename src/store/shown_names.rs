@@ -9,6 +9,7 @@ use entity::{mcp_server, shown_name};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
 };
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::StoreError;
@@ -17,7 +18,7 @@ use super::rules::keepable;
 use super::words::{ItemKind, Naming};
 
 /// That something is shown by a name or a URI, and under which naming that was given.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShownName {
     pub server: Uuid,
     pub kind: ItemKind,

@@ -3,10 +3,13 @@
 
 use std::{
     io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{self, Receiver, SyncSender, TryRecvError},
     thread,
     time::{Duration, Instant},
 };
+
+use crate::failpoint;
 
 /// Bytes that are written at once, or a little more.
 const BATCH: usize = 64 * 1024;
@@ -16,6 +19,9 @@ const LAST_WORD_WAIT: Duration = Duration::from_secs(1);
 
 /// How often it is tried to put the end into a full queue.
 const GLANCE: Duration = Duration::from_millis(5);
+
+/// How long until a writer that panicked is begun again.
+const REST: Duration = Duration::from_millis(100);
 
 /// Where lines are given up to be written. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,7 +45,7 @@ enum Order {
 /// Begins to write. `lines` wait at most.
 pub fn start(out: impl Write + Send + 'static, lines: usize) -> io::Result<(Sink, LastWord)> {
     let (queue, orders) = mpsc::sync_channel(lines.max(1));
-    thread::Builder::new().name("log".to_owned()).spawn(move || write(out, &orders))?;
+    thread::Builder::new().name("log".to_owned()).spawn(move || keep_writing(out, &orders))?;
     Ok((Sink { queue: queue.clone() }, LastWord { queue }))
 }
 
@@ -69,15 +75,25 @@ impl Drop for LastWord {
     }
 }
 
-fn write(mut out: impl Write, orders: &Receiver<Order>) {
+/// Whoever reads the log goes on reading it when its writer has panicked.
+fn keep_writing(mut out: impl Write, orders: &Receiver<Order>) {
+    let mut lines = 0;
+    while catch_unwind(AssertUnwindSafe(|| write(&mut out, orders, &mut lines))).is_err() {
+        lose(lines);
+        thread::sleep(REST);
+    }
+}
+
+/// `lines`: those that were taken and are not written yet.
+fn write(mut out: impl Write, orders: &Receiver<Order>, lines: &mut u64) {
     let mut batch = Vec::new();
     while let Ok(first) = orders.recv() {
-        let mut lines = 0;
+        *lines = 0;
         let mut next = Ok(first);
         let end = loop {
             match next {
                 Ok(Order::Line(line)) => {
-                    lines += 1;
+                    *lines += 1;
                     batch.extend_from_slice(&line);
                 }
                 Ok(Order::End(done)) => break Some(done),
@@ -88,10 +104,12 @@ fn write(mut out: impl Write, orders: &Receiver<Order>) {
             }
             next = orders.try_recv();
         };
+        failpoint::pass("sink");
         if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
             // The reader has gone. It may be the first of several.
-            lose(lines);
+            lose(*lines);
         }
+        *lines = 0;
         batch.clear();
         if let Some(done) = end {
             return done.send(()).unwrap_or(());

@@ -17,18 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Exit, Listener, Reason, UpstreamSpec,
-    board::Board,
+    board::{Board, Supervised},
     dice::Dice,
-    lifecycle::{Action, After, Event, Lifecycle, Patience, State},
+    lifecycle::{Action, Event, Lifecycle, Patience, State},
     outlook::outlook,
-    status::{CatalogueChange, ListingReport, Runtime, Transition},
+    status::{Runtime, Transition},
     worker::News,
 };
-use crate::catalogue::{
-    changes::Changes,
-    item::{BadItem, Item},
-    kind::Kind,
-};
+use crate::failpoint;
 
 /// Makes a fresh worker for each start, so that a restart never inherits a broken state.
 pub type Launch = Rc<dyn Fn(Post) -> LocalBoxFuture<'static, Exit>>;
@@ -50,7 +46,7 @@ pub struct Upstream {
     patience: SharedPatience,
     launch: Launch,
     dice: Dice,
-    listener: Arc<dyn Listener>,
+    pub(super) listener: Arc<dyn Listener>,
     pub(super) lifecycle: Lifecycle,
     /// Counts workers. News of an earlier one is out of date and is dropped.
     generation: u64,
@@ -131,11 +127,12 @@ impl Actor for Upstream {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-begins");
         self.board.set_working(false);
         self.heed_calls(ctx);
         if self.after_panic && self.board.spec().enabled {
             // What the panic interrupted counts as a start that failed.
-            self.lifecycle.state = State::Starting { after: After::Nothing };
+            self.lifecycle.interrupt();
             let exit = Exit::new(Reason::Panicked, "the supervisor of this upstream panicked");
             self.step(Event::WorkerEnded(exit.reason), exit, ctx);
         }
@@ -146,6 +143,7 @@ impl Handler<Start> for Upstream {
     type Result = ();
 
     fn handle(&mut self, _: Start, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-start");
         if self.board.spec().enabled {
             self.begin(Reason::Started, ctx);
         }
@@ -156,6 +154,7 @@ impl Handler<Stop> for Upstream {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) -> Self::Result {
+        failpoint::pass("upstream-stop");
         self.step(Event::StopRequested, Exit::of(Reason::Stopping), ctx);
         let board = self.board.clone();
         Box::pin(async move { board.at_rest().await })
@@ -166,6 +165,7 @@ impl Handler<Restart> for Upstream {
     type Result = ();
 
     fn handle(&mut self, _: Restart, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-restart");
         self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
     }
 }
@@ -174,6 +174,7 @@ impl Handler<Reconfigure> for Upstream {
     type Result = ();
 
     fn handle(&mut self, Reconfigure(new): Reconfigure, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-change");
         let old = self.board.spec();
         self.board.set_spec(new.clone());
         match (old.enabled, new.enabled) {
@@ -202,6 +203,7 @@ impl Handler<Heard> for Upstream {
     type Result = ();
 
     fn handle(&mut self, Heard { generation, news }: Heard, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-news");
         if generation == self.generation {
             self.hear(news, ctx);
         }
@@ -212,6 +214,7 @@ impl Handler<Ended> for Upstream {
     type Result = ();
 
     fn handle(&mut self, Ended { generation, exit }: Ended, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-end");
         if generation == self.generation {
             self.worker = None;
             self.board.set_working(false);
@@ -232,6 +235,7 @@ impl Handler<TimeCame> for Upstream {
     type Result = ();
 
     fn handle(&mut self, _: TimeCame, ctx: &mut Self::Context) {
+        failpoint::pass("upstream-time");
         self.step(Event::TimeCame, Exit::of(Reason::Retry), ctx);
     }
 }
@@ -256,7 +260,12 @@ impl Upstream {
         listener: Arc<dyn Listener>,
         after_panic: bool,
     ) -> Self {
-        let lifecycle = Lifecycle::new(board.spec().enabled);
+        let before = board.supervised().filter(|_| after_panic);
+        let Supervised { lifecycle, epoch, generation } = before.unwrap_or_else(|| Supervised {
+            lifecycle: Lifecycle::new(board.spec().enabled),
+            epoch: Instant::now(),
+            generation: 0,
+        });
         Self {
             board,
             patience,
@@ -264,11 +273,11 @@ impl Upstream {
             dice: Dice::default(),
             listener,
             lifecycle,
-            generation: 0,
+            generation,
             worker: None,
             reminder: None,
             rest_look: None,
-            epoch: Instant::now(),
+            epoch,
             after_panic,
         }
     }
@@ -285,6 +294,7 @@ impl Upstream {
         let now = self.epoch.elapsed();
         let actions = self.lifecycle.step(event, now, self.dice.roll(), &self.patience.load());
         let after = self.lifecycle.state.clone();
+        self.note_for_successor();
         // That the worker has ended is no news of its own: why it was to end has been told.
         let is_known =
             matches!((&before, &after), (State::Ending { .. }, State::Stopped | State::Idle));
@@ -372,88 +382,15 @@ impl Upstream {
         self.listener.moved(&transition);
     }
 
-    fn hear(&mut self, news: News, ctx: &mut Context<Self>) {
-        match news {
-            News::Running { pid } => {
-                let mut runtime = self.board.runtime();
-                runtime.pid = Some(pid);
-                self.board.set_runtime(runtime);
-            }
-            News::Listed { kind, items, dropped } => self.take_list(kind, &items, &dropped),
-            News::NotListed { kind, why } => {
-                let why: Arc<str> = self.board.stderr.hidden(&why).into();
-                self.listener.not_listed(self.board.id, &self.board.spec().name, kind, &why);
-                let mut runtime = self.board.runtime();
-                runtime.listings[kind].error = Some(match kind {
-                    Kind::Tool => why.to_string(),
-                    other => format!("{}s: {why}", other.noun()),
-                });
-                self.board.set_runtime(runtime);
-                self.board.settle(kind);
-                self.board.refresh[kind].end(Err(why));
-            }
-            News::Ready { link, version, instructions } => {
-                self.take_instructions(instructions);
-                self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);
-                if matches!(self.lifecycle.state, State::Ready { .. }) {
-                    self.board.set_is_fetched(true);
-                    self.board.port.breaker.forgive();
-                    let mut runtime = self.board.runtime();
-                    runtime.protocol_version = Some(version);
-                    self.board.set_runtime(runtime);
-                    self.board.port.open(link);
-                    self.watch_for_rest(ctx);
-                }
-            }
-        }
-    }
-
-    fn take_instructions(&mut self, instructions: Option<String>) {
-        if self.board.instructions().as_deref() != instructions.as_ref() {
-            self.board.set_instructions(instructions.clone().map(Arc::new));
-            self.listener.instructed(self.board.id, instructions.as_deref());
-        }
-    }
-
-    fn take_list(&mut self, kind: Kind, items: &Arc<Vec<Item>>, dropped: &[BadItem]) {
-        let at = OffsetDateTime::now_utc();
-        let mut runtime = self.board.runtime();
-        runtime.listings[kind] = ListingReport::new(kind, items.len(), dropped);
-        if kind == Kind::Tool {
-            runtime.listed_at = Some(at);
-        }
-        self.board.set_runtime(runtime);
-
-        let known = self.board.list(kind);
-        let before = known.as_deref().map_or(&[][..], Vec::as_slice);
-        let Changes { added, removed, changed } = Changes::between(before, items);
-        let change = Arc::new(CatalogueChange {
-            mcp_server_uuid: self.board.id,
-            name: self.board.spec().name.clone(),
-            at,
-            kind: kind.noun(),
-            count: items.len(),
-            tools: self.board.runtime().tools(),
-            added: added.as_slice().into(),
-            removed: removed.as_slice().into(),
-            changed: changed.as_slice().into(),
-        });
-        if known.is_none_or(|known| known != *items) {
-            self.board.set_list(kind, items.clone());
-            self.listener.listed(self.board.id, kind, items);
-        }
-        if !change.is_empty() {
-            tracing::info!(
-                server = %change.name, added = change.added.count, removed = change.removed.count,
-                changed = change.changed.count, "the {}s of `{}` have changed", change.kind, change.name,
-            );
-            self.listener.changed(&change);
-        }
-        self.board.refresh[kind].end(Ok(change));
+    /// What one that is made anew after a panic goes on from.
+    fn note_for_successor(&self) {
+        let (lifecycle, epoch) = (self.lifecycle.clone(), self.epoch);
+        self.board.set_supervised(Supervised { lifecycle, epoch, generation: self.generation });
     }
 
     fn start_worker(&mut self, ctx: &mut Context<Self>) {
         self.generation += 1;
+        self.note_for_successor();
         self.board.stderr.begin();
         self.board.port.conduct.begin();
         let generation = self.generation;

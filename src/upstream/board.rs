@@ -4,7 +4,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Listener, Reason, UpstreamSpec,
+    lifecycle::Lifecycle,
     nesting::Nested,
     port::{CallOptions, Facts, Port},
     refresh::Refresh,
@@ -54,6 +55,19 @@ pub struct Board {
     is_fetched: AtomicBool,
     /// Held by whoever has a process of this upstream; the next one starts when it is given back.
     pub lease: Arc<Semaphore>,
+    /// What its supervisor knew when it took its last step.
+    supervised: Mutex<Option<Supervised>>,
+}
+
+/// What is to outlive a supervisor that panics, so that one which does so again and again is given up like
+/// any upstream that fails.
+#[derive(Clone, Debug)]
+pub(super) struct Supervised {
+    pub lifecycle: Lifecycle,
+    /// What the clock of the lifecycle counts from.
+    pub epoch: Instant,
+    /// How many workers there were.
+    pub generation: u64,
 }
 
 /// What is remembered of an upstream from earlier runs.
@@ -108,6 +122,7 @@ impl Board {
             born: Instant::now(),
             is_fetched: AtomicBool::new(false),
             lease: Arc::new(Semaphore::new(1)),
+            supervised: Mutex::default(),
         }
     }
 
@@ -206,6 +221,14 @@ impl Board {
         let mut working = self.working.subscribe();
         drop(working.wait_for(|working| !working).await);
         self.port.processes.at_rest().await;
+    }
+
+    pub(super) fn set_supervised(&self, supervised: Supervised) {
+        *self.supervised.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervised);
+    }
+
+    pub(super) fn supervised(&self) -> Option<Supervised> {
+        self.supervised.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A process that a client has to itself has failed. The upstream goes on.

@@ -112,6 +112,8 @@ pub struct Patience {
     pub failures_slow: usize,
     #[serde(with = "humantime_serde")]
     pub slow_window: Duration,
+    /// More panics of our own code than this within `burst_window` make it CRASHED.
+    pub panics_burst: usize,
     /// So many failures within `slow_window`, however well it was between them, make it flapping.
     pub failures_flapping: usize,
     /// The pace of probing what is CRASHED, and of retrying what only a person can mend.
@@ -135,12 +137,27 @@ pub struct Lifecycle {
     streak: u32,
     /// When it failed within the slow window, whatever was forgiven since.
     flaps: VecDeque<Uptime>,
+    /// Those of the failures that were panics of our own code.
+    panics: VecDeque<Uptime>,
 }
 
 impl Lifecycle {
     pub fn new(enabled: bool) -> Self {
         let state = if enabled { State::Stopped } else { State::Disabled };
-        Self { state, failures: VecDeque::new(), streak: 0, flaps: VecDeque::new() }
+        let (failures, flaps, panics) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { state, failures, streak: 0, flaps, panics }
+    }
+
+    /// What was under way, whatever it was, is to count as a start: its supervisor has panicked, and the
+    /// end of the worker is all that is left to be told.
+    pub fn interrupt(&mut self) {
+        let after = match self.state {
+            State::Starting { after } | State::Ready { after } => after,
+            State::Crashed { since, probes, .. } => After::Crash { since, probes },
+            State::Backoff { .. } | State::NeedsAuth { .. } => After::Failure,
+            State::Disabled | State::Stopped | State::Idle | State::Ending { .. } => After::Nothing,
+        };
+        self.state = State::Starting { after };
     }
 
     /// Moves on. `dice` is random in `0.0..1.0`.
@@ -276,6 +293,7 @@ impl Lifecycle {
 
     fn forgive(&mut self) {
         self.failures.clear();
+        self.panics.clear();
         self.streak = 0;
     }
 
@@ -304,6 +322,12 @@ impl Lifecycle {
             return (State::NeedsAuth { until }, actions);
         }
         self.remember(now, patience);
+        if reason == Reason::Panicked {
+            self.panics.push_back(now);
+            while self.panics.len() > patience.panics_burst.saturating_add(1) {
+                self.panics.pop_front();
+            }
+        }
         if self.is_too_much(now, patience) {
             let (until, actions) = rest(spread(patience.probe_every, dice));
             return (State::Crashed { since: now, until, probes: 0 }, actions);
@@ -326,9 +350,12 @@ impl Lifecycle {
     }
 
     fn is_too_much(&self, now: Uptime, patience: &Patience) -> bool {
-        let within = |window| self.failures.iter().filter(|at| now - **at <= window).count();
-        within(patience.burst_window) > patience.failures_burst
-            || within(patience.slow_window) > patience.failures_slow
+        let within = |failures: &VecDeque<Uptime>, window| {
+            failures.iter().filter(|at| now - **at <= window).count()
+        };
+        within(&self.failures, patience.burst_window) > patience.failures_burst
+            || within(&self.failures, patience.slow_window) > patience.failures_slow
+            || within(&self.panics, patience.burst_window) > patience.panics_burst
     }
 }
 

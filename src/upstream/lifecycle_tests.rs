@@ -16,6 +16,7 @@ fn patience() -> Patience {
         burst_window: secs(60),
         failures_slow: 6,
         slow_window: secs(900),
+        panics_burst: 2,
         failures_flapping: 3,
         probe_every: secs(60),
         probe_every_max: secs(300),
@@ -321,4 +322,44 @@ fn what_is_disabled_waits_for_the_operator_and_a_start_while_ending_is_kept_in_m
     assert_eq!(story.upstream.state, State::Disabled);
     assert_eq!(story.hears(RestartRequested), []);
     assert_eq!(story.hears(StartRequested), [Action::StartWorker]);
+}
+
+#[test]
+fn three_panics_of_our_own_within_a_minute_are_too_many_whatever_a_server_may() {
+    let panicked = WorkerEnded(Reason::Panicked);
+    let mut story = Story::begins();
+    for _ in 0..2 {
+        story.hears(panicked.clone());
+        let State::Backoff { until } = story.upstream.state else { panic!("too early") };
+        story.now = until;
+        story.hears(TimeCame);
+    }
+    let mut patient = story.upstream.clone();
+    story.hears(panicked.clone());
+    assert!(matches!(story.upstream.state, State::Crashed { .. }));
+
+    // Those of the last hour do not count.
+    patient.step(panicked, story.now + secs(61), 0.5, &patience());
+    assert!(matches!(patient.state, State::Backoff { .. }));
+}
+
+#[test]
+fn what_a_panic_interrupts_counts_as_a_start_and_nothing_before_it_is_forgotten() {
+    let interrupted = |state: State| {
+        let mut upstream = Lifecycle { state, ..Lifecycle::new(true) };
+        upstream.interrupt();
+        upstream.state
+    };
+    let starting = |after| State::Starting { after };
+    let crash = After::Crash { since: secs(1), probes: 2 };
+    for (state, after) in [
+        (State::Stopped, After::Nothing),
+        (State::Ending { then: Next::Start }, After::Nothing),
+        (State::Backoff { until: secs(2) }, After::Failure),
+        (State::Ready { after: After::Failure }, After::Failure),
+        (State::Crashed { since: secs(1), until: secs(9), probes: 2 }, crash),
+        (State::Starting { after: crash }, crash),
+    ] {
+        assert_eq!(interrupted(state), starting(after));
+    }
 }

@@ -22,6 +22,7 @@ pub mod driving;
 mod elicitations;
 pub mod exchange;
 pub mod handshake;
+mod hearing;
 mod inbox;
 mod isolating;
 pub mod lifecycle;

@@ -14,7 +14,7 @@ use super::{
     outlook::{Absence, Outlook},
     status::StateWord,
 };
-use crate::catalogue::kind::Kind;
+use crate::{catalogue::kind::Kind, failpoint};
 
 impl Upstream {
     /// Begins its life: now, or with the first call where that is wanted and its tools are known.
@@ -31,6 +31,7 @@ impl Upstream {
         let board = self.board.clone();
         let wanted = async move { board.port.wanted().await };
         ctx.spawn(wanted.into_actor(self).map(|(), upstream, ctx| {
+            failpoint::pass("upstream-wanted");
             upstream.step(Event::Wanted, Exit::of(Reason::Wanted), ctx);
             upstream.heed_calls(ctx);
         }));
@@ -48,6 +49,7 @@ impl Upstream {
             ctx.cancel_future(earlier);
         }
         self.rest_look = Some(ctx.run_later(after, |upstream, ctx| {
+            failpoint::pass("upstream-rest");
             let is_ready = matches!(upstream.lifecycle.state, State::Ready { .. });
             let limit = upstream.board.spec().upkeep.idle_stop;
             let Some(limit) = limit.filter(|_| is_ready) else { return };

@@ -115,6 +115,7 @@ pub fn patience() -> Patience {
         failures_burst: 3,
         burst_window: 60 * SECOND,
         failures_slow: 20,
+        panics_burst: 2,
         failures_flapping: 5,
         slow_window: 900 * SECOND,
         probe_every: 60 * SECOND,

@@ -9,6 +9,7 @@ pub mod evil;
 pub mod exact;
 pub mod featured;
 pub mod fixtures;
+pub mod fragile;
 pub mod gateway;
 pub mod isolated;
 pub mod knobs;

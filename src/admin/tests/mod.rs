@@ -217,7 +217,7 @@ fn anybody(method: Method, path: &str) -> TestRequest {
 
 fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
     let sealer = Vault::open(data_dir).unwrap().sealer(crate::session::PURPOSE).unwrap();
-    let journal = Journal::start(store.clone(), JournalOptions::default());
+    let journal = Journal::start(store.clone(), JournalOptions::default(), None);
     let logs = LogOptions {
         entries_max: 1_000,
         bytes_max: 1 << 20,
@@ -237,6 +237,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         burst_window: SECOND,
         failures_slow: 1,
         slow_window: SECOND,
+        panics_burst: 2,
         failures_flapping: 5,
         probe_every: 3600 * SECOND,
         probe_every_max: 3600 * SECOND,

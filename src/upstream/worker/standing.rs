@@ -6,11 +6,13 @@
 
 use std::{
     convert::Infallible,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,6 +23,7 @@ use super::{
 };
 use crate::{
     egress::Body,
+    failpoint,
     upstream::exchange::SessionKey,
     wire::{Frame, Kind, sse},
 };
@@ -163,25 +166,43 @@ pub async fn open_before_a_call(
     actix::spawn(remote.tasks.track_future(holding));
 }
 
+/// Holds the stream of a client's session until nobody wants it. It counts as held all the while, so that
+/// nobody else would hold it where this has panicked.
 async fn hold(remote: Arc<Remote>, session: Arc<RemoteSession>, mut body: Option<Box<Body>>) {
+    loop {
+        let held = hold_while_wanted(&remote, &session, body.take());
+        // Where it happened, the log has already.
+        if AssertUnwindSafe(held).catch_unwind().await.is_ok() {
+            return;
+        }
+        sleep(REST.0).await;
+    }
+}
+
+async fn hold_while_wanted(
+    remote: &Arc<Remote>,
+    session: &Arc<RemoteSession>,
+    mut body: Option<Box<Body>>,
+) {
     let holding = async {
         let mut rest = REST.0;
         loop {
+            failpoint::pass("standing");
             if body.is_none()
                 && let Some(established) = session.established()
             {
-                match open(&remote, &established).await {
+                match open(remote, &established).await {
                     Opened::Stream(opened) => body = Some(opened),
                     // Nobody may call for long, and what was subscribed to is not heard of until then.
                     Opened::Forgotten if remote.belonging.subscriptions.has(&session.key) => {
-                        resubscription::open_again(&remote, &session, &established).await;
+                        resubscription::open_again(remote, session, &established).await;
                     }
                     Opened::Forgotten | Opened::NotOffered | Opened::Failed => {}
                 }
             }
             let began = Instant::now();
             if let Some(mut body) = body.take() {
-                read(&remote, &session, &mut body).await;
+                read(remote, session, &mut body).await;
             }
             if began.elapsed() > REST.1 {
                 rest = REST.0;
@@ -193,7 +214,7 @@ async fn hold(remote: Arc<Remote>, session: Arc<RemoteSession>, mut body: Option
     tokio::select! {
         biased;
         _closed = remote.closed() => {}
-        () = until_unwanted(&remote, &session) => {}
+        () = until_unwanted(remote, session) => {}
         () = holding => {}
     }
 }

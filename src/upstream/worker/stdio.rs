@@ -9,11 +9,13 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     os::fd::{AsFd, OwnedFd},
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     process::{ChildStderr, ChildStdin},
     sync::OwnedSemaphorePermit,
@@ -21,6 +23,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_process_stream::ProcessChunkStream;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -92,7 +95,16 @@ pub async fn work(
     else {
         return Exit::new(Reason::SpawnFailed, "its streams are not there");
     };
-    let mut errors = Task::spawn(read_stderr(stderr, scribe.clone()));
+    // Were it left unread, a server that complains much would stand still one day.
+    let unread = CancellationToken::new();
+    let mut errors = Task::spawn({
+        let (unread, reading) = (unread.clone(), read_stderr(stderr, scribe.clone()));
+        async move {
+            if AssertUnwindSafe(reading).catch_unwind().await.is_err() {
+                unread.cancel();
+            }
+        }
+    });
     let mut writer =
         Task::spawn(write_stdin(stdin, queue, assignment.workshop.options.write_timeout));
 
@@ -122,8 +134,10 @@ pub async fn work(
         () = read_stdout(child, &mut lines, server.stdout_end.as_ref(), &hearer) => Ended::Silent,
         end = &mut writer.handle => match end {
             Ok(WriteEnd::Stalled) => Ended::Stalled,
-            Ok(WriteEnd::Closed | WriteEnd::Finished) | Err(_) => Ended::Silent,
+            Ok(WriteEnd::Closed | WriteEnd::Finished) => Ended::Silent,
+            Err(_panicked) => Ended::Failed(panicked("writes to")),
         },
+        () = unread.cancelled() => Ended::Failed(panicked("reads from")),
         Err(exit) = serve => Ended::Failed(exit),
     };
     let exit = match ended {
@@ -173,6 +187,10 @@ enum Ended {
     Stalled,
     Reported(Ending),
     Failed(Exit),
+}
+
+fn panicked(does: &str) -> Exit {
+    Exit::new(Reason::Panicked, format!("what {does} this server panicked"))
 }
 
 fn exit_of(ending: Ending) -> Exit {

@@ -15,6 +15,7 @@ use tokio_stream::StreamExt;
 
 use super::{Assignment, carry_out, listing::Announcements, own_process::Scribe};
 use crate::{
+    failpoint,
     upstream::{
         Exit,
         conduct::{Conduct, Offence},
@@ -43,6 +44,7 @@ pub async fn read_stdout(
         tokio::select! {
             item = child.next() => match item {
                 Some(Item::Stdout(chunk)) => {
+                    failpoint::pass("stdout");
                     let mut heard = 0;
                     for line in lines.push(chunk) {
                         hearer.hear(line);
@@ -190,6 +192,7 @@ pub async fn write_stdin(
     const BATCH_MAX: usize = 64 * 1024;
     let mut batch = Vec::new();
     while let Some(mut line) = queue.recv().await {
+        failpoint::pass("stdin");
         loop {
             batch.extend_from_slice(&line);
             batch.push(b'\n');
@@ -218,6 +221,7 @@ pub async fn read_stderr(mut stderr: impl AsyncRead + Unpin, scribe: Scribe) {
     let mut lines = Lines::new(LINE_MAX);
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
+        failpoint::pass("stderr");
         let mut read = 0;
         for line in lines.push(Bytes::copy_from_slice(&buffer[..count])) {
             read += 1;

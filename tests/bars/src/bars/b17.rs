@@ -1,18 +1,21 @@
 //! B17: wherever the daemon's own code panics, it lives on, its servers are back at once, whoever waits is
 //! answered, and the panic is counted.
 
+mod triggers;
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use evil_mcp::{Character, fault::Condition};
+use evil_mcp::{
+    Character,
+    fault::Condition,
+    proxy::{Schedule, Weather},
+};
 use futures_util::future::join_all;
 use http::Method;
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::{Bar, Run};
@@ -20,12 +23,10 @@ use crate::{
     Outcome, Plan,
     report::Report,
     rig::{
-        Admin, Client, Daemon, SOON,
-        client::request,
-        http::{Connection, headers},
-        publish, until,
+        Admin, Client, Daemon, SOON, host::is_alive, publish, remote::Remote, stream::Stream, until,
     },
 };
+use triggers::{TRIGGERS, Trigger};
 
 pub const BAR: Bar = Bar {
     name: "B17",
@@ -38,46 +39,8 @@ const UNDER_WAY: usize = 4;
 const TAKES_MS: u64 = 400;
 
 /// A call whose outcome comes by a stream has to take longer than a heartbeat.
-const SETTINGS: &str = "[sessions]\nheartbeat = \"100ms\"";
-
-/// What has the daemon come by a failpoint.
-#[derive(Clone, Copy, Debug)]
-enum Trigger {
-    /// Time alone: it is in a loop.
-    Time,
-    /// Any request.
-    Request,
-    /// An operator's restart of the server.
-    Restart,
-    /// Another server.
-    Creation,
-    /// A call that is answered by a stream.
-    StreamedCall,
-    /// A call over the older transport.
-    OlderCall,
-    /// The first call of a client that has a process to itself.
-    OwnProcess,
-    /// An order by the operator's socket.
-    Order,
-}
-
-/// Every failpoint that there is, with what has the daemon come by.
-const TRIGGERS: &[(&str, Trigger)] = &[
-    ("answer", Trigger::OlderCall),
-    ("collect", Trigger::StreamedCall),
-    ("configuration", Trigger::Time),
-    ("fleet", Trigger::Creation),
-    ("journal", Trigger::Restart),
-    ("log", Trigger::Time),
-    ("namespace", Trigger::Creation),
-    ("operator", Trigger::Order),
-    ("process", Trigger::OwnProcess),
-    ("request", Trigger::Request),
-    ("sessions", Trigger::Time),
-    ("strays", Trigger::Time),
-    ("upstream", Trigger::Restart),
-    ("worker", Trigger::Restart),
-];
+/// And what is to come due after a while is to do so soon.
+const SETTINGS: &str = "[sessions]\nheartbeat = \"100ms\"\n[supervision]\nsteady_after = \"1s\"";
 
 /// The failpoints that the daemon's source names.
 fn failpoints(directory: &Path, found: &mut BTreeSet<String>) -> Outcome<()> {
@@ -114,7 +77,8 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     let mut found = Found::default();
     for round in 0..rounds {
         let mut stage = Stage::begin(plan).await?;
-        for (point, trigger) in points.iter().filter_map(find) {
+        let in_service = points.iter().filter_map(find);
+        for (point, trigger) in in_service.filter(|(_, how)| !matches!(how, Trigger::Stop)) {
             if let Err(problem) = stage.panic_at(point, *trigger, &mut found).await {
                 found.failed += 1;
                 report.note(format!("{point} (round {round}): {problem}"));
@@ -122,8 +86,13 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
             }
         }
         found.unclean += usize::from(!stage.daemon.stop().await?.success());
+        for point in points.iter().filter(|point| matches!(find(point), Some((_, Trigger::Stop)))) {
+            let mut stage = Stage::begin(plan).await?;
+            found.unclean += usize::from(!stage.panic_at_stop(point).await?);
+        }
     }
-    let panics = rounds * (points.len() - unknown.len());
+    // That at a stop is counted by nobody any more.
+    let panics = rounds * (points.len() - unknown.len() - 1);
     report.never("panics after which the daemon was not as before", found.failed, panics);
     report.never("calls under way without an answer", found.unanswered, found.calls);
     report.never("panics counted other than once", found.miscounted, panics);
@@ -154,6 +123,9 @@ struct Stage {
     journal: PathBuf,
     panics: f64,
     others: usize,
+    _far: Remote,
+    /// Clients that are listening to their standing streams.
+    listening: Vec<(Client, Stream)>,
 }
 
 impl Stage {
@@ -175,18 +147,39 @@ impl Stage {
             "command": plan.evil, "args": ["stdio"]});
         admin.create("mcp-servers", alone).await?;
         admin.until_ready("alone").await?;
-        let key = publish(&mut admin, &["evil".to_owned(), "alone".to_owned()]).await?;
+        let far = Remote::start(&plan, Character::good(), Schedule::Always(Weather::Fair))?;
+        admin.remote("far", &far.url()).await?;
+        admin.stdio(&plan, "sleeper", &Character::good()).await?;
+        let all = ["evil", "alone", "far", "sleeper"].map(str::to_owned);
+        let key = publish(&mut admin, &all).await?;
+        admin.change("mcp-servers/sleeper", json!({"idle_stop_ms": 300})).await?;
         let mut clients = Vec::new();
         for _ in 0..UNDER_WAY {
             clients.push(Client::connect(&daemon, "all", &key).await?);
         }
         let (panics, others) = (0.0, 0);
         let evil = plan.evil;
-        Ok(Stage { daemon, program, evil, admin, key, clients, points, journal, panics, others })
+        Ok(Stage {
+            daemon,
+            program,
+            evil,
+            admin,
+            key,
+            clients,
+            points,
+            journal,
+            panics,
+            others,
+            _far: far,
+            listening: Vec::new(),
+        })
     }
 
     /// Has it panic at a point while calls are under way, and sees what becomes of them and of it.
     async fn panic_at(&mut self, point: &str, trigger: Trigger, found: &mut Found) -> Outcome<()> {
+        // What came before is forgiven: three in a minute would make it CRASHED.
+        self.admin.ask(Method::POST, "mcp-servers/evil/restart", None).await?;
+        self.admin.until_ready("evil").await?;
         drop(std::fs::remove_file(&self.journal));
         let calls = self.clients.drain(..).map(|client| tokio::spawn(called(client)));
         let calls: Vec<_> = calls.collect();
@@ -234,98 +227,19 @@ impl Stage {
         Ok(())
     }
 
-    async fn trigger(&mut self, trigger: Trigger) -> Outcome<()> {
-        match trigger {
-            Trigger::Time => {}
-            Trigger::Request => {
-                let refused = self.admin.get("mcp-servers").await;
-                let said = refused.err().map(|problem| problem.to_string()).unwrap_or_default();
-                if !said.contains("500") || !said.contains("internal") {
-                    return Err(format!("a request that panics was answered by {said:?}").into());
-                }
-            }
-            Trigger::Restart => {
-                self.admin.ask(Method::POST, "mcp-servers/evil/restart", None).await?;
-            }
-            Trigger::Creation => {
-                self.others += 1;
-                let row = json!({"name": format!("other{}", self.others), "type": "STDIO",
-                    "command": self.evil, "args": ["stdio"]});
-                // Whether it is taken, the next look at it tells.
-                drop(self.admin.create("mcp-servers", row).await);
-            }
-            Trigger::StreamedCall => {
-                let mut client = Client::connect(&self.daemon, "all", &self.key).await?;
-                // It meets the panic unless one that is under way already has.
-                client.request("tools/call", &echo("streamed", TAKES_MS)).await?;
-            }
-            Trigger::OlderCall => self.older_call().await?,
-            Trigger::OwnProcess => {
-                let mut client = Client::connect(&self.daemon, "all", &self.key).await?;
-                let params = json!({"name": "alone__echo", "arguments": {"nonce": "alone"}});
-                let answer = client.request("tools/call", &params).await?;
-                if !answer["error"].is_object() {
-                    return Err(format!("a process that panicked has answered: {answer}").into());
-                }
-            }
-            Trigger::Order => {
-                let mut command = Command::new(&self.program);
-                command.args(["admin", "create-key", "--data-dir"]);
-                command.arg(self.daemon.scratch().join("data"));
-                let hung_up = command.output()?;
-                if hung_up.status.success() {
-                    return Err("an order was taken where there was a panic".into());
-                }
-                until("the operator's socket", SOON, async || {
-                    Ok(command.output()?.status.success().then_some(()))
-                })
-                .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A call over HTTP with SSE, whose answer has to be an error that tells of the panic.
-    async fn older_call(&self) -> Outcome<()> {
-        let headers = headers(&self.key)?;
-        let mut stream = Connection::new(self.daemon.port);
-        let opened = stream.open(Method::GET, "/metamcp/all/sse", &headers, Bytes::new()).await?;
-        let (mut body, mut said) = (opened.into_body(), String::new());
-        let mut next = async |said: &mut String, sought: &str| -> Outcome<String> {
-            loop {
-                let found = said.lines().rev().find_map(|line| line.strip_prefix("data:"));
-                if let Some(found) = found.filter(|found| found.contains(sought)) {
-                    return Ok(found.trim().to_owned());
-                }
-                let frame = tokio::time::timeout(SOON, body.frame()).await?;
-                let frame = frame.ok_or("the stream ended")??;
-                said.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap_or(&Bytes::new())));
-            }
-        };
-        let address = next(&mut said, "message").await?;
-        let path = match address.split_once("/metamcp/") {
-            Some((_, rest)) => format!("/metamcp/{rest}"),
-            None => return Err(format!("no address: {address}").into()),
-        };
-        // The point is armed already: the first that is answered over this transport meets it.
-        let mut posts = Connection::new(self.daemon.port);
-        let body = request(77, "ping", &json!({}));
-        posts.send(Method::POST, &path, &headers, body).await?;
-        let answer: Value = serde_json::from_str(&next(&mut said, "77").await?)?;
-        is_told(&answer)
+    /// Has it panic on its way out; whether it ended in order all the same, and nothing was left of it.
+    async fn panic_at_stop(&mut self, point: &str) -> Outcome<bool> {
+        let pid = self.admin.pid_of("evil").await?;
+        let file = self.points.join(point);
+        std::fs::write(&file, "")?;
+        let is_clean = self.daemon.stop().await?.success() && !file.exists();
+        until("its server to be gone", SOON, async || Ok((!is_alive(pid)).then_some(()))).await?;
+        Ok(is_clean)
     }
 }
 
 fn echo(nonce: &str, ms: u64) -> Value {
     json!({"name": "evil__echo", "arguments": {"nonce": nonce, "ms": ms}})
-}
-
-/// Whether whoever asked was told what had happened.
-fn is_told(answer: &Value) -> Outcome<()> {
-    match answer["error"]["data"]["reason"] == "panicked" {
-        true => Ok(()),
-        false => Err(format!("an answer where there was a panic: {answer}").into()),
-    }
 }
 
 /// One call; the client, and whether it was answered at all, by whatever.

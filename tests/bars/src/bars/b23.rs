@@ -18,6 +18,7 @@ use crate::{
     report::Report,
     rig::{
         Client, Daemon, Reply, SOON,
+        client::request,
         daemon::ADMIN_KEY,
         host,
         http::{Connection, headers},
@@ -43,8 +44,11 @@ pub const BAR: Bar = Bar {
 /// A known principal calls so often.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Within this a change is refused (`database.answer_timeout`), and a little for the way.
-const REFUSED_WITHIN: Duration = Duration::from_millis(6_500);
+/// Within this a change is refused (`database.answer_timeout`, and a little for the way).
+const REFUSED_WITHIN: Duration = Duration::from_secs(6);
+
+/// After this it is known that the database is away.
+const NOTICED_WITHIN: Duration = Duration::from_secs(6);
 
 /// Takes SQLite's write lock, says so by making a file, and waits for another file to appear.
 const HOLD: &str = "import os, sqlite3, sys, time
@@ -68,6 +72,9 @@ struct Found {
     refusals: Vec<Duration>,
     taken: usize,
     unclean: usize,
+    strangers: usize,
+    /// Who has a key that nobody here knows, and heard that there is no such key.
+    denied: usize,
 }
 
 /// A daemon with a server, and someone who is known to it.
@@ -114,7 +121,19 @@ impl Scene {
             }
             Outcome::Ok((count, wrong))
         };
-        let (changes, (count, wrong)) = futures_util::try_join!(changes, calls)?;
+        let strangers = async {
+            tokio::time::sleep(NOTICED_WITHIN).await;
+            let mut all = Vec::new();
+            while Instant::now() < ends {
+                all.push(stranger(self.daemon.port).await?);
+                tokio::time::sleep(PACE * 10).await;
+            }
+            Outcome::Ok(all)
+        };
+        let (changes, (count, wrong), strangers) =
+            futures_util::try_join!(changes, calls, strangers)?;
+        found.strangers += strangers.len();
+        found.denied += strangers.iter().filter(|one| **one == StatusCode::UNAUTHORIZED).count();
         found.calls += count;
         found.failed += wrong.len();
         found.said.extend(wrong.into_iter().take(3));
@@ -134,6 +153,14 @@ impl Scene {
         })
         .await
     }
+}
+
+/// What somebody hears whose key may have been made by now, as far as anybody here knows.
+async fn stranger(port: u16) -> Outcome<StatusCode> {
+    let named = headers("sk_mt_0000000000000000000000000000000000000000000")?;
+    let (mut connection, path) = (Connection::new(port), "/metamcp/all/mcp");
+    let asked = connection.send(Method::POST, path, &named, request(1, "ping", &json!({})));
+    Ok(tokio::time::timeout(SOON, asked).await??.status)
 }
 
 /// Tries to make a namespace; how that ended, and how long it took.
@@ -185,6 +212,8 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
             let mut scene = Scene::begin(plan, Some(cluster.fresh_database())).await?;
             let found = stopped(&mut scene, &cluster, away).await?;
             judge(report, "stopped", &found);
+            let n = found.strangers;
+            report.never("unknown keys denied while it was stopped", found.denied, n);
             scene.daemon.stop().await?;
         }
         None => report.note("a PostgreSQL that stops was not tried: no initdb found"),

@@ -1,0 +1,166 @@
+//! What is recorded, on both databases, whatever becomes of them.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::store::testing::{failure, on_both, on_both_databases, open, process, run};
+use crate::store::{DatabaseOptions, ItemKind, Naming, PageRequest, ShownName};
+
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(300);
+
+async fn restarts(store: &Store, server: uuid::Uuid) -> Vec<u64> {
+    let page = PageRequest { limit: Some(1_000), cursor: None };
+    let page = store.history(server, &page).await.unwrap();
+    page.items.into_iter().rev().map(|item| item.restarts).collect()
+}
+
+#[tokio::test]
+async fn everything_recorded_is_written_in_order() {
+    on_both(async |store| {
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions { batch: 7, ..JournalOptions::default() };
+        let journal = Journal::start(store.clone(), options, None);
+        for number in 0..100 {
+            journal.record(failure(server, number));
+        }
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, (0..100).collect::<Vec<_>>());
+
+        journal.record(failure(server, 100));
+        assert!(journal.close(LONG).await);
+        assert_eq!(restarts(&store, server).await.len(), 101);
+        assert_eq!(journal.dropped(), 0);
+
+        journal.record(failure(server, 101));
+        assert_eq!(journal.dropped(), 1, "nobody writes any more");
+        assert!(!journal.flush(LONG).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_is_written_without_being_asked_for() {
+    on_both(async |store| {
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let journal = Journal::start(store.clone(), JournalOptions::default(), None);
+        journal.record(failure(server, 1));
+        while restarts(&store, server).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_finds_the_queue_full_is_dropped_and_counted_and_the_rest_outlives_an_outage() {
+    on_both_databases(async |options, data_dir| {
+        let acquire_timeout = Duration::from_millis(500);
+        let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions { capacity: 10, batch: 5, ..JournalOptions::default() };
+        let journal = Journal::start(store.clone(), options, None);
+
+        let outage = store.write().await.unwrap();
+        for number in 0..100 {
+            journal.record(failure(server, number));
+        }
+        let dropped = journal.dropped();
+        assert!(dropped >= 80, "{dropped}");
+        assert!(!journal.flush(SHORT).await);
+        outage.rollback().await.unwrap();
+
+        assert!(journal.flush(LONG).await);
+        let written = restarts(&store, server).await;
+        assert_eq!(written, (0..100 - dropped).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flood_of_minor_records_leaves_room_for_the_others() {
+    on_both(async |store| {
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions { capacity: 20, batch: 5, ..JournalOptions::default() };
+        let journal = Journal::start(store.clone(), options, None);
+
+        let outage = store.write().await.unwrap();
+        for id in 0..100 {
+            journal.record_minor(Record::LogsGone { ids: vec![id] });
+        }
+        assert_eq!(journal.dropped(), 90);
+        for number in 0..10 {
+            journal.record(failure(server, number));
+        }
+        assert_eq!(journal.dropped(), 90);
+        outage.rollback().await.unwrap();
+
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, (0..10).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_close_that_is_not_waited_for_counts_what_is_lost() {
+    on_both(async |store| {
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let journal = Journal::start(store.clone(), JournalOptions::default(), None);
+        let outage = store.write().await.unwrap();
+        for number in 0..10 {
+            journal.record(failure(server, number));
+        }
+        assert!(!journal.close(SHORT).await);
+        assert_eq!(journal.dropped(), 10);
+        outage.rollback().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_that_can_never_be_written_is_dropped_alone() {
+    on_both(async |store| {
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let namespace = crate::store::testing::group("all", &[]);
+        let namespace = store.create_namespace(namespace).await.unwrap().uuid;
+        let journal = Journal::start(store.clone(), JournalOptions::default(), None);
+        let twice = |tool: &str| ShownName {
+            server,
+            kind: ItemKind::Tool,
+            tool_name: tool.to_owned(),
+            shown_name: "same".to_owned(),
+            naming: Naming::Always,
+        };
+        journal.record(failure(server, 1));
+        let names = vec![twice("a"), twice("b")];
+        journal.record(Record::ShownNames { namespace, kind: ItemKind::Tool, names });
+        journal.record(failure(server, 2));
+        assert!(journal.flush(LONG).await);
+
+        assert_eq!(restarts(&store, server).await, [1, 2]);
+        assert_eq!(journal.dropped(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_are_made_again() {
+    on_both_databases(async |options, data_dir| {
+        if options.url.is_none() {
+            return; // SQLite has none to cut.
+        }
+        let store = open(&options, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let journal = Journal::start(store.clone(), JournalOptions::default(), None);
+        let other = open(&options, data_dir).await;
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        run(&other, cut).await.unwrap();
+
+        journal.record(failure(server, 1));
+
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, [1]);
+    })
+    .await;
+}

@@ -1,0 +1,132 @@
+//! What is remembered, and how it is kept where the database does not take it yet.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::ended_sessions::EndedSession;
+use super::items::ListedItem;
+use super::shown_names::ShownName;
+use super::tools::ListedTool;
+use super::words::{ErrorStatus, ItemKind};
+use crate::logs::entry::LogEntry;
+
+/// Something that has happened and is to be remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A server went to another state.
+    Transition {
+        server: Uuid,
+        #[serde(with = "time::serde::rfc3339")]
+        at: OffsetDateTime,
+        state: String,
+        error_status: ErrorStatus,
+        reason: String,
+        message: Option<String>,
+        exit_code: Option<i32>,
+        exit_signal: Option<i32>,
+        restarts: u64,
+        stderr_tail: Option<String>,
+    },
+    /// A server has listed all its tools, in this order.
+    Tools {
+        server: Uuid,
+        listed: Vec<ListedTool>,
+        #[serde(with = "time::serde::rfc3339")]
+        at: OffsetDateTime,
+    },
+    /// A server has listed all it offers of another kind, in this order.
+    Items {
+        server: Uuid,
+        kind: ItemKind,
+        listed: Vec<ListedItem>,
+        #[serde(with = "time::serde::rfc3339")]
+        at: OffsetDateTime,
+    },
+    /// A server says this of its use.
+    Instructions { server: Uuid, text: Option<String> },
+    /// These are all the names of a kind that a namespace has given.
+    ShownNames { namespace: Uuid, kind: ItemKind, names: Vec<ShownName> },
+    /// An entry of the log, and the ids of those that made room for it.
+    Log {
+        #[serde(with = "shared")]
+        entry: Arc<LogEntry>,
+        gone: Vec<i64>,
+    },
+    /// These entries of the log are not to be kept any more.
+    LogsGone { ids: Vec<i64> },
+    /// An MCP session is over, and is not to be revived.
+    SessionEnded(EndedSession),
+}
+
+/// An entry that others hold too, as the entry.
+mod shared {
+    use super::{Arc, Deserialize, LogEntry, Serialize};
+
+    pub fn serialize<S: serde::Serializer>(
+        entry: &Arc<LogEntry>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        entry.as_ref().serialize(to)
+    }
+
+    pub fn deserialize<'a, D: serde::Deserializer<'a>>(from: D) -> Result<Arc<LogEntry>, D::Error> {
+        LogEntry::deserialize(from).map(Arc::new)
+    }
+}
+
+/// What became of a batch before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// It was never tried.
+    Nothing,
+    /// It was tried, and nobody knows whether it was written.
+    Tried,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::store::testing::{failure, listed, listed_item, no_one};
+    use crate::store::{Naming, now};
+
+    #[test]
+    fn every_record_is_read_back_from_a_line_as_it_was() {
+        let (server, at) = (no_one(), now());
+        let said = crate::logs::entry::Said::new(
+            crate::logs::entry::Level::Warn,
+            crate::logs::entry::Kind::Stderr,
+            None,
+            "line\nbreak".to_owned(),
+        );
+        let records = [
+            failure(server, 1),
+            Record::Tools { server, listed: vec![listed("a")], at },
+            Record::Items { server, kind: ItemKind::Prompt, listed: vec![listed_item("p")], at },
+            Record::Instructions { server, text: None },
+            Record::ShownNames {
+                namespace: server,
+                kind: ItemKind::Tool,
+                names: vec![ShownName {
+                    server,
+                    kind: ItemKind::Tool,
+                    tool_name: "a".to_owned(),
+                    shown_name: "files__a".to_owned(),
+                    naming: Naming::Always,
+                }],
+            },
+            Record::Log { entry: Arc::new(LogEntry { id: 7, at, said }), gone: vec![1, 2] },
+            Record::LogsGone { ids: vec![3] },
+            Record::SessionEnded(EndedSession { id: server, issued_at: at }),
+        ];
+        for record in records {
+            let line = serde_json::to_string(&record).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+        }
+    }
+}

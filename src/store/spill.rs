@@ -1,0 +1,247 @@
+//! What is to be remembered and found no room, kept in a file until the database takes it.
+//!
+//! One record a line, in the order in which they came. A line that a crash has torn is the last, and is
+//! left out. When something goes here, and when it is read again, is the journal's business.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::record::Record;
+
+const FILE: &str = "journal.spill";
+
+/// Where the file is made anew before it takes the place of the old one.
+const NEXT: &str = "journal.spill.next";
+
+/// Records in a file, those that were written down already left aside.
+pub struct Spill {
+    path: PathBuf,
+    file: File,
+    /// Bytes that it may have.
+    max: u64,
+    /// Where the first record begins that was not written down yet.
+    begin: u64,
+    /// Where the last whole record ends.
+    end: u64,
+}
+
+/// Records that were read, and where those after them begin.
+pub struct Portion {
+    pub records: Vec<Record>,
+    /// Lines that are none of ours.
+    pub unreadable: u64,
+    next: u64,
+}
+
+impl Spill {
+    /// Opens the file in the data directory, with what an earlier run has left in it.
+    pub fn open(data_dir: &Path, max: u64) -> io::Result<Spill> {
+        let path = data_dir.join(FILE);
+        let file = open(&path, false)?;
+        let mut spill = Spill { path, file, max, begin: 0, end: 0 };
+        spill.end = spill.whole_until()?;
+        spill.file.set_len(spill.end)?;
+        spill.tell();
+        Ok(spill)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.begin == self.end
+    }
+
+    /// Adds one record; false where there is no room for it, or no disk.
+    pub fn put(&mut self, record: &Record) -> bool {
+        let Ok(line) = line_of(record) else { return false };
+        if self.end + line.len() as u64 > self.max {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "journal.spill_max")
+                .increment(1);
+            return false;
+        }
+        let put = self.file.seek(SeekFrom::Start(self.end));
+        match put.and_then(|_| self.file.write_all(&line)) {
+            Ok(()) => {
+                self.end += line.len() as u64;
+                self.tell();
+                true
+            }
+            Err(error) => {
+                // Half a line would spoil the next one.
+                drop(self.file.set_len(self.end));
+                tracing::warn!(%error, "what waits for the database could not be put into its file");
+                false
+            }
+        }
+    }
+
+    /// The next records, so many at most; none at the end.
+    pub fn portion(&self, max: usize) -> io::Result<Portion> {
+        let mut portion = Portion { records: Vec::new(), unreadable: 0, next: self.begin };
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.begin))?;
+        let mut lines = BufReader::new(file.take(self.end - self.begin));
+        let mut line = Vec::new();
+        while portion.records.len() < max.max(1) {
+            line.clear();
+            let bytes = lines.read_until(b'\n', &mut line)?;
+            if bytes == 0 {
+                break;
+            }
+            portion.next += bytes as u64;
+            match serde_json::from_slice(&line) {
+                Ok(record) => portion.records.push(record),
+                Err(_another_version) => portion.unreadable += 1,
+            }
+        }
+        Ok(portion)
+    }
+
+    /// These are written down, or can never be.
+    pub fn done(&mut self, portion: &Portion) {
+        self.begin = portion.next.min(self.end);
+        if self.is_empty() {
+            self.clear();
+        }
+        self.tell();
+    }
+
+    /// Forgets all that is in it.
+    pub fn clear(&mut self) {
+        (self.begin, self.end) = (0, 0);
+        if let Err(error) = self.file.set_len(0) {
+            // What is read again at the next start is not written twice.
+            tracing::warn!(%error, "the file of what waited for the database could not be emptied");
+        }
+    }
+
+    /// Puts records before all that is there, as the older ones; how many found no room.
+    pub fn put_first(&mut self, records: &[Record]) -> io::Result<u64> {
+        let next = self.path.with_file_name(NEXT);
+        let (path, file) = (self.path.clone(), open(&next, true)?);
+        let mut other = Spill { path, file, max: self.max, begin: 0, end: 0 };
+        let mut put_all = |records: &[Record]| -> u64 {
+            records.iter().filter(|record| !other.put(record)).count() as u64
+        };
+        let mut lost = put_all(records);
+        while !self.is_empty() {
+            let portion = self.portion(PORTION)?;
+            lost += put_all(&portion.records);
+            self.begin = portion.next;
+        }
+        other.file.sync_all()?;
+        std::fs::rename(&next, &self.path)?;
+        *self = other;
+        Ok(lost)
+    }
+
+    fn whole_until(&mut self) -> io::Result<u64> {
+        self.file.seek(SeekFrom::Start(0))?;
+        let mut lines = BufReader::new(&self.file);
+        let (mut end, mut line) = (0, Vec::new());
+        loop {
+            line.clear();
+            let bytes = lines.read_until(b'\n', &mut line)?;
+            if line.last() != Some(&b'\n') {
+                return Ok(end);
+            }
+            end += bytes as u64;
+        }
+    }
+
+    fn tell(&self) {
+        metrics::gauge!("metamcpd_journal_spill_bytes").set((self.end - self.begin) as f64);
+    }
+}
+
+/// Records that are held at once when the file is made anew.
+const PORTION: usize = 500;
+
+fn open(path: &Path, empty: bool) -> io::Result<File> {
+    OpenOptions::new().create(true).read(true).write(true).truncate(empty).mode(0o600).open(path)
+}
+
+fn line_of(record: &Record) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::store::testing::{failure, no_one};
+
+    const MANY: u64 = 1 << 20;
+
+    fn numbers(spill: &Spill, max: usize) -> Vec<u64> {
+        let number = |record: &Record| match record {
+            Record::Transition { restarts, .. } => *restarts,
+            other => panic!("{other:?}"),
+        };
+        spill.portion(max).unwrap().records.iter().map(number).collect()
+    }
+
+    #[test]
+    fn what_was_put_is_read_in_order_also_by_the_next_run() {
+        let place = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert!(spill.is_empty());
+        assert!((0..5).all(|number| spill.put(&failure(no_one(), number))));
+        let portion = spill.portion(2).unwrap();
+        spill.done(&portion);
+        assert_eq!(numbers(&spill, 2), [2, 3]);
+        let mode = std::fs::metadata(place.path().join(FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(spill);
+
+        // What was written down already is told once more: that it stands once is not decided here.
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert_eq!(numbers(&spill, 9), [0, 1, 2, 3, 4]);
+        spill.done(&spill.portion(9).unwrap());
+        assert!(spill.is_empty());
+        assert_eq!(std::fs::metadata(place.path().join(FILE)).unwrap().len(), 0);
+        assert!(spill.put(&failure(no_one(), 7)));
+        assert_eq!(numbers(&spill, 9), [7]);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_left_out_and_a_foreign_one_is_counted() {
+        let place = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert!(spill.put(&failure(no_one(), 1)));
+        drop(spill);
+        let path = place.path().join(FILE);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        let whole = text.clone();
+        text.push_str("{\"Unheard\":{}}\n");
+        text.push_str(&whole[..whole.len() / 2]);
+        std::fs::write(&path, text).unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert!(spill.put(&failure(no_one(), 2)));
+        let portion = spill.portion(9).unwrap();
+        assert_eq!((numbers(&spill, 9), portion.unreadable), (vec![1, 2], 1));
+        spill.done(&portion);
+        assert!(spill.is_empty());
+    }
+
+    #[test]
+    fn it_grows_no_further_than_it_may_and_older_records_can_be_put_first() {
+        let place = tempfile::tempdir().unwrap();
+        let line = line_of(&failure(no_one(), 1)).unwrap().len() as u64;
+        let mut spill = Spill::open(place.path(), 3 * line + line / 2).unwrap();
+        assert!((1..=3).all(|number| spill.put(&failure(no_one(), number))));
+        assert!(!spill.put(&failure(no_one(), 4)));
+        spill.done(&spill.portion(1).unwrap());
+        let lost = spill.put_first(&[failure(no_one(), 8), failure(no_one(), 9)]).unwrap();
+        assert_eq!(lost, 1, "the youngest finds no room");
+        assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+        drop(spill);
+        let spill = Spill::open(place.path(), MANY).unwrap();
+        assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+    }
+}
