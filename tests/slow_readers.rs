@@ -161,6 +161,50 @@ async fn a_call_whose_stream_is_not_read_is_closed_with_a_cause_and_the_others_m
     drop(readers);
 }
 
+#[tokio::test]
+async fn a_client_that_stops_reading_before_anything_is_full_is_closed_with_a_cause_too() {
+    // What is sent fits into what the kernel holds, so that whoever sends it sees nothing of it.
+    let settings = "[server]\nwrite_timeout = \"1s\"\n[sessions]\nheartbeat = \"50ms\"";
+    let gateway = Start::new().settings(settings).run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    let key = client.headers[0].1.clone();
+    let arguments = json!({"message": "x".repeat(100_000), "delay_ms": 200});
+    let body = crate::support::client::call(json!(1), "demo__echo", arguments);
+    let counted = async |wanted: f64| {
+        let closed = wait_until("a client to be closed", SOON, async || {
+            let closed = gateway.metric("metamcpd_slow_clients_closed_total").await;
+            closed.filter(|closed| *closed >= wanted)
+        });
+        assert_eq!(closed.await, wanted);
+    };
+
+    let (sse, path) = stalled(&gateway, &key).await;
+    let post = client.http.post(format!("{}{path}", gateway.base)).header("authorization", &key);
+    let post = post.header("content-type", "application/json").body(body.clone());
+    assert_eq!(post.send().await.expect("an answer").status(), 202);
+    counted(1.0).await;
+
+    let address = gateway.base.trim_start_matches("http://");
+    let session = client.session.clone().expect("a session");
+    let mut readers = Vec::new();
+    // By a stream, and as a whole.
+    for (number, accepts) in
+        [(2.0, "application/json, text/event-stream"), (3.0, "application/json")]
+    {
+        let hello = format!(
+            "POST /metamcp/all/mcp HTTP/1.1\r\nHost: {address}\r\nAuthorization: {key}\r\n\
+             Content-Type: application/json\r\nAccept: {accepts}\r\n\
+             Mcp-Session-Id: {session}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len(),
+        );
+        readers.push(narrow(&gateway, &hello).await);
+        counted(number).await;
+    }
+    assert_eq!(client.text_of("demo__echo", json!({"message": "still"})).await, "still");
+    drop((sse, readers));
+}
+
 /// Somebody who reads, while others do not, hears all.
 async fn listening(gateway: &TestGateway, client: &Client) {
     let key = client.headers[0].1.trim_start_matches("Bearer ").to_owned();

@@ -64,7 +64,7 @@ async fn respond(
         return Err(Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     check_version(request)?;
-    let body = answers::read_body(payload, state.body_max, state.body_timeout).await?;
+    let body = answers::read_body(payload, state.body_max).await?;
     if batch::is_batch(&body) {
         return respond_to_batch(state, admitted, request, accepts, &body).await;
     }

@@ -5,7 +5,6 @@
 //! that would take too much.
 
 use std::{
-    any::Any,
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsRawFd,
@@ -80,8 +79,7 @@ impl Door {
     }
 
     /// Meets a connection before anything was read from it.
-    pub fn meet(self: &Arc<Self>, connection: &dyn Any, known: &mut Extensions) {
-        let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
+    pub fn meet(self: &Arc<Self>, stream: &TcpStream, known: &mut Extensions) {
         self.limit_writes(stream);
         // The kernel gives the lowest number that is free, so that the number of a new file says how
         // many are open at least.

@@ -1,7 +1,7 @@
 //! Turns away, before anything else is done, requests that are not meant for us, and tells the
 //! browsers of pages that may call us so (Fetch standard, CORS).
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll};
 
 use actix_web::{
     Error, HttpResponse,
@@ -16,7 +16,12 @@ use actix_web::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{containing::contained, door};
+use super::{
+    bodies::{self, Pace},
+    containing::contained,
+    door,
+    turn::{Turn, Whose},
+};
 use crate::endpoint::edge::Edge;
 
 /// What a page may send, beyond what every page may.
@@ -30,22 +35,49 @@ const RESPONSE_HEADERS: HeaderValue =
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 
-/// The way of every request, in and out. Once `draining` is cancelled, each connection is closed by the
-/// answer that it gets.
+/// What every request is met with.
+#[derive(Clone)]
+pub struct Reception {
+    pub edge: Arc<Edge>,
+    pub pace: Pace,
+    /// Once this is cancelled, each connection is closed by the answer that it gets.
+    pub draining: CancellationToken,
+}
+
+/// The way of every request, in and out.
 pub async fn judge(
-    edge: Arc<Edge>,
-    draining: CancellationToken,
-    request: ServiceRequest,
+    reception: Reception,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Some(refused) = door::refusal(&request) {
-        return Ok(request.into_response(refused));
+    let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
+    turn.is_now(Whose::Ours);
+    let body = bodies::pace(&mut request, reception.pace);
+    let mut answered = match door::refusal(&request) {
+        Some(refused) => Ok(request.into_response(refused)),
+        None => admit(&reception.edge, request, next).await,
+    };
+    // The server itself would wait for the rest of a body in chunks for ever.
+    let is_over = body.is_some_and(|body| !body.get());
+    turn.is_now(if is_over { Whose::Over } else { Whose::Clients });
+    if is_over {
+        look_again().await;
     }
-    let mut response = admit(&edge, request, next).await?;
-    if draining.is_cancelled() {
+    if (is_over || reception.draining.is_cancelled())
+        && let Ok(response) = &mut answered
+    {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
-    Ok(response)
+    answered
+}
+
+/// Has the connection read on: the clock is its own, and it winds it when it reads.
+async fn look_again() {
+    std::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        Poll::Ready(())
+    })
+    .await;
 }
 
 async fn admit(

@@ -3,6 +3,8 @@
 //! The only place that knows every room. It decides nothing: what is wanted comes from the
 //! settings and the rows, and each room is given its own part.
 
+mod bodies;
+mod connection;
 mod containing;
 mod door;
 mod drain;
@@ -14,6 +16,7 @@ mod serving;
 #[cfg(test)]
 mod simulation;
 mod tending;
+mod turn;
 mod unbuilt;
 
 use std::{io, net::SocketAddr, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
