@@ -70,8 +70,7 @@ pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, R
 fn unread(error: PayloadError) -> Refusal {
     match error {
         PayloadError::Io(error) if error.kind() == ErrorKind::TimedOut => {
-            let why =
-                "the body came too slowly (`server.body_timeout`, `server.body_rate_min`)";
+            let why = "the body came too slowly (`server.body_timeout`, `server.body_rate_min`)";
             Refusal::invalid(StatusCode::REQUEST_TIMEOUT, why)
         }
         error => {

@@ -3,10 +3,8 @@
 //! What a body may hold is left to whoever reads it.
 
 use std::{
-    cell::Cell,
     io::ErrorKind,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -20,6 +18,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::turn::Turn;
 use crate::settings::ServerSettings;
 
 /// How slowly a body may come.
@@ -45,62 +44,52 @@ impl Pace {
         if self.rate_min == 0 {
             return self.total;
         }
-        let bought = Duration::from_millis(received.saturating_mul(1000) / u64::from(self.rate_min));
+        let bought =
+            Duration::from_millis(received.saturating_mul(1000) / u64::from(self.rate_min));
         self.grace.saturating_add(bought).min(self.total)
     }
 }
 
-/// Whether all of a request's body was read, once nobody reads it any more.
-#[derive(Clone, Default)]
-pub struct IsRead(Rc<Cell<bool>>);
-
-impl IsRead {
-    pub fn get(&self) -> bool {
-        self.0.get()
-    }
-}
-
-/// Has the body of this request come at this pace. `None` where it has none.
-pub fn pace(request: &mut ServiceRequest, pace: Pace) -> Option<IsRead> {
+/// Has the body of this request come at this pace.
+pub fn pace(request: &mut ServiceRequest, pace: Pace, turn: &Turn) {
     let inner = request.take_payload();
     if matches!(inner, Payload::None) {
-        return None;
+        return;
     }
-    let is_read = IsRead::default();
-    let body = Body { inner, pace, began: None, received: 0, given_up: None, is_read: is_read.clone() };
+    let body = Body {
+        inner: Some(inner),
+        pace,
+        turn: turn.clone(),
+        began: None,
+        received: 0,
+        given_up: None,
+    };
     request.set_payload(Payload::Stream { payload: Box::pin(body) });
-    Some(is_read)
 }
 
 struct Body {
-    inner: Payload,
+    /// `None` when it was read to its end.
+    inner: Option<Payload>,
     pace: Pace,
-    /// When somebody first wanted to read it.
+    turn: Turn,
+    /// When it was first waited for.
     began: Option<Instant>,
     received: u64,
     /// Made when there is something to wait for.
     given_up: Option<Pin<Box<Sleep>>>,
-    is_read: IsRead,
-}
-
-impl Body {
-    fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
-        let next = ready!(Pin::new(&mut self.inner).poll_next(context));
-        match &next {
-            Some(Ok(chunk)) => self.received += chunk.len() as u64,
-            Some(Err(_)) | None => self.is_read.0.set(true),
-        }
-        Poll::Ready(next)
-    }
 }
 
 impl Stream for Body {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.poll_inner(context);
-        if polled.is_ready() {
-            return polled;
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        if let Poll::Ready(next) = Pin::new(inner).poll_next(context) {
+            match &next {
+                Some(Ok(chunk)) => self.received += chunk.len() as u64,
+                Some(Err(_)) | None => self.inner = None,
+            }
+            return Poll::Ready(next);
         }
         let began = *self.began.get_or_insert_with(Instant::now);
         let until = began + self.pace.until(self.received);
@@ -114,10 +103,17 @@ impl Stream for Body {
 }
 
 impl Drop for Body {
-    /// What has come and was of no interest counts as read.
     fn drop(&mut self) {
+        let Some(mut unread) = self.inner.take() else { return };
         let mut context = Context::from_waker(Waker::noop());
-        while !self.is_read.get() && self.poll_inner(&mut context).is_ready() {}
+        loop {
+            match Pin::new(&mut unread).poll_next(&mut context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                // It has come whole, and was of no interest.
+                Poll::Ready(Some(Err(_)) | None) => return,
+                Poll::Pending => return self.turn.leave(unread),
+            }
+        }
     }
 }
 
@@ -128,11 +124,8 @@ mod tests {
 
     use super::*;
 
-    const PACE: Pace = Pace {
-        total: Duration::from_secs(15),
-        rate_min: 1024,
-        grace: Duration::from_secs(5),
-    };
+    const PACE: Pace =
+        Pace { total: Duration::from_secs(15), rate_min: 1024, grace: Duration::from_secs(5) };
 
     #[test]
     fn a_body_has_as_long_as_its_bytes_have_bought() {
@@ -153,7 +146,7 @@ mod tests {
         assert_eq!(short.until(0), short.total, "the grace is no longer than the whole");
     }
 
-    /// When a body was given up that comes by so many bytes a second, and whether it was read.
+    /// When a body was given up that comes by so many bytes a second, and whether some of it was left.
     async fn comes_by(bytes: usize) -> (Option<Duration>, bool) {
         let drips = stream::unfold((), move |()| async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -161,33 +154,45 @@ mod tests {
         });
         let mut request = TestRequest::default().to_srv_request();
         request.set_payload(Payload::Stream { payload: Box::pin(drips.take(12)) });
-        let is_read = pace(&mut request, PACE).unwrap();
+        let turn = Turn::default();
+        pace(&mut request, PACE, &turn);
         let began = Instant::now();
         let mut body = request.take_payload();
+        let mut given_up = None;
         while let Some(chunk) = body.next().await {
             if chunk.is_err() {
-                drop(body);
-                return (Some(began.elapsed()), is_read.get());
+                given_up = Some(began.elapsed());
+                break;
             }
         }
-        (None, is_read.get())
+        drop(body);
+        (given_up, turn.is_left())
     }
 
     #[actix::test]
     async fn one_that_drips_is_given_up_and_one_that_is_slow_enough_is_not() {
         tokio::time::pause();
-        let (given_up, is_read) = comes_by(2).await;
-        assert!(!is_read);
+        let (given_up, is_left) = comes_by(2).await;
+        assert!(is_left, "the server is to see that it was not read");
         assert!(given_up.is_some_and(|after| after < Duration::from_secs(6)), "{given_up:?}");
-        assert_eq!(comes_by(1024).await, (None, true));
+        assert_eq!(comes_by(1024).await, (None, false));
     }
 
     #[actix::test]
-    async fn what_came_and_was_not_looked_at_counts_as_read() {
-        let mut request = TestRequest::default().set_payload("some").to_srv_request();
-        let is_read = pace(&mut request, PACE).unwrap();
-        assert!(!is_read.get());
-        drop(request);
-        assert!(is_read.get());
+    async fn what_nobody_reads_is_left_until_the_next_head() {
+        let turn = Turn::default();
+        let leave = |rest: Payload| {
+            let mut request = TestRequest::default().to_srv_request();
+            request.set_payload(rest);
+            pace(&mut request, PACE, &turn);
+            assert!(!turn.is_left());
+        };
+        leave(Payload::Stream { payload: Box::pin(stream::pending()) });
+        assert!(turn.is_left());
+        turn.begin();
+        assert!(!turn.is_left());
+        let whole = stream::iter([Ok(Bytes::from_static(b"some"))]);
+        leave(Payload::Stream { payload: Box::pin(whole) });
+        assert!(!turn.is_left(), "all of it has come");
     }
 }

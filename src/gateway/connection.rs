@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::turn::{HeadEnd, LINGER, Turn, Whose};
+use super::turn::{HeadEnd, Turn, Whose};
 use crate::endpoint::Teller;
 
 pub struct Connection {
@@ -24,8 +24,8 @@ pub struct Connection {
     pub turn: Turn,
     header_timeout: Duration,
     head: HeadEnd,
-    /// When nothing more is read, and what for.
-    over: Option<(Whose, Pin<Box<Sleep>>)>,
+    /// When nothing more is read: a head that has begun did not come.
+    over: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
@@ -49,17 +49,10 @@ impl Connection {
                 self.head = HeadEnd::default();
             }
             Whose::Clients if piece.is_empty() => {}
-            Whose::Clients => match (self.head.ends(piece), &self.over) {
-                (true, _) => self.over = None,
-                (false, Some(_)) => {}
-                (false, None) => {
-                    self.over = Some((Whose::Clients, Box::pin(sleep(self.header_timeout))));
-                }
-            },
-            Whose::Over => {
-                if self.over.as_ref().is_none_or(|(what_for, _)| *what_for != Whose::Over) {
-                    self.over = Some((Whose::Over, Box::pin(sleep(LINGER))));
-                }
+            Whose::Clients if self.turn.is_left() || self.head.ends(piece) => self.over = None,
+            Whose::Clients => {
+                let header_timeout = self.header_timeout;
+                self.over.get_or_insert_with(|| Box::pin(sleep(header_timeout)));
             }
         }
     }
@@ -88,7 +81,7 @@ impl AsyncRead for Connection {
         let before = into.filled().len();
         let polled = self.stream().poll_read(context, into);
         self.wind(&into.filled()[before..]);
-        if let Some((_, over)) = &mut self.over
+        if let Some(over) = &mut self.over
             && over.as_mut().poll(context).is_ready()
         {
             into.set_filled(before);

@@ -1,7 +1,7 @@
 //! Turns away, before anything else is done, requests that are not meant for us, and tells the
 //! browsers of pages that may call us so (Fetch standard, CORS).
 
-use std::{sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use actix_web::{
     Error, HttpResponse,
@@ -20,7 +20,7 @@ use super::{
     bodies::{self, Pace},
     containing::contained,
     door,
-    turn::{Turn, Whose},
+    turn::Turn,
 };
 use crate::endpoint::edge::Edge;
 
@@ -51,33 +51,19 @@ pub async fn judge(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
-    turn.is_now(Whose::Ours);
-    let body = bodies::pace(&mut request, reception.pace);
+    turn.begin();
+    bodies::pace(&mut request, reception.pace, &turn);
     let mut answered = match door::refusal(&request) {
         Some(refused) => Ok(request.into_response(refused)),
         None => admit(&reception.edge, request, next).await,
     };
-    // The server itself would wait for the rest of a body in chunks for ever.
-    let is_over = body.is_some_and(|body| !body.get());
-    turn.is_now(if is_over { Whose::Over } else { Whose::Clients });
-    if is_over {
-        look_again().await;
-    }
-    if (is_over || reception.draining.is_cancelled())
+    turn.end();
+    if reception.draining.is_cancelled()
         && let Ok(response) = &mut answered
     {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     answered
-}
-
-/// Has the connection read on: the clock is its own, and it winds it when it reads.
-async fn look_again() {
-    std::future::poll_fn(|context| {
-        context.waker().wake_by_ref();
-        Poll::Ready(())
-    })
-    .await;
 }
 
 async fn admit(

@@ -1,35 +1,59 @@
-//! Whose turn it is on a connection: what is left open by the server's own clocks, which begin with a
-//! connection and with an answer, and not with each head.
+//! Whose turn it is on a connection, where the server itself would wait for ever.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
-/// How long a client has to read its answer, while what it still sends is of no interest.
-pub const LINGER: Duration = Duration::from_secs(1);
+use actix_web::dev::Payload;
 
 /// Shared by a connection and by the requests on it.
 #[derive(Clone, Default)]
-pub struct Turn(Rc<Cell<Whose>>);
+pub struct Turn(Rc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    whose: Cell<Whose>,
+    unread: RefCell<Option<Payload>>,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Whose {
-    /// The client's, from the beginning of the connection. The server has a clock for that.
+    /// The client's, from the beginning of the connection. The server has a clock for that head, and for no
+    /// other.
     #[default]
     Newcomers,
     /// Ours: a head has come, and its answer has not begun.
     Ours,
     /// The client's again.
     Clients,
-    /// Nobody's: the client did not send what it began, and has its answer.
-    Over,
 }
 
 impl Turn {
     pub fn whose(&self) -> Whose {
-        self.0.get()
+        self.0.whose.get()
     }
 
-    pub fn is_now(&self, whose: Whose) {
-        self.0.set(whose);
+    /// A head has come.
+    pub fn begin(&self) {
+        self.0.unread.take();
+        self.0.whose.set(Whose::Ours);
+    }
+
+    /// Its answer begins.
+    pub fn end(&self) {
+        self.0.whose.set(Whose::Clients);
+    }
+
+    /// Keeps what is left of a body that nobody reads any more. The server closes a connection with such a
+    /// one after its answer; where it was let go and came in chunks, the server would read it for ever.
+    pub fn leave(&self, unread: Payload) {
+        self.0.unread.replace(Some(unread));
+    }
+
+    /// Whether there is such a one, so that what still comes is no head.
+    pub fn is_left(&self) -> bool {
+        self.0.unread.borrow().is_some()
     }
 }
 
