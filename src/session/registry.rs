@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Agreed, Session, SessionOptions, Start, Via,
+    calendar::Calendar,
     replay::Held,
     sealed::{Claims, PrincipalDigest},
     tombstones::{Mark, Tombstones},
@@ -49,6 +50,7 @@ pub struct Sessions {
     lifetime_ms: AtomicU64,
     open: RwLock<HashMap<Arc<str>, Arc<Session>>>,
     tombstones: Mutex<Tombstones>,
+    calendar: Calendar,
     is_closed: AtomicBool,
     /// What all sessions keep for clients that may come back, in bytes.
     held: Held,
@@ -73,6 +75,7 @@ impl Sessions {
             lifetime_ms,
             open: RwLock::default(),
             tombstones,
+            calendar: Calendar::new(),
             is_closed: AtomicBool::new(false),
             held: Held::default(),
             on_end,
@@ -117,7 +120,7 @@ impl Sessions {
         agreed: Option<Agreed>,
         outbox: Option<mpsc::Sender<Bytes>>,
     ) -> Result<Arc<Session>, SessionError> {
-        let now = OffsetDateTime::now_utc();
+        let now = self.calendar.today().for_new();
         let issued = now.replace_nanosecond(0).unwrap_or(now);
         let claims =
             Claims { principal: PrincipalDigest::of(&principal), endpoint, via, agreed, issued };
@@ -217,9 +220,7 @@ impl Sessions {
         let opened = self.sealer.open(id).ok_or(SessionError::Unknown)?;
         let claims = Claims::from_bytes(&opened.plain).ok_or(SessionError::Unknown)?;
         let mark = Mark { id: opened.mark, issued: claims.issued };
-        // A clock that was set back makes no session older than it is.
-        let age = OffsetDateTime::now_utc() - claims.issued;
-        let age = Duration::try_from(age).unwrap_or(Duration::ZERO);
+        let age = self.calendar.today().age_of(claims.issued);
         let is_theirs = claims.endpoint == endpoint
             && claims.principal == PrincipalDigest::of(principal)
             && claims.via == Via::StreamableHttp
@@ -309,7 +310,12 @@ impl Sessions {
         };
         open.iter().for_each(|session| session.forget_old(now));
         metrics::gauge!("metamcpd_replay_bytes").set(self.held.load(Ordering::Relaxed) as f64);
-        self.lock_tombstones().forget(OffsetDateTime::now_utc() - lifetime);
+        self.lock_tombstones().forget(self.issued_before());
+    }
+
+    /// Ids that were issued before are too old to be presented.
+    pub fn issued_before(&self) -> OffsetDateTime {
+        self.calendar.today().before(self.lifetime())
     }
 
     /// Requests of all sessions that have no outcome yet.
