@@ -37,6 +37,7 @@ mod metamcp_faults;
 mod misbehaviour;
 mod naming;
 mod nesting;
+mod notification_floods;
 mod official_clients;
 mod orderly_stop;
 mod outcomes;

@@ -46,13 +46,6 @@ async fn read_until(stream: &mut TcpStream, is_enough: impl Fn(&str) -> bool) ->
     heard
 }
 
-/// Kilobytes of memory that the daemon has.
-fn memory(gateway: &TestGateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn readers_that_stop_reading_are_closed_with_a_cause_and_the_others_miss_nothing() {
     const STALLED: usize = 4;
@@ -69,7 +62,7 @@ async fn readers_that_stop_reading_are_closed_with_a_cause_and_the_others_miss_n
     for _ in 0..STALLED {
         readers.push(stalled(&gateway, &key).await);
     }
-    let before = memory(&gateway);
+    let before = gateway.memory();
     // Each of them is answered more than its buffers hold, and reads none of it.
     let value = "x".repeat(100_000);
     let flood = futures_util::future::join_all(readers.iter().map(async |(_, path)| {
@@ -110,7 +103,7 @@ async fn readers_that_stop_reading_are_closed_with_a_cause_and_the_others_miss_n
     })
     .await;
     // What each may hold back: its buffer of messages, and what stands in its socket.
-    let held = memory(&gateway).saturating_sub(before);
+    let held = gateway.memory().saturating_sub(before);
     assert!(held < 40_000, "{held} KB for {STALLED} readers");
     drop(readers);
 }
