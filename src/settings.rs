@@ -81,6 +81,7 @@ pub struct ServerSettings {
     pub keep_alive: Duration,
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    pub memory_soft_max: u64,
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
     pub core_dumps: bool,

@@ -29,6 +29,7 @@ mod every_feature;
 mod features;
 mod fidelity;
 mod first_run;
+mod host_limits;
 mod imports;
 mod inspector;
 mod lists;

@@ -248,7 +248,10 @@ fn find_session(
             Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id)
         }
         // Its client is to come again with the same session, which is still good.
-        SessionError::TooMany | SessionError::Closed | SessionError::NoId(_) => {
+        SessionError::TooMany
+        | SessionError::MemoryIsShort
+        | SessionError::Closed
+        | SessionError::NoId(_) => {
             let fault = Fault::invalid_request(error.to_string());
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault, id)
         }

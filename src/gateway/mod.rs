@@ -11,6 +11,7 @@ mod drain;
 mod edge;
 mod files;
 mod leftovers;
+mod overload;
 mod remembrance;
 mod serving;
 #[cfg(test)]
@@ -345,6 +346,12 @@ fn rooms(
                 swept.sweep(tokio::time::Instant::now());
             }
         }
+    });
+
+    let (counted, max) = (sessions.clone(), settings.server.memory_soft_max);
+    tend("memory", move || {
+        let counted = counted.clone();
+        async move { overload::watch(&counted, max).await }
     });
 
     let conductor = Conductor::new(Parts {

@@ -34,6 +34,8 @@ pub enum SessionError {
     Unknown,
     #[error("as many sessions are open as are allowed (`sessions.total_max`)")]
     TooMany,
+    #[error("memory is short (`server.memory_soft_max`)")]
+    MemoryIsShort,
     #[error("the gateway is stopping")]
     Closed,
     #[error("no id could be made")]
@@ -52,6 +54,7 @@ pub struct Sessions {
     tombstones: Mutex<Tombstones>,
     calendar: Calendar,
     is_closed: AtomicBool,
+    memory_is_short: AtomicBool,
     /// What all sessions keep for clients that may come back, in bytes.
     held: Held,
     on_end: OnEnd,
@@ -77,6 +80,7 @@ impl Sessions {
             tombstones,
             calendar: Calendar::new(),
             is_closed: AtomicBool::new(false),
+            memory_is_short: AtomicBool::new(false),
             held: Held::default(),
             on_end,
         }
@@ -142,6 +146,11 @@ impl Sessions {
     fn insert(&self, mut start: Start, mut open: Open<'_>) -> Result<Arc<Session>, SessionError> {
         if self.is_closed.load(Ordering::SeqCst) {
             return Err(SessionError::Closed);
+        }
+        if self.memory_is_short.load(Ordering::Relaxed) {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "server.memory_soft_max")
+                .increment(1);
+            return Err(SessionError::MemoryIsShort);
         }
         let of_same = open.values().filter(|one| one.principal == start.principal);
         let of_same: Vec<_> = of_same.cloned().collect();
@@ -311,6 +320,16 @@ impl Sessions {
         open.iter().for_each(|session| session.forget_old(now));
         metrics::gauge!("metamcpd_replay_bytes").set(self.held.load(Ordering::Relaxed) as f64);
         self.lock_tombstones().forget(self.issued_before());
+    }
+
+    /// While memory is short no session begins, and none of an earlier run goes on.
+    pub fn set_memory_is_short(&self, is_short: bool) {
+        self.memory_is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Lets go of what is kept in case that a connection breaks.
+    pub fn shed(&self) {
+        self.all_where(|_| true).iter().for_each(|session| session.shed());
     }
 
     /// Ids that were issued before are too old to be presented.
