@@ -67,6 +67,9 @@ pub struct ServerSettings {
     pub body_max: usize,
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
+    pub body_rate_min: u32,
+    #[serde(with = "humantime_serde")]
+    pub body_grace: Duration,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
     pub proxies: Vec<IpAddr>,
@@ -78,6 +81,7 @@ pub struct ServerSettings {
     pub keep_alive: Duration,
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    pub memory_soft_max: u64,
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
     pub core_dumps: bool,

@@ -71,6 +71,68 @@ async fn who_sends_a_head_or_a_body_slowly_or_never_is_told_so_and_disconnected(
 }
 
 #[tokio::test]
+async fn what_a_client_does_not_send_to_its_end_is_not_waited_for_once_it_is_answered() {
+    let (gateway, client) = impatient().await;
+    let key = client.headers[0].1.clone();
+    let mut attacks = Vec::new();
+    for (credential, status) in [("Bearer nobody", 401), (&key, 408)] {
+        for drips in [true, false] {
+            let mut raw = Raw::connect(&gateway).await;
+            let head = post("/metamcp/all/mcp", &raw.address, credential);
+            let head = head.replace("Content-Length: 1000", "Transfer-Encoding: chunked");
+            attacks.push(async move {
+                raw.send(&head).await;
+                let heard =
+                    if drips { raw.drip("1\r\nx\r\n", PACE).await } else { raw.rest().await };
+                let (line, _) = heard.split_once("\r\n").expect("an answer");
+                assert!(line.contains(&status.to_string()), "drips {drips}: {heard}");
+                assert!(heard.to_lowercase().contains("connection: close"), "{heard}");
+            });
+        }
+    }
+    let second_heads = async {
+        // The first was answered, and the second never comes to its end.
+        let mut raw = greeted(&gateway).await;
+        raw.send("GET /health HTTP/1.1\r\nX-Slow: ").await;
+        let heard = raw.drip("x", PACE).await;
+        assert!(!heard.contains("HTTP/1.1 200"), "{heard}");
+    };
+    tokio::join!(futures_util::future::join_all(attacks), second_heads);
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_long_before_its_time_and_one_that_is_only_slow_is_not() {
+    let settings = "[server]\nbody_timeout = \"10m\"\nbody_grace = \"1s\"";
+    let gateway = Start::new().settings(settings).run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    let key = client.headers[0].1.clone();
+    let drips = async {
+        let mut raw = Raw::connect(&gateway).await;
+        raw.send(&post("/metamcp/all/mcp", &raw.address.clone(), &key)).await;
+        let heard = raw.drip(" ", PACE).await;
+        assert!(heard.starts_with("HTTP/1.1 408"), "{heard}");
+        assert!(heard.contains("server.body_rate_min"), "{heard}");
+    };
+    let slow = async {
+        let mut raw = Raw::connect(&gateway).await;
+        let value = "x".repeat(30_000);
+        let body = crate::support::client::call(json!(1), "demo__echo", json!({"message": value}));
+        let head = post("/metamcp/all/mcp", &raw.address, &key);
+        let session = client.session.as_deref().expect("a session");
+        let length = format!("Mcp-Session-Id: {session}\r\nContent-Length: {}", body.len());
+        raw.send(&head.replace("Content-Length: 1000", &length)).await;
+        for piece in body.as_bytes().chunks(1000) {
+            raw.send(std::str::from_utf8(piece).unwrap()).await;
+            tokio::time::sleep(PACE).await;
+        }
+        let heard = raw.head().await;
+        assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    };
+    tokio::join!(drips, slow);
+}
+
+#[tokio::test]
 async fn one_address_has_so_many_connections_unless_it_is_a_proxys() {
     let settings = "[server]\nconnections_per_address_max = 5\nheader_timeout = \"1m\"\n";
     let counted = Start::new().settings(&format!("{settings}proxies = []")).run().await;

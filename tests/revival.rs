@@ -21,10 +21,7 @@ async fn demo(settings: &str) -> (TestGateway, Client) {
 /// The same client after the daemon has moved to another port: it knows its session and nothing else
 /// has happened to it.
 fn moved(client: &Client, gateway: &TestGateway) -> Client {
-    let mut moved = Client::new(&gateway.endpoint_url("all"), None);
-    moved.headers = client.headers.clone();
-    moved.session = client.session.clone();
-    moved
+    client.at(&gateway.endpoint_url("all"))
 }
 
 fn ping() -> String {

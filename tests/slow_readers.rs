@@ -46,13 +46,6 @@ async fn read_until(stream: &mut TcpStream, is_enough: impl Fn(&str) -> bool) ->
     heard
 }
 
-/// Kilobytes of memory that the daemon has.
-fn memory(gateway: &TestGateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn readers_that_stop_reading_are_closed_with_a_cause_and_the_others_miss_nothing() {
     const STALLED: usize = 4;
@@ -69,7 +62,7 @@ async fn readers_that_stop_reading_are_closed_with_a_cause_and_the_others_miss_n
     for _ in 0..STALLED {
         readers.push(stalled(&gateway, &key).await);
     }
-    let before = memory(&gateway);
+    let before = gateway.memory();
     // Each of them is answered more than its buffers hold, and reads none of it.
     let value = "x".repeat(100_000);
     let flood = futures_util::future::join_all(readers.iter().map(async |(_, path)| {
@@ -110,7 +103,7 @@ async fn readers_that_stop_reading_are_closed_with_a_cause_and_the_others_miss_n
     })
     .await;
     // What each may hold back: its buffer of messages, and what stands in its socket.
-    let held = memory(&gateway).saturating_sub(before);
+    let held = gateway.memory().saturating_sub(before);
     assert!(held < 40_000, "{held} KB for {STALLED} readers");
     drop(readers);
 }
@@ -159,6 +152,50 @@ async fn a_call_whose_stream_is_not_read_is_closed_with_a_cause_and_the_others_m
     // The session is as good as before.
     assert_eq!(client.text_of("demo__echo", json!({"message": "still"})).await, "still");
     drop(readers);
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_before_anything_is_full_is_closed_with_a_cause_too() {
+    // What is sent fits into what the kernel holds, so that whoever sends it sees nothing of it.
+    let settings = "[server]\nwrite_timeout = \"1s\"\n[sessions]\nheartbeat = \"50ms\"";
+    let gateway = Start::new().settings(settings).run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    let key = client.headers[0].1.clone();
+    let arguments = json!({"message": "x".repeat(100_000), "delay_ms": 200});
+    let body = crate::support::client::call(json!(1), "demo__echo", arguments);
+    let counted = async |wanted: f64| {
+        let closed = wait_until("a client to be closed", SOON, async || {
+            let closed = gateway.metric("metamcpd_slow_clients_closed_total").await;
+            closed.filter(|closed| *closed >= wanted)
+        });
+        assert_eq!(closed.await, wanted);
+    };
+
+    let (sse, path) = stalled(&gateway, &key).await;
+    let post = client.http.post(format!("{}{path}", gateway.base)).header("authorization", &key);
+    let post = post.header("content-type", "application/json").body(body.clone());
+    assert_eq!(post.send().await.expect("an answer").status(), 202);
+    counted(1.0).await;
+
+    let address = gateway.base.trim_start_matches("http://");
+    let session = client.session.clone().expect("a session");
+    let mut readers = Vec::new();
+    // By a stream, and as a whole.
+    for (number, accepts) in
+        [(2.0, "application/json, text/event-stream"), (3.0, "application/json")]
+    {
+        let hello = format!(
+            "POST /metamcp/all/mcp HTTP/1.1\r\nHost: {address}\r\nAuthorization: {key}\r\n\
+             Content-Type: application/json\r\nAccept: {accepts}\r\n\
+             Mcp-Session-Id: {session}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len(),
+        );
+        readers.push(narrow(&gateway, &hello).await);
+        counted(number).await;
+    }
+    assert_eq!(client.text_of("demo__echo", json!({"message": "still"})).await, "still");
+    drop((sse, readers));
 }
 
 /// Somebody who reads, while others do not, hears all.

@@ -2,13 +2,13 @@
 //!
 //! What a value means is judged by the store; here it only has to have the right shape.
 
-use std::{borrow::Cow, collections::HashMap, future::Future, time::Duration};
+use std::{borrow::Cow, collections::HashMap, future::Future, io::ErrorKind};
 
 use actix_web::{
     FromRequest, HttpMessage, HttpRequest,
     dev::Payload,
     error::PayloadError,
-    web::{Bytes, Data, PayloadConfig},
+    web::{Bytes, PayloadConfig},
 };
 use futures_util::future::LocalBoxFuture;
 use serde::{
@@ -16,9 +16,8 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_json::{error::Category, value::RawValue};
-use tokio::time::timeout;
 
-use super::{AdminState, ApiError};
+use super::ApiError;
 use crate::store::Problem;
 
 /// Bytes that a body may have.
@@ -84,25 +83,19 @@ fn json_of(
     let mime = request.mime_type().ok().flatten();
     let is_json = mime.is_some_and(|mime| mime.essence_str() == "application/json");
     let bytes = Bytes::from_request(request, payload);
-    let patience = request.app_data::<Data<AdminState>>().map(|state| state.body_timeout);
     async move {
         if !is_json {
             return Err(ApiError::UnsupportedMediaType);
         }
-        let Some(patience) = patience else { return bytes.await.map_err(unread) };
-        in_time(patience, bytes).await?.map_err(unread)
+        bytes.await.map_err(unread)
     }
-}
-
-/// A body that comes within its time. actix itself would wait for it for ever.
-pub async fn in_time<T>(patience: Duration, body: impl Future<Output = T>) -> Result<T, ApiError> {
-    timeout(patience, body).await.map_err(|_elapsed| ApiError::TooSlow)
 }
 
 /// Why a body did not come whole.
 pub fn unread(error: actix_web::Error) -> ApiError {
     match error.as_error::<PayloadError>() {
         Some(PayloadError::Overflow) => ApiError::TooLarge { max: BODY_MAX },
+        Some(PayloadError::Io(error)) if error.kind() == ErrorKind::TimedOut => ApiError::TooSlow,
         _ => ApiError::bad_request("the body could not be read"),
     }
 }

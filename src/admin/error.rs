@@ -40,7 +40,7 @@ pub enum ApiError {
     Ambiguous { what: String },
     #[error("the body has more than {max} bytes")]
     TooLarge { max: usize },
-    #[error("the body took too long to arrive (`server.body_timeout`)")]
+    #[error("the body came too slowly (`server.body_timeout`, `server.body_rate_min`)")]
     TooSlow,
     #[error("the body has to be sent as application/json")]
     UnsupportedMediaType,

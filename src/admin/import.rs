@@ -7,7 +7,7 @@ use actix_web::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{AdminState, ApiError, body::in_time};
+use super::{AdminState, ApiError};
 use crate::{
     import::{BadFile, FILE_MAX},
     operator::{self, Imports, Wanted},
@@ -56,7 +56,7 @@ pub async fn take(
         return Err(ApiError::UnsupportedFile { accepted: KINDS.join(", ") });
     }
     // More than other bodies may have: these files hold more than servers.
-    let body = in_time(state.body_timeout, body.to_bytes_limited(FILE_MAX)).await?;
+    let body = body.to_bytes_limited(FILE_MAX).await;
     let body = body.map_err(|_| ApiError::TooLarge { max: FILE_MAX })?;
     let body = body.map_err(super::body::unread)?;
     let imported = operator::read_apart(body).await.map_err(|error| match error {

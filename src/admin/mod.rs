@@ -72,8 +72,6 @@ pub struct AdminState {
     pub metrics_open: bool,
     /// What every URL we publish begins with, without a slash at its end.
     pub public_url: String,
-    /// How long a body may take to arrive.
-    pub body_timeout: Duration,
     /// How long the database may take to answer whatever one request asks of it.
     pub answer_timeout: Duration,
     /// The pace of comments on an event stream that has nothing else to say.

@@ -1,24 +1,21 @@
 //! The HTTP side of answers: bodies in, statuses and headers out.
 
-use std::time::Duration;
+use std::io::ErrorKind;
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    error::PayloadError,
     http::{StatusCode, header},
     web,
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use tokio::time::Instant;
 
 use crate::{
     failpoint,
     session::Session,
     wire::{Bad, Fault, ListCounts, message},
 };
-
-/// A client that leaves so long after it took the last that it could is one that did not read.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// A request that is answered by an error, and by nothing else.
 pub struct Refusal {
@@ -57,31 +54,31 @@ impl From<Bad> for Refusal {
     }
 }
 
-/// Reads a body within its limits. actix itself would wait for it for ever.
-pub async fn read_body(
-    mut payload: web::Payload,
-    max: usize,
-    patience: Duration,
-) -> Result<Bytes, Refusal> {
-    let read = async {
-        let mut body = BytesMut::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|error| {
-                let why = format!("the body could not be read: {error}");
-                Refusal::invalid(StatusCode::BAD_REQUEST, why)
-            })?;
-            if body.len() + chunk.len() > max {
-                let why = format!("the body is larger than {max} bytes (`server.body_max`)");
-                return Err(Refusal::invalid(StatusCode::PAYLOAD_TOO_LARGE, why));
-            }
-            body.extend_from_slice(&chunk);
+/// Reads a body. How slowly it may come is judged by whoever hands it over.
+pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, Refusal> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(unread)?;
+        if body.len() + chunk.len() > max {
+            let why = format!("the body is larger than {max} bytes (`server.body_max`)");
+            return Err(Refusal::invalid(StatusCode::PAYLOAD_TOO_LARGE, why));
         }
-        Ok(body.freeze())
-    };
-    tokio::time::timeout(patience, read).await.unwrap_or_else(|_elapsed| {
-        let why = "the body took too long to arrive (`server.body_timeout`)";
-        Err(Refusal::invalid(StatusCode::REQUEST_TIMEOUT, why))
-    })
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+fn unread(error: PayloadError) -> Refusal {
+    match error {
+        PayloadError::Io(error) if error.kind() == ErrorKind::TimedOut => {
+            let why = "the body came too slowly (`server.body_timeout`, `server.body_rate_min`)";
+            Refusal::invalid(StatusCode::REQUEST_TIMEOUT, why)
+        }
+        error => {
+            let why = format!("the body could not be read: {error}");
+            Refusal::invalid(StatusCode::BAD_REQUEST, why)
+        }
+    }
 }
 
 /// Whether the body is said to be JSON.
@@ -151,44 +148,19 @@ pub fn announce(session: &Session, counts: &ListCounts) {
     }
 }
 
-/// Makes a stream of what `next` gives until it gives nothing. Whoever stops reading it is counted when its
-/// connection ends, unless `is_told` says that somebody has counted it.
+/// Makes a stream of what `next` gives until it gives nothing.
 pub fn stream_of<S: 'static>(
     state: S,
-    is_told: fn(&S) -> bool,
     next: impl AsyncFn(&mut S) -> Option<Bytes> + 'static,
 ) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
     let next = std::rc::Rc::new(next);
-    let read = Read { state, is_told, full_since: None };
-    futures_util::stream::unfold(read, move |mut read| {
+    futures_util::stream::unfold(state, move |mut state| {
         let next = next.clone();
         async move {
             failpoint::pass("stream");
-            read.full_since = None;
-            let bytes = next(&mut read.state).await?;
-            read.full_since = Some(Instant::now());
-            Some((Ok(bytes), read))
+            next(&mut state).await.map(|bytes| (Ok(bytes), state))
         }
     })
-}
-
-/// A stream, and since when all buffers before its client are full: nothing more was asked of it.
-struct Read<S> {
-    state: S,
-    is_told: fn(&S) -> bool,
-    full_since: Option<Instant>,
-}
-
-impl<S> Drop for Read<S> {
-    fn drop(&mut self) {
-        let is_slow = self.full_since.is_some_and(|since| since.elapsed() >= SLOW);
-        if is_slow && !(self.is_told)(&self.state) {
-            metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
-            tracing::warn!(
-                "a client did not read its stream (`server.write_timeout`); it was closed"
-            );
-        }
-    }
 }
 
 pub async fn not_implemented() -> HttpResponse {

@@ -142,7 +142,7 @@ fn stream(
 pub fn read(reader: Reader, heartbeat: Duration) -> HttpResponse {
     let first = reader.primer().unwrap_or(sse::HEARTBEAT);
     let tail = Tail { reader, first: Some(first), heartbeat };
-    answers::events().streaming(stream_of(tail, |_| false, async |tail| tail.next().await))
+    answers::events().streaming(stream_of(tail, async |tail| tail.next().await))
 }
 
 async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Underway>, said: Vec<Bytes>) {

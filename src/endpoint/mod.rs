@@ -21,6 +21,7 @@ mod standing;
 mod streamable;
 mod subscribing;
 mod tasks;
+mod teller;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ use actix_web::web;
 use tokio_util::sync::CancellationToken;
 
 pub use containing::panicked;
+pub use teller::Teller;
 
 use crate::{conductor::Conductor, upstream::worker::FrameLimits};
 
@@ -36,7 +38,6 @@ pub struct EndpointState {
     pub conductor: Arc<Conductor>,
     pub frames: FrameLimits,
     pub body_max: usize,
-    pub body_timeout: Duration,
     /// How long changes of a list are gathered into one announcement.
     pub debounce: Duration,
     pub paging: paging::Paging,

@@ -24,6 +24,7 @@ use super::{
     conversation::{self, Batch, Heard, Turn},
     guard::admit_request,
     introduction,
+    teller::{Carried, Teller},
 };
 use crate::{
     conductor::{Conductor, EndpointEntry},
@@ -84,10 +85,10 @@ pub async fn get(
         debounce: state.debounce,
         announce_at: None,
         conductor: state.conductor.clone(),
+        _carried: request.conn_data::<Teller>().map(|teller| teller.carry(session.ended.clone())),
         session,
     };
-    answers::events()
-        .streaming(stream_of(stream, Stream::is_over, async |stream| stream.next().await))
+    answers::events().streaming(stream_of(stream, async |stream| stream.next().await))
 }
 
 #[derive(Deserialize)]
@@ -117,7 +118,7 @@ pub async fn post(
         let fault = Fault::session_not_found();
         return Refusal::new(StatusCode::NOT_FOUND, fault, None).response();
     };
-    let body = match answers::read_body(payload, state.body_max, state.body_timeout).await {
+    let body = match answers::read_body(payload, state.body_max).await {
         Ok(body) => body,
         Err(refusal) => return refusal.response(),
     };
@@ -253,6 +254,8 @@ struct Stream {
     debounce: Duration,
     /// When the changes that the client has not been told of are to be announced.
     announce_at: Option<Instant>,
+    /// Who ends the session says why, and the connection says nothing.
+    _carried: Option<Carried>,
     session: Arc<Session>,
     conductor: Arc<Conductor>,
 }
@@ -287,11 +290,6 @@ impl Stream {
 }
 
 impl Stream {
-    /// Who ended the session has said why.
-    fn is_over(&self) -> bool {
-        self.session.ended.is_cancelled()
-    }
-
     /// What the calls of a session that was ended still have to say: each has its one outcome, and
     /// this stream is its only way to the client.
     async fn last_word(&mut self) -> Option<Bytes> {

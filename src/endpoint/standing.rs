@@ -36,11 +36,7 @@ impl Standing {
     }
 
     pub fn serve(self) -> HttpResponse {
-        answers::events().streaming(stream_of(
-            self,
-            |_| false,
-            async |standing| standing.next().await,
-        ))
+        answers::events().streaming(stream_of(self, async |standing| standing.next().await))
     }
 
     async fn next(&mut self) -> Option<Bytes> {

@@ -66,7 +66,7 @@ async fn respond(
         return Err(Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     check_version(request)?;
-    let body = answers::read_body(payload, state.body_max, state.body_timeout).await?;
+    let body = answers::read_body(payload, state.body_max).await?;
     if batch::is_batch(&body) {
         return respond_to_batch(state, admitted, request, accepts, &body).await;
     }
@@ -252,7 +252,10 @@ fn find_session(
             Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id)
         }
         // Its client is to come again with the same session, which is still good.
-        SessionError::TooMany | SessionError::Closed | SessionError::NoId(_) => {
+        SessionError::TooMany
+        | SessionError::MemoryIsShort
+        | SessionError::Closed
+        | SessionError::NoId(_) => {
             let fault = Fault::invalid_request(error.to_string());
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, fault, id)
         }

@@ -5,7 +5,6 @@
 //! that would take too much.
 
 use std::{
-    any::Any,
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsRawFd,
@@ -82,14 +81,13 @@ impl Door {
 
     /// Meets a connection before anything was read from it. A panic would end the server thread that it
     /// is met on, and all the connections there: such a one is served without a limit instead.
-    pub fn meet(self: &Arc<Self>, connection: &dyn Any, known: &mut Extensions) {
+    pub fn meet(self: &Arc<Self>, stream: &TcpStream, known: &mut Extensions) {
         // Where it happened, the log has already.
-        drop(catch_unwind(AssertUnwindSafe(|| self.judge(connection, known))));
+        drop(catch_unwind(AssertUnwindSafe(|| self.judge(stream, known))));
     }
 
-    fn judge(self: &Arc<Self>, connection: &dyn Any, known: &mut Extensions) {
+    fn judge(self: &Arc<Self>, stream: &TcpStream, known: &mut Extensions) {
         failpoint::pass("door");
-        let Some(stream) = connection.downcast_ref::<TcpStream>() else { return };
         self.limit_writes(stream);
         // The kernel gives the lowest number that is free, so that the number of a new file says how
         // many are open at least.

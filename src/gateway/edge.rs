@@ -16,7 +16,12 @@ use actix_web::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{containing::contained, door};
+use super::{
+    bodies::{self, Pace},
+    containing::contained,
+    door,
+    turn::Turn,
+};
 use crate::{endpoint::edge::Edge, failpoint};
 
 /// What a page may send, beyond what every page may.
@@ -30,33 +35,45 @@ const RESPONSE_HEADERS: HeaderValue =
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
 
-/// The way of every request, in and out, whatever panics on it. Once `draining` is cancelled, each
-/// connection is closed by the answer that it gets.
+/// What every request is met with.
+#[derive(Clone)]
+pub struct Reception {
+    pub edge: Arc<Edge>,
+    pub pace: Pace,
+    /// Once this is cancelled, each connection is closed by the answer that it gets.
+    pub draining: CancellationToken,
+}
+
+/// The way of every request, in and out, whatever panics on it.
 pub async fn judge(
-    edge: Arc<Edge>,
-    draining: CancellationToken,
-    request: ServiceRequest,
+    reception: Reception,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let is_mcp = request.path().starts_with("/metamcp/");
-    contained(is_mcp, judged(edge, draining, request, next)).await
+    let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
+    turn.begin();
+    bodies::pace(&mut request, reception.pace, &turn);
+    let mut answered = contained(is_mcp, judged(&reception.edge, request, next)).await;
+    turn.end();
+    if reception.draining.is_cancelled()
+        && let Ok(response) = &mut answered
+    {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    answered
 }
 
 async fn judged(
-    edge: Arc<Edge>,
-    draining: CancellationToken,
+    edge: &Edge,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     failpoint::pass("edge");
-    if let Some(refused) = door::refusal(&request) {
-        return Ok(request.into_response(refused));
+    match door::refusal(&request) {
+        Some(refused) => Ok(request.into_response(refused)),
+        None => admit(edge, request, next).await,
     }
-    let mut response = admit(&edge, request, next).await?;
-    if draining.is_cancelled() {
-        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
-    }
-    Ok(response)
 }
 
 async fn admit(

@@ -3,17 +3,21 @@
 //! The only place that knows every room. It decides nothing: what is wanted comes from the
 //! settings and the rows, and each room is given its own part.
 
+mod bodies;
+mod connection;
 mod containing;
 mod door;
 mod drain;
 mod edge;
 mod files;
 mod leftovers;
+mod overload;
 mod remembrance;
 mod serving;
 #[cfg(test)]
 mod simulation;
 mod tending;
+mod turn;
 mod unbuilt;
 
 use std::{
@@ -372,6 +376,12 @@ fn rooms(
                 swept.sweep(tokio::time::Instant::now());
             }
         }
+    });
+
+    let (counted, max) = (sessions.clone(), settings.server.memory_soft_max);
+    tend("memory", move || {
+        let counted = counted.clone();
+        async move { overload::watch(&counted, max).await }
     });
 
     let conductor = Conductor::new(Parts {

@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use time::OffsetDateTime;
-
 use crate::{
     session::{Mark, SessionOptions, Sessions},
     store::{EndedSession, Store, StoreError},
@@ -31,7 +29,7 @@ pub async fn forget_old(store: Store, sessions: Arc<Sessions>) {
     loop {
         tokio::time::sleep(FORGET_EVERY).await;
         // An operator may change the lifetime at run time.
-        let issued_before = OffsetDateTime::now_utc() - sessions.lifetime();
+        let issued_before = sessions.issued_before();
         let max = kept(&sessions.options);
         if let Err(error) = store.forget_ended_sessions(issued_before, max).await {
             tracing::debug!(%error, "ended sessions are remembered longer than they need be");

@@ -2,11 +2,28 @@
 
 use std::{net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpServer, dev::ServerHandle, middleware::from_fn, web::Data};
+use actix_http::{HttpService, error::DispatchError};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::{
+    App, Error,
+    dev::{AppConfig, Server, ServerHandle},
+    middleware::from_fn,
+    rt::net::TcpStream,
+    web::Data,
+};
 use futures_util::FutureExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::{StartError, Tokens, door::Door, edge, files, tending::tend, unbuilt};
+use super::{
+    StartError, Tokens,
+    bodies::Pace,
+    connection::Connection,
+    door::Door,
+    edge::{self, Reception},
+    files,
+    tending::tend,
+    unbuilt,
+};
 use crate::{
     admin::{self, AdminState},
     conductor::Conductor,
@@ -62,7 +79,6 @@ pub(super) fn listen(
         conductor: conductor.clone(),
         frames: settings.wire,
         body_max: server.body_max,
-        body_timeout: server.body_timeout,
         debounce: settings.lists.debounce,
         paging,
         path_prefix: path_prefix.unwrap_or_default(),
@@ -74,42 +90,70 @@ pub(super) fn listen(
         prometheus,
         metrics_open: settings.metrics.open,
         public_url: url.clone(),
-        body_timeout: server.body_timeout,
         answer_timeout: settings.database.answer_timeout,
         heartbeat: settings.sessions.heartbeat,
         refresh_wait: settings.lists.refresh_wait,
         stopping: tokens.draining.clone(),
     });
     keep_metrics(admin.prometheus.clone());
-    let edge = Arc::new(edge);
-    let draining = tokens.draining.clone();
-    let http = HttpServer::new(move || {
-        let (edge, draining) = (edge.clone(), draining.clone());
+    let reception = Reception {
+        edge: Arc::new(edge),
+        pace: Pace::new(server),
+        draining: tokens.draining.clone(),
+    };
+    let app = move || {
+        let reception = reception.clone();
         App::new()
             .app_data(endpoints.clone())
             .configure(endpoint::configure)
             .configure(unbuilt::configure)
             .configure(|config| admin::configure(config, admin.clone()))
-            .wrap(from_fn(move |request, next| {
-                edge::judge(edge.clone(), draining.clone(), request, next)
-            }))
-    });
-    let http = match server.workers {
-        0 => http,
-        workers => http.workers(workers),
+            .wrap(from_fn(move |request, next| edge::judge(reception.clone(), request, next)))
     };
+    let builder = Server::build();
+    let builder = match server.workers {
+        0 => builder,
+        workers => builder.workers(workers),
+    };
+    let stopping = builder.graceful_shutdown_signal();
     let door = Door::new(server, files_max);
-    let running = http
-        .on_connect(move |connection, known| door.meet(connection, known))
-        // A client that closes its side has left; what it held is free at once, not a heartbeat later.
-        .h1_allow_half_closed(false)
+    let (header_timeout, keep_alive) = (server.header_timeout, server.keep_alive);
+    // What `HttpServer` is made of, which would keep the connections to itself.
+    let http = move || {
+        let (door, stopping) = (door.clone(), stopping.clone());
+        let http = HttpService::build()
+            // Connections that nothing is asked on are let go first.
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(keep_alive)
+            .client_request_timeout(header_timeout)
+            // A client that closes its side has left; what it held is free at once, not a heartbeat later.
+            .h1_allow_half_closed(false)
+            .local_addr(address)
+            .on_connect_ext(move |connection: &Connection, known| {
+                door.meet(&connection.stream, known);
+                known.insert(connection.teller.clone());
+                known.insert(connection.turn.clone());
+            })
+            .h1(map_config(
+                app().into_factory().map_err(|error: Error| error.error_response()),
+                // Nobody asks it for URLs: ours are made of `server.public_url`.
+                |()| AppConfig::default(),
+            ));
+        fn_service(move |stream: TcpStream| async move {
+            let peer = stream.peer_addr().ok();
+            Ok::<_, DispatchError>((Connection::new(stream, header_timeout), peer))
+        })
+        .and_then(http)
+    };
+    let running = builder
         .disable_signals()
-        .max_connections(server.connections_max)
-        .client_request_timeout(server.header_timeout)
-        .keep_alive(server.keep_alive)
+        .max_concurrent_connections(server.connections_max)
         // By then everything has been answered or ended; this is for the last bytes to go out.
         .shutdown_timeout(2)
-        .listen(listener)
+        .listen("metamcpd", listener, http)
         .map_err(failed)?
         .run();
     let handle = running.handle();

@@ -3,6 +3,7 @@
 //! A session is not authentication: whoever presents its id must also be the principal that began
 //! it, on the same endpoint, or is told that there is no such session.
 
+mod calendar;
 pub mod questions;
 mod registry;
 mod replay;

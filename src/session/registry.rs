@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     Agreed, Session, SessionOptions, Start, Via,
+    calendar::Calendar,
     replay::Held,
     sealed::{Claims, PrincipalDigest},
     tombstones::{Mark, Tombstones},
@@ -33,6 +34,8 @@ pub enum SessionError {
     Unknown,
     #[error("as many sessions are open as are allowed (`sessions.total_max`)")]
     TooMany,
+    #[error("memory is short (`server.memory_soft_max`)")]
+    MemoryIsShort,
     #[error("the gateway is stopping")]
     Closed,
     #[error("no id could be made")]
@@ -49,7 +52,9 @@ pub struct Sessions {
     lifetime_ms: AtomicU64,
     open: RwLock<HashMap<Arc<str>, Arc<Session>>>,
     tombstones: Mutex<Tombstones>,
+    calendar: Calendar,
     is_closed: AtomicBool,
+    memory_is_short: AtomicBool,
     /// What all sessions keep for clients that may come back, in bytes.
     held: Held,
     on_end: OnEnd,
@@ -73,7 +78,9 @@ impl Sessions {
             lifetime_ms,
             open: RwLock::default(),
             tombstones,
+            calendar: Calendar::new(),
             is_closed: AtomicBool::new(false),
+            memory_is_short: AtomicBool::new(false),
             held: Held::default(),
             on_end,
         }
@@ -117,7 +124,7 @@ impl Sessions {
         agreed: Option<Agreed>,
         outbox: Option<mpsc::Sender<Bytes>>,
     ) -> Result<Arc<Session>, SessionError> {
-        let now = OffsetDateTime::now_utc();
+        let now = self.calendar.today().for_new();
         let issued = now.replace_nanosecond(0).unwrap_or(now);
         let claims =
             Claims { principal: PrincipalDigest::of(&principal), endpoint, via, agreed, issued };
@@ -139,6 +146,11 @@ impl Sessions {
     fn insert(&self, mut start: Start, mut open: Open<'_>) -> Result<Arc<Session>, SessionError> {
         if self.is_closed.load(Ordering::SeqCst) {
             return Err(SessionError::Closed);
+        }
+        if self.memory_is_short.load(Ordering::Relaxed) {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "server.memory_soft_max")
+                .increment(1);
+            return Err(SessionError::MemoryIsShort);
         }
         let of_same = open.values().filter(|one| one.principal == start.principal);
         let of_same: Vec<_> = of_same.cloned().collect();
@@ -217,9 +229,7 @@ impl Sessions {
         let opened = self.sealer.open(id).ok_or(SessionError::Unknown)?;
         let claims = Claims::from_bytes(&opened.plain).ok_or(SessionError::Unknown)?;
         let mark = Mark { id: opened.mark, issued: claims.issued };
-        // A clock that was set back makes no session older than it is.
-        let age = OffsetDateTime::now_utc() - claims.issued;
-        let age = Duration::try_from(age).unwrap_or(Duration::ZERO);
+        let age = self.calendar.today().age_of(claims.issued);
         let is_theirs = claims.endpoint == endpoint
             && claims.principal == PrincipalDigest::of(principal)
             && claims.via == Via::StreamableHttp
@@ -309,7 +319,22 @@ impl Sessions {
         };
         open.iter().for_each(|session| session.forget_old(now));
         metrics::gauge!("metamcpd_replay_bytes").set(self.held.load(Ordering::Relaxed) as f64);
-        self.lock_tombstones().forget(OffsetDateTime::now_utc() - lifetime);
+        self.lock_tombstones().forget(self.issued_before());
+    }
+
+    /// While memory is short no session begins, and none of an earlier run goes on.
+    pub fn set_memory_is_short(&self, is_short: bool) {
+        self.memory_is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Lets go of what is kept in case that a connection breaks.
+    pub fn shed(&self) {
+        self.all_where(|_| true).iter().for_each(|session| session.shed());
+    }
+
+    /// Ids that were issued before are too old to be presented.
+    pub fn issued_before(&self) -> OffsetDateTime {
+        self.calendar.today().before(self.lifetime())
     }
 
     /// Requests of all sessions that have no outcome yet.

@@ -328,6 +328,27 @@ impl Replay {
         lost
     }
 
+    /// Drops what was sent already. Who loses its connection now cannot have it again; what nobody has read
+    /// stays.
+    pub fn shed(&mut self) {
+        let (mut freed, mut over) = (0, Vec::new());
+        for (number, log) in &mut self.streams {
+            if log.ended.is_some() && log.reader.is_none() && !log.has_unsent() {
+                over.push(*number);
+                continue;
+            }
+            while let Some(event) = log.events.front().filter(|event| event.place <= log.sent) {
+                freed += event.message.len();
+                log.events.pop_front();
+            }
+            log.events.shrink_to_fit();
+        }
+        self.free(freed);
+        for number in over {
+            self.remove(number);
+        }
+    }
+
     /// Lets go of a stream; whether there was something on it that nobody had read.
     fn remove(&mut self, stream: u64) -> bool {
         let Some(log) = self.streams.remove(&stream) else { return false };

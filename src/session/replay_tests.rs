@@ -210,3 +210,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_sent_is_let_go_where_memory_is_short_and_what_was_not_stays() {
+    let (mut replay, held, now) = replay();
+    let (over, unread) = (replay.begin(), replay.begin());
+    let reader = replay.attach(STANDING, None).unwrap();
+    say(&mut replay, STANDING, "sent");
+    assert_eq!(read(&mut replay, STANDING, reader).0, ["sent"]);
+    say(&mut replay, STANDING, "waits");
+    let caller = replay.attach(over, None).unwrap();
+    ask(&mut replay, over, "answer");
+    replay.end(over, now);
+    assert_eq!(read(&mut replay, over, caller), (vec!["answer".to_owned()], true));
+    replay.detach(over, caller);
+    ask(&mut replay, unread, "nobody had it");
+    replay.end(unread, now);
+    replay.shed();
+    assert_eq!(held.load(Ordering::Relaxed), "waits".len() + "nobody had it".len());
+    assert!(replay.attach(over, Some(0)).is_none(), "whoever asks for it hears that it is gone");
+    assert_eq!(read(&mut replay, STANDING, reader).0, ["waits"]);
+    let late = replay.attach(unread, None).unwrap();
+    assert_eq!(read(&mut replay, unread, late), (vec!["nobody had it".to_owned()], true));
+}

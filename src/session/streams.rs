@@ -190,6 +190,13 @@ impl Session {
         metrics::counter!("metamcpd_session_messages_dropped_total").increment(lost.messages);
     }
 
+    /// Drops what its client was sent already.
+    pub fn shed(&self) {
+        if let Some(replay) = lock(&self.replay).as_mut() {
+            replay.shed();
+        }
+    }
+
     /// Made at its first use: most sessions never stream anything.
     fn replay<R>(&self, what: impl FnOnce(&mut Replay) -> R) -> R {
         let mut replay = lock(&self.replay);

@@ -193,6 +193,14 @@ impl Client {
         Exchange::of(request.send().await.expect("the gateway answers"))
     }
 
+    /// The same client, in the same session, elsewhere.
+    pub fn at(&self, url: &str) -> Client {
+        let mut moved = Client::new(url, None);
+        moved.headers = self.headers.clone();
+        moved.session = self.session.clone();
+        moved
+    }
+
     /// The same client before it has said anything.
     pub fn again(&self) -> Client {
         let mut again = Client::new(&self.url, None);

@@ -168,6 +168,14 @@ impl TestGateway {
         self.process.as_ref().expect("the daemon runs").id()
     }
 
+    /// Kilobytes of memory that the daemon has.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("its status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+        line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a number")
+    }
+
     /// The lines of stdout since the last start.
     pub fn facts(&self) -> Vec<String> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()

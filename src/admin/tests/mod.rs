@@ -104,7 +104,6 @@ impl House {
             prometheus: PrometheusBuilder::new().build_recorder().handle(),
             metrics_open,
             public_url: "http://gateway.example".to_owned(),
-            body_timeout: SECOND * 10,
             answer_timeout: SECOND * 20,
             heartbeat: Duration::from_millis(50),
             refresh_wait: SECOND / 2,
