@@ -70,5 +70,6 @@ mod tasks_remote;
 mod tidy;
 mod tolerance;
 mod unread_log;
+mod untrusted_upstreams;
 mod upstream_resumption;
 mod uri_rewriting;

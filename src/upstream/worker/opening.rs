@@ -167,6 +167,7 @@ pub fn not_connected(error: EgressError) -> Exit {
         EgressError::ConnectTimeout => Reason::ConnectTimeout,
         EgressError::Tls { .. } => Reason::TlsFailed,
         EgressError::Resolve { .. }
+        | EgressError::NotBegun { .. }
         | EgressError::ConnectRefused
         | EgressError::Connect { .. }
         | EgressError::Setup { .. } => Reason::ConnectFailed,
