@@ -47,6 +47,7 @@ mod relay;
 mod relay_pairs;
 mod relay_remote;
 mod remote_upstreams;
+mod restarted_upstreams;
 mod restarts;
 mod resting;
 mod resumption;

@@ -23,6 +23,7 @@ use crate::upstream::{
     Listener, UpstreamSpec,
     actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
     board::{Board, Remembered},
+    brakes::Brakes,
     dice::Dice,
     port::CallOptions,
 };
@@ -37,6 +38,8 @@ pub type Roster = Arc<ArcSwap<HashMap<Uuid, Arc<Board>>>>;
 pub struct Fleet {
     patience: SharedPatience,
     calls: CallOptions,
+    /// Of all of them together.
+    brakes: Brakes,
     launch: Launch,
     dice: Dice,
     listener: Arc<dyn Listener>,
@@ -146,6 +149,7 @@ impl Fleet {
     ) -> Self {
         Self {
             patience,
+            brakes: Brakes::new(&calls),
             calls,
             launch,
             dice: Dice::default(),
@@ -177,7 +181,7 @@ impl Fleet {
                 Step::Launch(spec) => {
                     let remembered = remembered.remove(&spec.id).unwrap_or_default();
                     let (calls, listener) = (self.calls.clone(), self.listener.clone());
-                    let board = Board::new(spec, remembered, calls, listener);
+                    let board = Board::new(spec, remembered, calls, &self.brakes, listener);
                     if tried_before.contains(&board.id) {
                         board.settle_all();
                     }

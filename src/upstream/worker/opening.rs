@@ -91,7 +91,7 @@ async fn by_post(
     let id = remote.next_id();
     let message = message::request(id, "initialize", &handshake::initialize_params(declared));
     let response = remote
-        .exchange(Method::POST, ACCEPT_BOTH, None, message, false)
+        .exchange(Method::POST, ACCEPT_BOTH, None, message, None)
         .await
         .map_err(not_connected)?;
     let status = response.status();
