@@ -100,3 +100,56 @@ async fn a_call_that_is_put_off_for_a_moment_is_sent_again_once_and_one_that_fai
     let (reason, ()) = tokio::join!(call, mend);
     assert_eq!(reason, "none", "it waited a second, and was carried out");
 }
+
+#[tokio::test]
+async fn when_many_fail_together_half_of_them_are_spared_and_of_one_alone_its_calls_are() {
+    let settings = "[calls.breaker]\nfailures = 3\nopen = \"60s\"";
+    let gateway = Start::new().settings(settings).run().await;
+    let names = ["one", "two", "three", "four"];
+    let remotes = names.map(|_| Remote::start(Knobs::default()));
+    for (name, remote) in names.iter().zip(&remotes) {
+        gateway.remote(name, &remote.url).await;
+    }
+    let client = gateway.client_of(&names).await;
+    for remote in &remotes {
+        remote.turn(|knobs| knobs.trouble = Some((500, None)));
+    }
+    let mut last = Vec::new();
+    for name in names {
+        for _ in 0..3 {
+            client.call(&format!("{name}__echo"), json!({"value": "hi"})).await;
+        }
+        let answer = client.call(&format!("{name}__echo"), json!({"value": "hi"})).await;
+        last.push(answer["error"]["data"]["reason"].as_str().unwrap_or("none").to_owned());
+    }
+    let (open, closed) = ("upstream_circuit_open", "upstream_http_status");
+    assert_eq!(last, [open, open, closed, closed], "two of four");
+    let limit = "metamcpd_limit_hit_total{limit=\"calls.breaker.ejected_percent_max\"}";
+    assert_eq!(gateway.metric(limit).await, Some(2.0), "each says so once");
+    // One that goes is not counted any more, and there is room for one of the three others.
+    gateway.remove("mcp-servers/one").await;
+    gateway.remove("mcp-servers/two").await;
+    wait_until("room for another", SOON, async || {
+        let answer = client.call("three__echo", json!({"value": "hi"})).await;
+        (answer["error"]["data"]["reason"] == open).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_are_sent_again_no_more_often_than_they_may_be() {
+    let settings =
+        format!("{HASTY}\n[calls.retries]\npercent_max = 0\nwindow_min = 2\nwindow = \"1h\"");
+    let gateway = Start::new().settings(&settings).run().await;
+    let remote = Remote::start(Knobs::default());
+    gateway.remote("remote", &remote.url).await;
+    let client = gateway.client_of(&["remote"]).await;
+    remote.turn(|knobs| knobs.trouble = Some((429, Some(0))));
+    for times in [2, 2, 1, 1] {
+        let before = remote.seen_of("tools/call").len();
+        assert_eq!(reason(&client).await, "upstream_throttled");
+        assert_eq!(remote.seen_of("tools/call").len() - before, times);
+    }
+    let limit = "metamcpd_limit_hit_total{limit=\"calls.retries.percent_max\"}";
+    assert_eq!(gateway.metric(limit).await, Some(2.0));
+}

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use metamcpd::egress::{Door, Egress, EgressError, EgressOptions, Refusal};
+use metamcpd::egress::{Begun, Door, Egress, EgressError, EgressOptions, Refusal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use url::Url;
@@ -221,6 +221,32 @@ async fn a_failure_tells_its_cause_and_whether_anything_was_sent() {
         let answer = way.send(post(&garbled.url("127.0.0.1"))).await.unwrap();
         let cut = answer.into_body().collect(100).await.unwrap_err();
         assert!(matches!(cut, EgressError::Broken { .. }), "{door}: {cut:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_has_begun_when_there_is_a_connection_for_it_and_not_before() {
+    let egress = egress(EgressOptions::default());
+    // The kernel accepts for it, and its part of the handshake never comes.
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let begun = Begun::default();
+    let way = egress.hot();
+    let unmade = post(&format!("https://{}/", mute.local_addr().unwrap()));
+    let given_up =
+        tokio::time::timeout(Duration::from_millis(200), way.send_noting(unmade, &begun));
+    assert!(given_up.await.is_err());
+    assert!(!begun.load(Ordering::SeqCst), "nobody can have received anything");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let made = post(&format!("http://{}/", listener.local_addr().unwrap()));
+    let reading = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        begun.load(Ordering::SeqCst)
+    };
+    tokio::select! {
+        answered = way.send_noting(made, &begun) => panic!("{answered:?}"),
+        has_begun = reading => assert!(has_begun, "a byte of it has arrived"),
     }
 }
 

@@ -31,6 +31,9 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(options.tcp_keepalive));
+        tcp.set_keepalive_interval(Some(options.tcp_keepalive_interval));
+        tcp.set_keepalive_retries(Some(options.tcp_keepalive_retries));
+        tcp.set_tcp_user_timeout(options.user_timeout());
         // Shared out among the addresses of a name, so that a dead first one does not use it up.
         tcp.set_connect_timeout(Some(options.connect_timeout));
         // Named here, because where two providers are linked in rustls refuses to choose.
@@ -60,5 +63,35 @@ impl Service<Uri> for Connector {
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    /// A peer that is gone without a word, by which calls and streams would wait for ever otherwise.
+    #[tokio::test]
+    async fn the_kernel_is_told_to_notice_a_peer_that_is_gone() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        for user_timeout in [Duration::from_secs(30), Duration::ZERO] {
+            let options = EgressOptions { tcp_user_timeout: user_timeout, ..Default::default() };
+            let mut connector = Connector::new(JudgingResolver::new(&options), &options).unwrap();
+            let made = connector.call(url.parse().unwrap()).await.unwrap();
+            let MaybeHttpsStream::Http(stream) = made else { panic!("it is not secure") };
+            let socket = stream.inner();
+            assert!(sockopt::socket_keepalive(socket).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), Duration::from_secs(30));
+            assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), Duration::from_secs(10));
+            assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 3);
+            let millis = u32::try_from(user_timeout.as_millis()).unwrap();
+            assert_eq!(sockopt::tcp_user_timeout(socket).unwrap(), millis);
+            assert!(sockopt::tcp_nodelay(socket).unwrap());
+        }
     }
 }

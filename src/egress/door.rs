@@ -5,19 +5,56 @@
 //! sent again is only what a connection from the pool had not begun to carry when it was closed.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::client::legacy::Client;
 
 use super::connector::Connector;
 use super::error::EgressError;
 use super::policy::AddressPolicy;
 
-type HotClient = Client<Connector, Full<Bytes>>;
+type HotClient = Client<Connector, Outbound>;
+
+/// Whether a byte of a request may have been sent.
+pub type Begun = Arc<AtomicBool>;
+
+/// The body of a request. It is looked at before the first byte of the request is written, since the head
+/// says how long it is; and not before there is a connection.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    whole: Full<Bytes>,
+    begun: Begun,
+}
+
+impl hyper::body::Body for Outbound {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.begun.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.whole).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.store(true, Ordering::Relaxed);
+        self.whole.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.begun.store(true, Ordering::Relaxed);
+        self.whole.size_hint()
+    }
+}
 
 /// A way out. Clones share their pool of connections.
 #[derive(Clone, Debug)]
@@ -56,19 +93,31 @@ impl Door {
     /// Sends the request, whose URI must be absolute, and waits for the head of the answer. There
     /// is no limit of time but the one for connecting.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Body>, EgressError> {
+        self.send_noting(request, &Begun::default()).await
+    }
+
+    /// The same, and notes when a byte of it may be sent from then on: whoever gives it up before that
+    /// knows that nobody has received it.
+    pub async fn send_noting(
+        &self,
+        request: Request<Bytes>,
+        begun: &Begun,
+    ) -> Result<Response<Body>, EgressError> {
         match &self.way {
             Way::Steady(client) => {
                 let request = reqwest::Request::try_from(request)
                     .map_err(|error| EgressError::Unsendable { source: error.into() })?;
                 self.policy.check(request.url())?;
+                begun.store(true, Ordering::Relaxed);
                 let response = client.execute(request).await.map_err(EgressError::from_steady)?;
                 let response = Response::<reqwest::Body>::from(response);
                 Ok(response.map(|body| Body { source: Source::Steady(body) }))
             }
             Way::Hot(client) => {
                 self.check_destination(request.uri())?;
-                let response =
-                    client.request(request.map(Full::new)).await.map_err(EgressError::from_hot)?;
+                let request =
+                    request.map(|body| Outbound { whole: Full::new(body), begun: begun.clone() });
+                let response = client.request(request).await.map_err(EgressError::from_hot)?;
                 Ok(response.map(|body| Body { source: Source::Hot(body) }))
             }
         }

@@ -30,8 +30,11 @@ pub enum EgressError {
     ConnectTimeout,
     #[error("no connection could be made")]
     Connect { source: Cause },
-    #[error("no secure connection could be made")]
+    #[error("no secure connection could be made: {}", distrust(source))]
     Tls { source: Cause },
+    /// The connection was closed before the request was begun.
+    #[error("the connection was closed at once")]
+    NotBegun { source: Cause },
     /// The connection broke, or what came over it was not HTTP.
     #[error("the connection broke")]
     Broken { source: Cause },
@@ -55,16 +58,30 @@ impl EgressError {
             | EgressError::ConnectTimeout
             | EgressError::Connect { .. }
             | EgressError::Tls { .. }
+            | EgressError::NotBegun { .. }
             | EgressError::Setup { .. } => true,
             EgressError::Broken { .. } | EgressError::TooLarge { .. } => false,
         }
+    }
+
+    /// Whether it was not sent for a cause that may be gone in a moment: nobody listens, or cannot be
+    /// found. What we refuse to do, or to trust, is not.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            EgressError::Resolve { .. }
+                | EgressError::ConnectRefused
+                | EgressError::ConnectTimeout
+                | EgressError::Connect { .. }
+                | EgressError::NotBegun { .. }
+        )
     }
 
     pub(super) fn from_hot(error: hyper_util::client::legacy::Error) -> EgressError {
         if error.is_connect() {
             return EgressError::from_connecting(error.into());
         }
-        EgressError::Broken { source: error.into() }
+        EgressError::from_sending(error.into())
     }
 
     pub(super) fn from_steady(error: reqwest::Error) -> EgressError {
@@ -79,28 +96,71 @@ impl EgressError {
         if error.is_connect() {
             return EgressError::from_connecting(error.into());
         }
-        EgressError::Broken { source: error.into() }
+        EgressError::from_sending(error.into())
+    }
+
+    /// hyper calls canceled what it has not begun to write.
+    fn from_sending(error: Cause) -> EgressError {
+        let begun = |cause: &hyper::Error| !cause.is_canceled();
+        match find::<hyper::Error>(&*error).is_none_or(begun) {
+            true => EgressError::Broken { source: error },
+            false => EgressError::NotBegun { source: error },
+        }
     }
 
     fn from_connecting(error: Cause) -> EgressError {
-        let mut next: Option<&(dyn Error + 'static)> = Some(error.as_ref());
-        while let Some(cause) = next {
-            if let Some(NotResolved { name, why }) = cause.downcast_ref() {
-                return why.to_error(name);
-            }
-            if let Some(io_error) = cause.downcast_ref::<io::Error>() {
-                return match (io_error.kind(), io_error.raw_os_error()) {
-                    (io::ErrorKind::ConnectionRefused, _) => EgressError::ConnectRefused,
-                    (io::ErrorKind::TimedOut, _) => EgressError::ConnectTimeout,
-                    // Connecting fails by a word of the kernel's. The handshake is all that has
-                    // words of its own.
-                    (_, None) => EgressError::Tls { source: error },
-                    (_, Some(_)) => EgressError::Connect { source: error },
-                };
-            }
-            next = cause.source();
+        if let Some(NotResolved { name, why }) = find(&*error) {
+            return why.to_error(name);
         }
-        EgressError::Connect { source: error }
+        match find::<io::Error>(&*error).map(|cause| (cause.kind(), cause.raw_os_error())) {
+            Some((io::ErrorKind::ConnectionRefused, _)) => EgressError::ConnectRefused,
+            Some((io::ErrorKind::TimedOut, _)) => EgressError::ConnectTimeout,
+            // Connecting fails by a word of the kernel's. The handshake is all that has words of its
+            // own.
+            Some((_, None)) => EgressError::Tls { source: error },
+            Some((_, Some(_))) | None => EgressError::Connect { source: error },
+        }
+    }
+}
+
+/// The first cause of this type.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        // What an I/O error wraps is not its source, but has one.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// Why a certificate, or a handshake, is not trusted, in words that say what to mend.
+fn distrust(source: &Cause) -> String {
+    use rustls::{CertificateError, Error::InvalidCertificate};
+    match find::<rustls::Error>(&**source) {
+        Some(InvalidCertificate(error)) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired".into()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "its certificate is not valid yet".into()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "its certificate is for another host".into()
+            }
+            CertificateError::UnknownIssuer => {
+                "its certificate is signed by nobody that this machine trusts".into()
+            }
+            other => format!("its certificate is not accepted: {other}"),
+        },
+        Some(other) => other.to_string(),
+        None => "the handshake failed".into(),
     }
 }
 

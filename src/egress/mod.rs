@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use url::{Host, Url};
 
-pub use door::{Body, Door};
+pub use door::{Begun, Body, Door};
 pub use error::EgressError;
 pub use policy::{AddressPolicy, Refusal};
 
@@ -40,6 +40,20 @@ pub struct EgressOptions {
     /// How long a connection is quiet before the kernel asks whether the peer is still there.
     #[serde(with = "humantime_serde")]
     pub tcp_keepalive: Duration,
+    /// How long it then waits before it asks again.
+    #[serde(with = "humantime_serde")]
+    pub tcp_keepalive_interval: Duration,
+    /// So many questions without an answer end the connection.
+    pub tcp_keepalive_retries: u32,
+    /// How long what was sent may wait for the peer's kernel to say that it has it. Zero: as long as the
+    /// operating system has it.
+    #[serde(with = "humantime_serde")]
+    pub tcp_user_timeout: Duration,
+    /// For looking up a name, as a part of `connect_timeout`.
+    #[serde(with = "humantime_serde")]
+    pub resolve_timeout: Duration,
+    /// Names that are being looked up at once.
+    pub resolves_max: usize,
     /// Idle connections that are kept, for each host and each pool.
     pub pool_idle_max_per_host: usize,
     #[serde(with = "humantime_serde")]
@@ -62,6 +76,11 @@ impl Default for EgressOptions {
             allow_private: true,
             connect_timeout: Duration::from_secs(5),
             tcp_keepalive: Duration::from_secs(30),
+            tcp_keepalive_interval: Duration::from_secs(10),
+            tcp_keepalive_retries: 3,
+            tcp_user_timeout: Duration::from_secs(30),
+            resolve_timeout: Duration::from_secs(2),
+            resolves_max: 64,
             pool_idle_max_per_host: 32,
             pool_idle_timeout: Duration::from_secs(90),
         }
@@ -72,20 +91,27 @@ impl EgressOptions {
     pub fn policy(&self) -> AddressPolicy {
         AddressPolicy { allow_loopback: self.allow_loopback, allow_private: self.allow_private }
     }
+
+    fn user_timeout(&self) -> Option<Duration> {
+        Some(self.tcp_user_timeout).filter(|timeout| !timeout.is_zero())
+    }
 }
 
 impl Egress {
     /// Fails when the machine's certificate store cannot be read.
     pub fn new(options: &EgressOptions) -> Result<Egress, EgressError> {
         let policy = options.policy();
-        let resolver = JudgingResolver::new(policy);
+        let resolver = JudgingResolver::new(options);
         let steady = reqwest::Client::builder()
-            .dns_resolver(resolver)
+            .dns_resolver(resolver.clone())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .referer(false)
             .connect_timeout(options.connect_timeout)
             .tcp_keepalive(options.tcp_keepalive)
+            .tcp_keepalive_interval(options.tcp_keepalive_interval)
+            .tcp_keepalive_retries(options.tcp_keepalive_retries)
+            .tcp_user_timeout(options.user_timeout())
             .tcp_nodelay(true)
             .pool_max_idle_per_host(options.pool_idle_max_per_host)
             .pool_idle_timeout(options.pool_idle_timeout)

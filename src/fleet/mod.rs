@@ -25,6 +25,7 @@ use crate::upstream::{
     Listener, UpstreamSpec,
     actor::{Launch, Reconfigure, Restart, SharedPatience, Start, Stop, Upstream},
     board::{Board, Remembered},
+    brakes::Brakes,
     dice::Dice,
     port::CallOptions,
 };
@@ -40,6 +41,8 @@ pub type Roster = Arc<ArcSwap<HashMap<Uuid, Arc<Board>>>>;
 pub struct Fleet {
     patience: SharedPatience,
     calls: CallOptions,
+    /// Of all of them together.
+    brakes: Brakes,
     launch: Launch,
     dice: Dice,
     listener: Arc<dyn Listener>,
@@ -161,6 +164,7 @@ impl Fleet {
     ) -> Self {
         Self {
             patience,
+            brakes: Brakes::new(&calls),
             calls,
             launch,
             dice: Dice::default(),
@@ -193,7 +197,7 @@ impl Fleet {
                 Step::Launch(spec) => {
                     let remembered = remembered.remove(&spec.id).unwrap_or_default();
                     let (calls, listener) = (self.calls.clone(), self.listener.clone());
-                    let board = Board::new(spec, remembered, calls, listener);
+                    let board = Board::new(spec, remembered, calls, &self.brakes, listener);
                     if tried_before.contains(&board.id) {
                         board.settle_all();
                     }

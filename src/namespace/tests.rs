@@ -50,7 +50,13 @@ struct Scene {
 
 fn board(id: u128) -> Arc<Board> {
     let (spec, calls) = (testing::spec(id), testing::calls());
-    Arc::new(Board::new(spec, Remembered::default(), calls, Arc::new(testing::Deaf)))
+    Arc::new(Board::new(
+        spec,
+        Remembered::default(),
+        calls,
+        &testing::brakes(),
+        Arc::new(testing::Deaf),
+    ))
 }
 
 fn tools(names: &[&str]) -> Arc<Vec<Item>> {

@@ -25,7 +25,7 @@ use crate::{
         processes::Starter,
         spec::{Transport, Upkeep},
         status::{CatalogueChange, ErrorStatus, Output, StateWord},
-        testing::{calls, pipe, spec},
+        testing::{brakes, calls, pipe, spec},
     },
     wire::{Frame, capabilities::ClientCapabilities},
 };
@@ -88,7 +88,7 @@ fn stage(fates: &'static [Reason]) -> Stage {
 fn stage_of(spec: UpstreamSpec, remembered: Remembered, fates: &'static [Reason]) -> Stage {
     tokio::time::pause();
     let witness = Arc::new(Witness::default());
-    let board = Arc::new(Board::new(spec, remembered, calls(), witness.clone()));
+    let board = Arc::new(Board::new(spec, remembered, calls(), &brakes(), witness.clone()));
     let launches = Rc::new(Cell::new(0));
     let ends = Rc::new(RefCell::new(None));
     let (counter, handle) = (launches.clone(), ends.clone());

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Listener, Reason, UpstreamSpec,
+    brakes::Brakes,
     lifecycle::Lifecycle,
     nesting::Nested,
     port::{CallOptions, Facts, Port},
@@ -35,7 +36,7 @@ use crate::catalogue::{
 /// The shared face of one upstream.
 pub struct Board {
     pub id: Uuid,
-    pub port: Port,
+    pub port: Arc<Port>,
     spec: ArcSwap<UpstreamSpec>,
     runtime: ArcSwap<Runtime>,
     /// Whether a worker has it, from its start to its very end.
@@ -84,6 +85,7 @@ impl Board {
         spec: UpstreamSpec,
         remembered: Remembered,
         calls: CallOptions,
+        brakes: &Brakes,
         listener: Arc<dyn Listener>,
     ) -> Self {
         let Remembered { mut lists, instructions } = remembered;
@@ -108,7 +110,7 @@ impl Board {
         let settled = PerKind::of(|kind| watch::channel(lists[kind].is_some() || !spec.enabled).0);
         Self {
             id: spec.id,
-            port: Port::new(spec.id, facts, calls),
+            port: Port::new(spec.id, facts, calls, brakes),
             stderr: StderrTail::new(&spec),
             listener,
             refresh: PerKind::default(),

@@ -12,9 +12,11 @@ use std::{
 
 use serde::Deserialize;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     dice::random,
+    ejections::Ejections,
     lifecycle::{Uptime, spread},
 };
 
@@ -35,6 +37,9 @@ pub struct BreakerOptions {
     pub open: Duration,
     #[serde(with = "humantime_serde")]
     pub open_max: Duration,
+    /// The share of the remote upstreams that are connected of which the calls may be held back at
+    /// once, in percent. Those of one always may.
+    pub ejected_percent_max: usize,
     /// The longest `Retry-After` that is kept to.
     #[serde(with = "humantime_serde")]
     pub retry_after_max: Duration,
@@ -65,6 +70,18 @@ pub enum Admission {
     Open(Duration),
 }
 
+/// What the end of a call made of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Unmoved,
+    /// Calls are held back from now on.
+    Opened,
+    /// They should be, and may not: too many others are already. Said once.
+    MayNotOpen,
+    /// It is well again.
+    Closed,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed,
@@ -84,6 +101,8 @@ pub struct Circuit {
     /// How often it was opened since it was last well.
     opened: u32,
     throttled_until: Option<Uptime>,
+    /// Whether it was said that it may not open.
+    is_refused: bool,
 }
 
 /// Enough to tell a share by.
@@ -91,8 +110,8 @@ const RECENT_MAX: usize = 1_000;
 
 impl Circuit {
     pub fn new() -> Self {
-        let (recent, throttled_until) = (VecDeque::new(), None);
-        Self { state: State::Closed, streak: 0, recent, opened: 0, throttled_until }
+        let (state, recent) = (State::Closed, VecDeque::new());
+        Self { state, streak: 0, recent, opened: 0, throttled_until: None, is_refused: false }
     }
 
     pub fn admit(&mut self, now: Uptime) -> Admission {
@@ -111,7 +130,8 @@ impl Circuit {
         }
     }
 
-    /// Takes note of how a call ended. Only a probe moves what is open. Whether it has opened by that.
+    /// Takes note of how a call ended. Only a probe moves what is open. Whether a circuit that is
+    /// closed may open is asked when it should.
     pub fn settle(
         &mut self,
         is_probe: bool,
@@ -119,28 +139,35 @@ impl Circuit {
         now: Uptime,
         dice: f64,
         options: &BreakerOptions,
-    ) -> bool {
+        may_open: impl FnOnce() -> bool,
+    ) -> Settled {
         match (self.state, is_probe, outcome) {
             (State::Probing, true, Outcome::Success) => {
-                *self = Self { throttled_until: self.throttled_until, ..Self::new() };
-                false
+                self.forgive();
+                Settled::Closed
             }
             (State::Probing, true, Outcome::Failure) => self.open(now, dice, options),
             (State::Probing, true, Outcome::Neither) => {
                 self.state = State::Open(now);
-                false
+                Settled::Unmoved
             }
             (State::Closed, _, Outcome::Success | Outcome::Failure) => {
-                let has_failed = outcome == Outcome::Failure;
-                self.streak = if has_failed { self.streak + 1 } else { 0 };
-                if self.recent.len() == RECENT_MAX {
-                    self.recent.pop_front();
+                self.remember(outcome == Outcome::Failure, now, options);
+                if !self.is_too_much(options) {
+                    self.is_refused = false;
+                    return Settled::Unmoved;
                 }
-                self.recent.push_back((now, has_failed));
-                self.recent.retain(|(at, _)| now.saturating_sub(*at) <= options.window);
-                self.is_too_much(options) && self.open(now, dice, options)
+                if may_open() {
+                    return self.open(now, dice, options);
+                }
+                match std::mem::replace(&mut self.is_refused, true) {
+                    true => Settled::Unmoved,
+                    false => Settled::MayNotOpen,
+                }
             }
-            (State::Closed, _, Outcome::Neither) | (State::Open(_) | State::Probing, ..) => false,
+            (State::Closed, _, Outcome::Neither) | (State::Open(_) | State::Probing, ..) => {
+                Settled::Unmoved
+            }
         }
     }
 
@@ -165,6 +192,15 @@ impl Circuit {
         *self = Self { throttled_until: self.throttled_until, ..Self::new() };
     }
 
+    fn remember(&mut self, has_failed: bool, now: Uptime, options: &BreakerOptions) {
+        self.streak = if has_failed { self.streak + 1 } else { 0 };
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((now, has_failed));
+        self.recent.retain(|(at, _)| now.saturating_sub(*at) <= options.window);
+    }
+
     fn is_too_much(&self, options: &BreakerOptions) -> bool {
         if options.failures == 0 {
             return false;
@@ -175,13 +211,13 @@ impl Circuit {
         self.streak >= options.failures || is_share
     }
 
-    fn open(&mut self, now: Uptime, dice: f64, options: &BreakerOptions) -> bool {
+    fn open(&mut self, now: Uptime, dice: f64, options: &BreakerOptions) -> Settled {
         let pace = options.open.saturating_mul(1 << self.opened.min(16)).min(options.open_max);
         self.state = State::Open(now + spread(pace, dice));
         self.opened = self.opened.saturating_add(1);
         self.streak = 0;
         self.recent.clear();
-        true
+        Settled::Opened
     }
 }
 
@@ -193,9 +229,12 @@ impl Default for Circuit {
 
 /// The circuit of one upstream, for whoever calls it.
 pub struct Breaker {
+    id: Uuid,
     options: BreakerOptions,
     epoch: Instant,
     circuit: Mutex<Circuit>,
+    /// Those of the other upstreams.
+    ejections: Arc<Ejections>,
 }
 
 /// A call that was let through. What became of it is told, or it says nothing.
@@ -206,8 +245,20 @@ pub struct Pass {
 }
 
 impl Breaker {
-    pub fn new(options: BreakerOptions) -> Arc<Self> {
-        Arc::new(Self { options, epoch: Instant::now(), circuit: Mutex::default() })
+    /// Of the upstream of this id, beside those of the others.
+    pub fn new(id: Uuid, options: BreakerOptions, ejections: Arc<Ejections>) -> Arc<Self> {
+        let (epoch, circuit) = (Instant::now(), Mutex::default());
+        Arc::new(Self { id, options, epoch, circuit, ejections })
+    }
+
+    /// The upstream is connected: calls can go to it.
+    pub fn joins(&self) {
+        self.ejections.join(self.id);
+    }
+
+    /// Its connection has ended, or will.
+    pub fn leaves(&self) {
+        self.ejections.leave(self.id);
     }
 
     /// Lets a call through, or says for how long none is.
@@ -239,6 +290,26 @@ impl Breaker {
 
     pub fn forgive(&self) {
         self.lock().forgive();
+        self.ejections.readmit(self.id);
+    }
+
+    fn settle(&self, is_probe: bool, outcome: Outcome) {
+        let now = self.now();
+        let may_open = || self.ejections.eject(self.id);
+        // Under one lock, so that what the others are told is what it is.
+        let mut circuit = self.lock();
+        match circuit.settle(is_probe, outcome, now, random(), &self.options, may_open) {
+            Settled::Unmoved => {}
+            Settled::Opened => metrics::counter!("metamcpd_circuits_opened_total").increment(1),
+            Settled::Closed => self.ejections.readmit(self.id),
+            Settled::MayNotOpen => {
+                metrics::counter!("metamcpd_limit_hit_total", "limit" => "calls.breaker.ejected_percent_max")
+                    .increment(1);
+                tracing::warn!(
+                    id = %self.id, "call after call to a remote upstream fails, and they are not held back: those to too many others are, which makes our own network suspect"
+                );
+            }
+        }
     }
 
     fn now(&self) -> Uptime {
@@ -260,151 +331,16 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let Self { breaker, is_probe, outcome } = self;
-        let now = breaker.now();
-        if breaker.lock().settle(*is_probe, *outcome, now, random(), &breaker.options) {
-            metrics::counter!("metamcpd_circuits_opened_total").increment(1);
-        }
+        self.breaker.settle(self.is_probe, self.outcome);
+    }
+}
+
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        self.ejections.leave(self.id);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Outcome::*, *};
-
-    const fn secs(secs: u64) -> Duration {
-        Duration::from_secs(secs)
-    }
-
-    const OPTIONS: BreakerOptions = BreakerOptions {
-        failures: 3,
-        failures_percent: 50,
-        window_calls: 8,
-        window: secs(30),
-        open: secs(5),
-        open_max: secs(20),
-        retry_after_max: secs(300),
-        retry_wait: secs(1),
-    };
-
-    /// A circuit whose dice spread nothing.
-    struct Story {
-        circuit: Circuit,
-        now: Uptime,
-    }
-
-    impl Story {
-        fn begins() -> Self {
-            Self { circuit: Circuit::new(), now: secs(1_000) }
-        }
-
-        fn admits(&mut self) -> Admission {
-            self.circuit.admit(self.now)
-        }
-
-        fn ends(&mut self, is_probe: bool, outcome: Outcome) -> bool {
-            self.circuit.settle(is_probe, outcome, self.now, 0.5, &OPTIONS)
-        }
-
-        fn opens(&mut self) {
-            for _ in 0..3 {
-                self.ends(false, Failure);
-            }
-            assert!(self.circuit.is_open());
-        }
-    }
-
-    #[test]
-    fn failures_in_a_row_open_it_and_one_success_between_them_does_not() {
-        let mut story = Story::begins();
-        for outcome in [Failure, Failure, Success, Failure, Failure, Neither] {
-            assert_eq!(story.admits(), Admission::Pass);
-            assert!(!story.ends(false, outcome));
-        }
-        assert!(story.ends(false, Failure));
-        assert_eq!(story.admits(), Admission::Open(secs(5)));
-    }
-
-    #[test]
-    fn half_of_many_calls_open_it_though_none_fail_in_a_row() {
-        let mut story = Story::begins();
-        for _ in 0..3 {
-            assert!(!story.ends(false, Failure) && !story.ends(false, Success));
-        }
-        assert!(!story.ends(false, Failure), "seven are too few to tell by");
-        // What is longer ago than the window is forgotten.
-        story.now += secs(31);
-        assert!(!story.ends(false, Success) && !story.ends(false, Failure));
-        for _ in 0..2 {
-            assert!(!story.ends(false, Success) && !story.ends(false, Failure));
-        }
-        assert!(!story.ends(false, Success));
-        assert!(story.ends(false, Failure));
-    }
-
-    #[test]
-    fn one_call_probes_it_while_the_others_wait_and_its_outcome_decides() {
-        let mut story = Story::begins();
-        story.opens();
-        story.now += secs(5);
-        assert_eq!(story.admits(), Admission::Probe);
-        assert!(matches!(story.admits(), Admission::Open(_)));
-        // Calls that began before it was opened say nothing of how it is now.
-        assert!(!story.ends(false, Failure) && !story.ends(false, Success));
-        assert!(matches!(story.admits(), Admission::Open(_)));
-        assert!(!story.ends(true, Success));
-        assert_eq!(story.admits(), Admission::Pass);
-    }
-
-    #[test]
-    fn each_probe_that_fails_doubles_the_rest_up_to_a_limit_and_a_success_begins_anew() {
-        let mut story = Story::begins();
-        story.opens();
-        for rest in [5, 10, 20, 20] {
-            assert_eq!(story.admits(), Admission::Open(secs(rest)));
-            story.now += secs(rest);
-            assert_eq!(story.admits(), Admission::Probe);
-            assert!(story.ends(true, Failure));
-        }
-        story.now += secs(20);
-        story.admits();
-        story.ends(true, Success);
-        story.opens();
-        assert_eq!(story.admits(), Admission::Open(secs(5)));
-    }
-
-    #[test]
-    fn a_probe_that_is_taken_back_leaves_its_place_to_the_next_call() {
-        let mut story = Story::begins();
-        story.opens();
-        story.now += secs(5);
-        assert_eq!(story.admits(), Admission::Probe);
-        assert!(!story.ends(true, Neither));
-        assert_eq!(story.admits(), Admission::Probe);
-    }
-
-    #[test]
-    fn what_asks_to_be_left_alone_is_for_so_long_and_is_not_taken_for_ill() {
-        let mut story = Story::begins();
-        story.circuit.throttle(secs(10), story.now, &OPTIONS);
-        story.circuit.throttle(secs(4), story.now, &OPTIONS);
-        assert_eq!(story.admits(), Admission::Throttled(secs(10)));
-        assert!(!story.circuit.is_open());
-        story.now += secs(10);
-        assert_eq!(story.admits(), Admission::Pass);
-        story.circuit.throttle(secs(100_000), story.now, &OPTIONS);
-        assert_eq!(story.admits(), Admission::Throttled(secs(300)), "no longer than we say");
-        story.circuit.forgive();
-        assert!(matches!(story.admits(), Admission::Throttled(_)), "a new connection is no excuse");
-    }
-
-    #[test]
-    fn it_can_be_switched_off() {
-        let options = BreakerOptions { failures: 0, ..OPTIONS };
-        let mut circuit = Circuit::new();
-        for _ in 0..100 {
-            assert!(!circuit.settle(false, Failure, secs(1), 0.5, &options));
-        }
-        assert_eq!(circuit.admit(secs(1)), Admission::Pass);
-    }
-}
+#[path = "breaker_tests.rs"]
+mod tests;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    breaker::BreakerOptions, conduct::StrikeOptions, dialogue::DialogueOptions, tasks::TaskOptions,
+    breaker::BreakerOptions, conduct::StrikeOptions, dialogue::DialogueOptions,
+    retries::RetryOptions, tasks::TaskOptions,
 };
 
 /// The limits of `calls` in the settings.
@@ -35,6 +36,8 @@ pub struct CallOptions {
     pub wake_wait: Duration,
     /// When a remote upstream is given a rest from calls.
     pub breaker: BreakerOptions,
+    /// How many calls are sent again, of those that are certain not to have been carried out.
+    pub retries: RetryOptions,
     /// What an upstream may do now and then, but not often.
     pub strikes: StrikeOptions,
     /// Notifications and questions of one call that wait for a slow client before some are dropped.

@@ -9,10 +9,11 @@ use uuid::Uuid;
 
 use super::{
     CallError,
+    again::Trip,
     concern::Concerned,
     conduct::Conduct,
     exchange::{Heard, SessionKey},
-    link::Leg,
+    pipe::PipeLeg,
     port::Facts,
     question::{Patience, Question},
     spec::CallLimits,
@@ -33,7 +34,7 @@ pub enum Step {
 
 /// One call from its sending to its one outcome.
 pub struct Conversation {
-    leg: Leg,
+    leg: Trip,
     request: Frame,
     facts: Arc<Facts>,
     conduct: Arc<Conduct>,
@@ -48,7 +49,7 @@ pub struct Conversation {
 
 impl Conversation {
     pub(super) fn new(
-        leg: Leg,
+        leg: Trip,
         request: Frame,
         facts: Arc<Facts>,
         conduct: Arc<Conduct>,
@@ -77,23 +78,17 @@ impl Conversation {
 
     /// Whether what it is a call of ends with its connection.
     pub fn is_by_pipe(&self) -> bool {
-        matches!(self.leg, Leg::Pipe(_))
+        self.leg.pipe().is_some()
     }
 
     /// Of the process that what it is a call of ends with; nil where that may outlive us.
     pub fn life(&self) -> Uuid {
-        match &self.leg {
-            Leg::Pipe(leg) => leg.life(),
-            Leg::Remote(_) => Uuid::nil(),
-        }
+        self.leg.pipe().map_or(Uuid::nil(), PipeLeg::life)
     }
 
     /// Why that process has ended, if it has.
     pub fn why_over(&self) -> Option<CallError> {
-        match &self.leg {
-            Leg::Pipe(leg) => leg.why_over(),
-            Leg::Remote(_) => None,
-        }
+        self.leg.pipe().and_then(PipeLeg::why_over)
     }
 
     /// What else is said of a call that was answered by a task. It never ends. Safe to be dropped while

@@ -37,7 +37,13 @@ fn frame(text: &str) -> Frame {
 async fn scene(inactivity: Duration, total: Duration) -> Scene {
     let mut spec = testing::spec(1);
     spec.limits = CallLimits { inactivity, total, reset_on_progress: true };
-    let board = Board::new(spec, Remembered::default(), testing::calls(), Arc::new(testing::Deaf));
+    let board = Board::new(
+        spec,
+        Remembered::default(),
+        testing::calls(),
+        &testing::brakes(),
+        Arc::new(testing::Deaf),
+    );
     let talk = TaskTalk::new(board.port.tasks.clone(), SessionKey::Shared, Uuid::nil());
     let dialogue = Dialogue::new(Scope::Everyone, testing::calls().dialogue()).with_tasks(talk);
     let (pipe, lines) = Pipe::new("test".into(), 8, Arc::new(dialogue));

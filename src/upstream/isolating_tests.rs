@@ -65,12 +65,12 @@ fn a_process_is_one_sessions_or_one_users_as_the_upstream_is_shared() {
 type Started = Arc<Mutex<Vec<(Arc<Pipe>, mpsc::Receiver<Bytes>)>>>;
 
 /// A port whose clients have processes of their own, which are ready as soon as they are started.
-fn port() -> (Port, Started) {
+fn port() -> (Arc<Port>, Started) {
     let spec = testing::spec(1);
     let limits = CallLimits { ..spec.limits };
     let facts =
         Facts { name: "a".into(), isolation: Isolation::Session, limits, concurrency_max: None };
-    let port = Port::new(spec.id, facts, testing::calls());
+    let port = Port::new(spec.id, facts, testing::calls(), &testing::brakes());
     let started = Started::default();
     let (all, tasks) = (started.clone(), port.tasks.clone());
     let patience = Arc::new(ArcSwap::from_pointee(testing::patience()));

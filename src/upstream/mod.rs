@@ -6,9 +6,11 @@
 //! a [`Listener`].
 
 pub mod actor;
+mod again;
 mod attribution;
 mod berth;
 pub mod board;
+pub mod brakes;
 pub mod breaker;
 mod call_error;
 mod call_options;
@@ -19,6 +21,7 @@ mod degradation;
 pub mod dialogue;
 pub mod dice;
 pub mod driving;
+mod ejections;
 mod elicitations;
 pub mod exchange;
 pub mod handshake;
@@ -40,6 +43,7 @@ pub mod question;
 pub mod reason;
 pub mod refresh;
 mod rest;
+pub mod retries;
 pub mod runners;
 pub mod spec;
 pub mod status;

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering, fence},
     },
     time::Duration,
@@ -23,17 +23,20 @@ use uuid::Uuid;
 pub use super::call_options::CallOptions;
 use super::{
     CallError,
+    again::{Again, Trip},
+    brakes::Brakes,
     breaker::Breaker,
     concern::{Concern, Concerned},
     conduct::Conduct,
     degradation::Degradation,
     exchange::SessionKey,
-    link::{Caller, Link, Sending},
+    link::{Caller, Leg, Link, Sending},
     log_levels::LogLevels,
     outlook::{Absence, Outlook},
     places::{Place, Places},
     processes::Processes,
     reason::Reason,
+    retries::Retries,
     spec::{CallLimits, Isolation},
     status::StateWord,
     subscriptions::Subscriptions,
@@ -55,6 +58,8 @@ pub struct Facts {
 
 /// The call path of one upstream, for as long as its row exists.
 pub struct Port {
+    /// For what goes on with it after who called has gone on.
+    me: Weak<Port>,
     pub id: Uuid,
     pub(super) options: CallOptions,
     pub(super) facts: ArcSwap<Facts>,
@@ -63,6 +68,7 @@ pub struct Port {
     places: Places,
     /// What the calls of a remote upstream pass.
     pub breaker: Arc<Breaker>,
+    pub retries: Arc<Retries>,
     pub conduct: Arc<Conduct>,
     /// Told by a call that finds the upstream resting.
     wanted: Notify,
@@ -93,8 +99,17 @@ pub struct Manner {
     pub patience: Option<Duration>,
 }
 
+/// What is the same of one call however often it sets out.
+pub(super) struct Errand<'a> {
+    pub caller: &'a Caller<'a>,
+    pub key: SessionKey,
+    pub began: Instant,
+    pub cancel: &'a CancellationToken,
+    pub facts: &'a Arc<Facts>,
+}
+
 impl Port {
-    pub fn new(id: Uuid, facts: Facts, options: CallOptions) -> Self {
+    pub fn new(id: Uuid, facts: Facts, options: CallOptions, brakes: &Brakes) -> Arc<Self> {
         let in_flight_max = facts.concurrency_max.unwrap_or(options.in_flight_max);
         let places = Places::new(in_flight_max, options.waiting_max);
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
@@ -102,9 +117,11 @@ impl Port {
         let facts = ArcSwap::from_pointee(facts);
         let tasks = Arc::new(Tasks::new(&options.tasks));
         let waits = Places::new(options.tasks.results_max, options.tasks.results_max);
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             id,
-            breaker: Breaker::new(options.breaker),
+            breaker: Breaker::new(id, options.breaker, brakes.ejections.clone()),
+            retries: brakes.retries.clone(),
             conduct: Arc::new(Conduct::new(options.strikes)),
             options,
             facts,
@@ -119,7 +136,7 @@ impl Port {
             tasks,
             has_tasks: AtomicBool::new(false),
             waits,
-        }
+        })
     }
 
     pub(super) fn has_subscriptions(&self) -> bool {
@@ -157,6 +174,9 @@ impl Port {
     /// Opens the port to a connection.
     pub fn open(&self, link: Link) {
         let link = Arc::new(link);
+        if let Link::Remote(_) = &*link {
+            self.breaker.joins();
+        }
         self.link.store(Some(link.clone()));
         self.outlook.send_replace(Outlook::Up);
         link.catch_up(&SessionKey::Shared, &self.levels);
@@ -164,6 +184,7 @@ impl Port {
 
     /// Closes it. Calls that are in flight are ended by their connection.
     pub fn close(&self, outlook: Outlook) {
+        self.breaker.leaves();
         self.link.store(None);
         self.outlook.send_replace(outlook);
     }
@@ -308,45 +329,29 @@ impl Port {
         }
         let began = Instant::now();
         let deadline = began + self.options.ready_wait.max(self.options.wake_wait);
+        let errand = Errand { caller, key, began, cancel: &cancel, facts: &facts };
         loop {
             let mut concerned = None;
-            let begin = async {
-                let link = match life.is_nil() {
-                    true => self.way(&facts, caller, &key, began, &cancel).await?,
-                    false => self.living(life, &facts, &key)?,
-                };
-                let place = self.place(concern.as_ref(), &facts).await?;
-                fence(Ordering::SeqCst);
-                if !self.is_present(&link, &key) {
-                    return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
-                }
-                let sending = Sending {
-                    key: key.clone(),
-                    client: Some(caller.session.clone()),
-                    declared: caller.declared(facts.isolation),
-                    place: Some(place),
-                    queue_wait: self.options.queue_wait,
-                    lifetime: facts.limits.total,
-                };
-                let write = |id| {
-                    concerned = concern.clone().map(|concern| {
-                        let token = frame.meta_token_span().map(|span| frame.slice(span));
-                        Concerned::begin(&self.tasks, &key, id, caller.session, concern, token)
-                    });
-                    outgoing(&frame, id, edits)
-                };
-                link.begin(write, sending).await
+            let write = |id| {
+                concerned = concern.clone().map(|concern| {
+                    let token = frame.meta_token_span().map(|span| frame.slice(span));
+                    Concerned::begin(&self.tasks, &errand.key, id, caller.session, concern, token)
+                });
+                outgoing(&frame, id, edits)
             };
-            let begun = tokio::select! {
-                // A request that was taken back while it waited for its turn is never sent.
-                biased;
-                () = cancel.cancelled() => return Err(CallError::Cancelled),
-                begun = begin => begun,
-            };
-            match begun {
+            match self.set_out(&errand, concern.as_ref(), life, write).await {
                 Ok(leg) => {
                     let conduct = self.conduct.clone();
-                    return Ok(Conversation::new(leg, frame, facts, conduct, cancel, concerned));
+                    let mut trip = Trip::new(leg);
+                    if trip.is_far() {
+                        self.retries.note_call();
+                        // What has to do with tasks is known by the id that it was sent under.
+                        let again = self.me.upgrade().filter(|_| concern.is_none());
+                        trip = trip.repeatable(
+                            again.map(|port| Again::new(port, &errand, frame.clone(), edits)),
+                        );
+                    }
+                    return Ok(Conversation::new(trip, frame, facts, conduct, cancel, concerned));
                 }
                 Err(CallError::NotSent { .. }) if Instant::now() < deadline => {
                     // The connection has ended, and its actor is about to say so.
@@ -354,6 +359,44 @@ impl Port {
                 }
                 Err(error) => return Err(error.of(&facts.name)),
             }
+        }
+    }
+
+    /// Finds the connection and a place among those in flight, and sends the request that `write`
+    /// makes.
+    pub(super) async fn set_out(
+        &self,
+        errand: &Errand<'_>,
+        concern: Option<&Concern>,
+        life: Uuid,
+        write: impl FnOnce(u64) -> Bytes,
+    ) -> Result<Leg, CallError> {
+        let Errand { caller, key, began, cancel, facts } = errand;
+        let begin = async {
+            let link = match life.is_nil() {
+                true => self.way(facts, caller, key, *began, cancel).await?,
+                false => self.living(life, facts, key)?,
+            };
+            let place = self.place(concern, facts).await?;
+            fence(Ordering::SeqCst);
+            if !self.is_present(&link, key) {
+                return Err(CallError::NotSent { server: facts.name.clone(), detail: None });
+            }
+            let sending = Sending {
+                key: key.clone(),
+                client: Some(caller.session.clone()),
+                declared: caller.declared(facts.isolation),
+                place: Some(place),
+                queue_wait: self.options.queue_wait,
+                lifetime: facts.limits.total,
+            };
+            link.begin(write, sending).await
+        };
+        tokio::select! {
+            // A request that was taken back while it waited for its turn is never sent.
+            biased;
+            () = cancel.cancelled() => Err(CallError::Cancelled),
+            begun = begin => begun,
         }
     }
 
@@ -418,7 +461,7 @@ impl Port {
 }
 
 /// The client's request with our id, the upstream's own names, and our token.
-fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
+pub(super) fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
     let id = id.to_string();
     // Our id is unique on the connection, so it serves as the token too.
     let ours = [frame.id_span(), frame.meta_token_span()].into_iter().flatten();

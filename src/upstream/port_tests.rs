@@ -41,7 +41,7 @@ fn closed_port() -> Arc<Port> {
         CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress: true };
     let facts =
         Facts { name: "a".into(), isolation: Isolation::Shared, limits, concurrency_max: None };
-    Arc::new(Port::new(Uuid::nil(), facts, options))
+    Port::new(Uuid::nil(), facts, options, &testing::brakes())
 }
 
 fn frame(text: &str) -> Frame {

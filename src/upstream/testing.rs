@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use super::{
     Isolation, Listener, Reason, UpstreamSpec,
+    brakes::Brakes,
     breaker::BreakerOptions,
     conduct::StrikeOptions,
     dialogue::{Dialogue, Scope},
     lifecycle::Patience,
     pipe::Pipe,
     port::CallOptions,
+    retries::RetryOptions,
     spec::{CallLimits, Transport, Upkeep},
     status::{CatalogueChange, Output, Transition},
     tasks::TaskOptions,
@@ -65,6 +67,7 @@ pub fn calls() -> CallOptions {
         ready_wait: SECOND,
         wake_wait: SECOND,
         breaker: breaker(),
+        retries: retries(),
         strikes: strikes(),
         events_max: 8,
         queue_max: 8,
@@ -96,9 +99,27 @@ pub fn breaker() -> BreakerOptions {
         window: SECOND,
         open: SECOND,
         open_max: SECOND,
+        ejected_percent_max: 50,
         retry_after_max: SECOND,
         retry_wait: SECOND,
     }
+}
+
+/// A few.
+pub fn retries() -> RetryOptions {
+    RetryOptions {
+        percent_max: 10,
+        window: 10 * SECOND,
+        window_min: 3,
+        attempts_max: 3,
+        backoff_min: SECOND / 20,
+        backoff_max: SECOND,
+    }
+}
+
+/// Brakes that nobody else has.
+pub fn brakes() -> Brakes {
+    Brakes::new(&calls())
 }
 
 /// Nothing counts.

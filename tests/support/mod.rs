@@ -22,6 +22,7 @@ pub mod processes;
 pub mod raw;
 pub mod remote;
 pub mod remote_tasks;
+pub mod scripted;
 pub mod shelf;
 pub mod sse_client;
 pub mod sse_remote;

@@ -50,6 +50,7 @@ impl TestGateway {
         let request = self.http.get(format!("{}/metrics", self.base)).bearer_auth(ADMIN_KEY);
         let text = request.send().await.expect("an answer").text().await.expect("a body");
         let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        // `name` may have its labels with it.
         let of_it = lines.filter(|rest| rest.starts_with([' ', '{']));
         let values = of_it.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
         values.reduce(|sum, value| sum + value)

@@ -252,6 +252,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         ready_wait: SECOND,
         wake_wait: SECOND,
         breaker: crate::upstream::testing::breaker(),
+        retries: crate::upstream::testing::retries(),
         strikes: crate::upstream::testing::strikes(),
         events_max: 1,
         queue_max: 1,

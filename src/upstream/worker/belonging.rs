@@ -10,6 +10,7 @@ use crate::upstream::{
     dialogue::{Dialogue, DialogueOptions, Scope},
     exchange::SessionKey,
     log_levels::LogLevels,
+    retries::Retries,
     subscriptions::Subscriptions,
     task_talk::TaskTalk,
     tasks::Tasks,
@@ -24,6 +25,7 @@ pub struct Belonging {
     pub tasks: Arc<Tasks>,
     pub clients: Arc<dyn Clients>,
     pub breaker: Arc<Breaker>,
+    pub retries: Arc<Retries>,
 }
 
 impl Belonging {

@@ -21,11 +21,11 @@ use super::{
     dialects::{REFUSAL_MAX, has_forgotten},
     messages::{Kindred, kindred},
     opening::{Unopened, not_connected, refusal},
-    remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
+    remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession, Way},
 };
 use crate::{
-    egress::Body,
+    egress::{Begun, Body},
     upstream::{
         CallError, Exit, Reason,
         attribution::Client,
@@ -50,7 +50,7 @@ pub struct EventStream {
 /// Opens a stream, learns where messages go, and shakes hands.
 pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Established, Unopened> {
     let response = remote
-        .exchange(Method::GET, "text/event-stream", None, Bytes::new(), false)
+        .exchange(Method::GET, "text/event-stream", None, Bytes::new(), None)
         .await
         .map_err(not_connected)?;
     let status = response.status();
@@ -176,13 +176,14 @@ impl StreamLeg {
         client: Option<Client>,
         id: u64,
         message: Bytes,
+        begun: Begun,
     ) -> Result<Self, CallError> {
         // How long it waits is up to whoever holds it: it is forgotten with this value.
         let leg = stream.pipe.enter(id, client, None, remote.limits.opening_patience)?;
         let (remote, pipe) = (remote.clone(), stream.pipe.clone());
         let established = established.clone();
         let posting = async move {
-            let sending = remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true);
+            let sending = remote.post_call(&established, message, &begun);
             let response = sending.await.map_err(Refused::Failed)?;
             judge(&remote, &pipe, response).await
         };

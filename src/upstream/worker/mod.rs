@@ -17,6 +17,7 @@ mod remote_life;
 mod remote_session;
 mod remote_stream;
 mod resubscription;
+mod signals;
 mod standing;
 mod stdio;
 mod stdio_streams;

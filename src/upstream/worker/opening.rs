@@ -91,7 +91,7 @@ async fn by_post(
     let id = remote.next_id();
     let message = message::request(id, "initialize", &handshake::initialize_params(declared));
     let response = remote
-        .exchange(Method::POST, ACCEPT_BOTH, None, message, false)
+        .exchange(Method::POST, ACCEPT_BOTH, None, message, None)
         .await
         .map_err(not_connected)?;
     let status = response.status();
@@ -167,6 +167,7 @@ pub fn not_connected(error: EgressError) -> Exit {
         EgressError::ConnectTimeout => Reason::ConnectTimeout,
         EgressError::Tls { .. } => Reason::TlsFailed,
         EgressError::Resolve { .. }
+        | EgressError::NotBegun { .. }
         | EgressError::ConnectRefused
         | EgressError::Connect { .. }
         | EgressError::Setup { .. } => Reason::ConnectFailed,

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use tokio::{
-    sync::{Notify, Semaphore, SetOnce},
+    sync::{Semaphore, SetOnce},
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
@@ -25,13 +25,13 @@ use super::{
     FrameLimits,
     belonging::Belonging,
     carry_out,
-    listing::Announcements,
+    opening::not_connected,
     remote_session::{Established, RemoteSession},
     remote_stream::ResumeOptions,
+    signals::Signals,
 };
 use crate::{
-    catalogue::kind::PerKind,
-    egress::{Body, Door, Egress, EgressError},
+    egress::{Begun, Body, Door, Egress, EgressError},
     upstream::{
         CallError, Exit, Reason,
         dialogue::{Aside, DialogueOptions},
@@ -39,6 +39,7 @@ use crate::{
         handshake::Introduction,
         link::bridged,
         question::Say,
+        status::StateWord,
     },
     wire::{Frame, capabilities::ClientCapabilities, message},
 };
@@ -128,23 +129,6 @@ pub struct Remote {
     /// Why no more calls are taken; set once, when the worker ends.
     closed: SetOnce<CallError>,
     pub signals: Signals,
-}
-
-/// What calls notice on their way, for the worker to act on.
-#[derive(Default)]
-pub struct Signals {
-    /// The upstream says that a list of it has changed.
-    pub changed: Announcements,
-    /// It could not be reached, or broke off.
-    pub suspect: Notify,
-    /// It refused our credential.
-    pub unauthorized: Notify,
-    /// Whether it would say that a list has changed, and we would hear it.
-    pub announces: PerKind<AtomicBool>,
-    /// Whether it was seen to offer no standing streams.
-    pub has_no_streams: AtomicBool,
-    /// Whether it was seen to open one only when it has something to say.
-    pub has_slow_streams: AtomicBool,
 }
 
 thread_local! {
@@ -288,34 +272,46 @@ impl Remote {
         Ok(session)
     }
 
-    /// Sends one request. `hot` takes this thread's own connections.
+    /// Sends one request.
     pub async fn send(
         &self,
         method: Method,
         accept: &'static str,
         established: Option<&Established>,
         body: Bytes,
-        hot: bool,
     ) -> Result<http::Response<Body>, CallError> {
-        let sent = self.exchange(method, accept, established, body, hot).await;
+        let sent = self.exchange(method, accept, established, body, None).await;
         sent.map_err(|error| self.send_error(error))
     }
 
-    /// The same, with the cause of a failure as egress has it.
+    /// POSTs a call by this thread's own connections, and notes when a byte of it may have been sent.
+    pub async fn post_call(
+        &self,
+        established: &Established,
+        message: Bytes,
+        begun: &Begun,
+    ) -> Result<http::Response<Body>, CallError> {
+        let (method, established) = (Method::POST, Some(established));
+        let sent = self.exchange(method, ACCEPT_BOTH, established, message, Some(begun)).await;
+        sent.map_err(|error| self.send_error(error))
+    }
+
+    /// One request, with the cause of a failure as egress has it. What notes its beginning goes by this
+    /// thread's own connections.
     pub async fn exchange(
         &self,
         method: Method,
         accept: &'static str,
         established: Option<&Established>,
         body: Bytes,
-        hot: bool,
+        begun: Option<&Begun>,
     ) -> Result<http::Response<Body>, EgressError> {
         let place = established.and_then(Established::place).unwrap_or(&self.address.uri).clone();
         let mut request = self.request(method, place, accept, body);
         if let Some(established) = established {
             established.mark(request.headers_mut());
         }
-        self.pass(request, hot).await
+        self.pass(request, begun).await
     }
 
     /// Asks for what a stream that broke off would still have said after this event (transports,
@@ -331,17 +327,22 @@ impl Remote {
         if let Some(established) = established {
             established.mark(request.headers_mut());
         }
-        self.pass(request, true).await
+        self.pass(request, Some(&Begun::default())).await
     }
 
     async fn pass(
         &self,
         request: Request<Bytes>,
-        hot: bool,
+        begun: Option<&Begun>,
     ) -> Result<http::Response<Body>, EgressError> {
-        let door = if hot { self.hot() } else { self.steady.clone() };
-        let sent = door.send(request).await;
-        if sent.is_err() {
+        let sent = match begun {
+            Some(begun) => self.hot().send_noting(request, begun).await,
+            None => self.steady.send(request).await,
+        };
+        if let Err(error) = &sent {
+            if error.is_passing() {
+                self.signals.doubt();
+            }
             self.signals.suspect.notify_one();
         }
         sent
@@ -379,14 +380,19 @@ impl Remote {
     fn send_error(&self, error: EgressError) -> CallError {
         let (server, detail) = (self.server.clone(), Some(error.to_string()));
         match error.not_sent() {
-            true => CallError::NotSent { server, detail },
+            true if error.is_passing() => CallError::NotSent { server, detail },
+            // The next try would fare no better.
+            true => {
+                let (state, reason) = (StateWord::Ready, not_connected(error).reason);
+                CallError::Unavailable { server, state, reason, detail }
+            }
             false => CallError::Ended { server, reason: Reason::Unreachable, detail },
         }
     }
 
     /// Sends what needs no answer: a notification, or an answer of ours.
     pub async fn tell(&self, established: Option<&Established>, message: Bytes) {
-        let sending = self.send(Method::POST, ACCEPT_BOTH, established, message, false);
+        let sending = self.send(Method::POST, ACCEPT_BOTH, established, message);
         match timeout(TELL_PATIENCE, sending).await {
             Ok(Ok(_taken)) => {}
             Ok(Err(error)) => {

@@ -6,14 +6,11 @@
 use std::{
     future::ready,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
@@ -22,14 +19,14 @@ use super::{
     event_stream::{Refused, StreamLeg},
     messages::{Kindred, Messages, Unreadable, kindred},
     opening::is_answer_to,
-    remote::{ACCEPT_BOTH, Remote, TELL_PATIENCE},
+    remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
     remote_stream::{Events, StreamError},
     standing,
     throttling::{admit, asked_rest, outcome_of},
 };
 use crate::{
-    egress::{Body, EgressError},
+    egress::{Begun, Body, EgressError},
     upstream::{
         CallError, Exit, Reason,
         attribution::Client,
@@ -52,7 +49,7 @@ struct Outgoing {
     client: Option<Client>,
     message: Bytes,
     /// Whether the upstream may have received it, and has not said that it did nothing.
-    is_sent: Arc<AtomicBool>,
+    is_sent: Begun,
 }
 
 /// What came of sending it.
@@ -85,11 +82,9 @@ async fn deliver(
         let Outgoing { id, client, message, is_sent } = outgoing.clone();
         is_sent.store(false, Ordering::Relaxed);
         if let Some(stream) = established.stream() {
-            match StreamLeg::begin(&remote, &established, stream, client, id, message) {
-                Ok(leg) => {
-                    is_sent.store(true, Ordering::Relaxed);
-                    return Ok(Delivered::Streaming(leg, established));
-                }
+            let begun = is_sent.clone();
+            match StreamLeg::begin(&remote, &established, stream, client, id, message, begun) {
+                Ok(leg) => return Ok(Delivered::Streaming(leg, established)),
                 // It ended just now, before anything was sent.
                 Err(CallError::NotSent { .. }) if !remote.is_closed() && stale.is_none() => {
                     stale = Some(established);
@@ -99,16 +94,15 @@ async fn deliver(
             }
         }
         standing::open_before_a_call(&remote, &session, &established).await;
-        is_sent.store(true, Ordering::Relaxed);
-        let response =
-            remote.send(Method::POST, ACCEPT_BOTH, Some(&established), message, true).await?;
+        let response = remote.post_call(&established, message, &is_sent).await?;
         let server = remote.server.clone();
         let rest = asked_rest(response.status(), response.headers(), OffsetDateTime::now_utc());
         if let Some(rest) = rest {
             let (after, is_short) = remote.belonging.breaker.throttle(rest);
             // Only a 429 proves that nothing was done: a proxy may say 503 of what went on behind it.
             let is_proof = response.status() == StatusCode::TOO_MANY_REQUESTS;
-            if !is_proof || !is_short || is_repeated {
+            let may_repeat = is_proof && is_short && !is_repeated;
+            if !may_repeat || !remote.belonging.retries.take("throttled") {
                 return Err(CallError::Throttled { server, after });
             }
             is_repeated = true;
@@ -155,6 +149,10 @@ fn opening_error(remote: &Remote, exit: Exit) -> CallError {
         Reason::Throttled => {
             let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
             CallError::Throttled { server, after }
+        }
+        // The call itself has not even begun.
+        Reason::ConnectFailed | Reason::ConnectTimeout => {
+            CallError::NotSent { server, detail: exit.detail }
         }
         reason => CallError::Unavailable {
             server,

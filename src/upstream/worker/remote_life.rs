@@ -120,6 +120,7 @@ fn build(
         tasks: board.port.tasks.clone(),
         clients: workshop.clients.clone(),
         breaker: board.port.breaker.clone(),
+        retries: board.port.retries.clone(),
     };
     Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))
 }
@@ -174,6 +175,7 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
                 _ => return Exit::new(Reason::Unreachable, error.to_string()),
             }
         }
+        remote.signals.trust();
     }
 }
 

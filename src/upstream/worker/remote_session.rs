@@ -197,7 +197,7 @@ impl RemoteSession {
         if let Some(stream) = established.stream() {
             return stream.end("the session was ended");
         }
-        let deletion = remote.send(Method::DELETE, "*/*", Some(&established), Bytes::new(), false);
+        let deletion = remote.send(Method::DELETE, "*/*", Some(&established), Bytes::new());
         if timeout(DELETE_PATIENCE, deletion).await.is_err() {
             tracing::debug!(server = %remote.server, "the upstream took no notice of a DELETE");
         }

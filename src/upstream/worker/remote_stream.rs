@@ -4,7 +4,13 @@
 //! Redelivery"). Where it gave ids to its events the rest is fetched from where the last one was, at
 //! the pace that the server asked for. How long a call may take in all is not decided here.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -38,6 +44,9 @@ pub struct ResumeOptions {
 /// The shortest rest, whatever the server says: a stream that closes at once must not be a loop.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 
+/// Events with ids that are remembered of one call, in case its stream is resumed too early.
+const KNOWN_MAX: usize = 256;
+
 /// Why no more comes of a stream.
 pub enum StreamError {
     /// It broke off, and is not to be had again.
@@ -57,6 +66,33 @@ pub struct Events {
     last_event: Option<HeaderValue>,
     retry: Duration,
     attempts: u32,
+    known: Known,
+    is_resumed: bool,
+}
+
+/// Which events have come, by their ids and what they say: some servers give the same id to all.
+#[derive(Default)]
+struct Known {
+    hasher: RandomState,
+    marks: VecDeque<u64>,
+}
+
+impl Known {
+    fn mark(&self, id: &str, data: &[u8]) -> u64 {
+        self.hasher.hash_one((id, data))
+    }
+
+    /// Whether it has come before.
+    fn has(&self, id: &str, data: &[u8]) -> bool {
+        self.marks.contains(&self.mark(id, data))
+    }
+
+    fn remember(&mut self, id: &str, data: &[u8]) {
+        if self.marks.len() == KNOWN_MAX {
+            self.marks.pop_front();
+        }
+        self.marks.push_back(self.mark(id, data));
+    }
 }
 
 enum Source {
@@ -78,6 +114,8 @@ impl Events {
             last_event: None,
             retry: options.retry,
             attempts: 0,
+            known: Known::default(),
+            is_resumed: false,
         }
     }
 
@@ -103,6 +141,13 @@ impl Events {
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         for event in self.reader.push(chunk).map_err(StreamError::TooLarge)? {
+            if let Some(id) = event.id.as_deref().filter(|id| !id.is_empty()) {
+                if self.is_resumed && self.known.has(id, &event.data) {
+                    metrics::counter!("metamcpd_upstream_duplicate_events_total").increment(1);
+                    continue;
+                }
+                self.known.remember(id, &event.data);
+            }
             self.attempts = 0;
             if let Some(id) = event.id {
                 // An empty id takes the last one back (WHATWG HTML, section 9.2.6).
@@ -153,6 +198,7 @@ impl Events {
         match response.status() {
             StatusCode::OK if kindred(response.headers()) == Kindred::Events => {
                 self.reader = sse::Reader::new(self.remote.frames().message_max);
+                self.is_resumed = true;
                 self.source = Source::Open(response.into_body());
                 Ok(())
             }
@@ -162,5 +208,24 @@ impl Events {
                 "the stream ended without the answer, and resuming it was answered with HTTP status {status}"
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_come_before_where_its_id_and_its_words_have() {
+        let mut known = Known::default();
+        known.remember("1", b"a");
+        assert!(known.has("1", b"a"));
+        assert!(!known.has("1", b"b"), "some servers give the same id to all");
+        assert!(!known.has("2", b"a"));
+        for number in 0..KNOWN_MAX {
+            known.remember(&format!("later {number}"), b"");
+        }
+        assert!(!known.has("1", b"a"));
+        assert_eq!(known.marks.len(), KNOWN_MAX);
     }
 }

@@ -46,7 +46,7 @@ enum Opened {
 
 async fn open(remote: &Remote, established: &Established) -> Opened {
     let accept = "text/event-stream";
-    let sent = remote.send(Method::GET, accept, Some(established), Bytes::new(), false).await;
+    let sent = remote.send(Method::GET, accept, Some(established), Bytes::new()).await;
     let Ok(response) = sent else { return Opened::Failed };
     match response.status() {
         StatusCode::OK => Opened::Stream(Box::new(response.into_body())),

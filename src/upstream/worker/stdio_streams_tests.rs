@@ -13,7 +13,7 @@ use tokio::io::ReadBuf;
 use super::*;
 use crate::upstream::{
     board::{Board, Remembered},
-    testing::{Deaf, calls, spec},
+    testing::{Deaf, brakes, calls, spec},
 };
 
 /// A stream that has always more to read, until it was read so often.
@@ -41,7 +41,7 @@ impl AsyncRead for Flood {
 #[tokio::test]
 async fn a_server_that_never_stops_writing_lets_others_have_their_turns() {
     const READS: usize = 100;
-    let board = Board::new(spec(1), Remembered::default(), calls(), Arc::new(Deaf));
+    let board = Board::new(spec(1), Remembered::default(), calls(), &brakes(), Arc::new(Deaf));
     let turns = Cell::new(0);
     let others = async {
         loop {

@@ -53,6 +53,10 @@ pub fn admit(remote: &Remote) -> Result<Pass, CallError> {
     let server = remote.server.clone();
     remote.belonging.breaker.admit().map_err(|admission| match admission {
         Admission::Throttled(after) => CallError::Throttled { server, after },
+        // Its worker is about to say whether it is there at all, and that decides.
+        Admission::Open(_) if remote.signals.is_doubted() => {
+            CallError::NotSent { server, detail: None }
+        }
         Admission::Open(after) => CallError::CircuitOpen { server, after },
         Admission::Pass | Admission::Probe => CallError::NotSent { server, detail: None },
     })

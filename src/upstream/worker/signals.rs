@@ -1,0 +1,52 @@
+//! What calls to a remote upstream tell its worker, and the worker them.
+
+use std::{
+    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::listing::Announcements;
+use crate::catalogue::kind::PerKind;
+
+/// How long calls that its breaker would hold back wait for it to be known whether it is there at all.
+const DOUBT_MAX: Duration = Duration::from_secs(1);
+
+/// What calls notice on their way, for the worker to act on.
+#[derive(Default)]
+pub struct Signals {
+    /// The upstream says that a list of it has changed.
+    pub changed: Announcements,
+    /// It could not be reached, or broke off.
+    pub suspect: Notify,
+    /// Since when it is being found out whether it can be reached at all.
+    doubted: Mutex<Option<Instant>>,
+    /// It refused our credential.
+    pub unauthorized: Notify,
+    /// Whether it would say that a list has changed, and we would hear it.
+    pub announces: PerKind<AtomicBool>,
+    /// Whether it was seen to offer no standing streams.
+    pub has_no_streams: AtomicBool,
+    /// Whether it was seen to open one only when it has something to say.
+    pub has_slow_streams: AtomicBool,
+}
+
+impl Signals {
+    /// No connection came about.
+    pub fn doubt(&self) {
+        let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        doubted.get_or_insert_with(Instant::now);
+    }
+
+    /// It has just said something.
+    pub fn trust(&self) {
+        *self.doubted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether it will be known in a moment if this connection has ended.
+    pub fn is_doubted(&self) -> bool {
+        let doubted = *self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        doubted.is_some_and(|since| since.elapsed() < DOUBT_MAX)
+    }
+}
