@@ -78,6 +78,7 @@ pub struct ServerSettings {
     pub keep_alive: Duration,
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
+    pub write_buffer: usize,
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
     pub core_dumps: bool,

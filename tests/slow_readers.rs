@@ -8,7 +8,7 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::support::{Client, SOON, TestGateway, gateway::Start, wait_until, within};
+use crate::support::{Client, SOON, TestGateway, gateway::Start, wait_until};
 
 /// A connection whose client's end holds hardly anything, and what was said on it.
 async fn narrow(gateway: &TestGateway, said: &str) -> TcpStream {

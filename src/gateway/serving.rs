@@ -101,6 +101,7 @@ pub(super) fn listen(
         .on_connect(move |connection, known| door.meet(connection, known))
         // A client that closes its side has left; what it held is free at once, not a heartbeat later.
         .h1_allow_half_closed(false)
+        .h1_write_buffer_size(server.write_buffer.max(1))
         .disable_signals()
         .max_connections(server.connections_max)
         .client_request_timeout(server.header_timeout)
