@@ -21,7 +21,8 @@ pub const BAR: Bar = Bar {
 /// KB of memory for each client that listens, its session included.
 const PER_CLIENT: f64 = 24.0;
 
-/// How often as many clients more come.
+/// How often as many clients come before what they cost is measured, and then.
+const FIRST_STEPS: usize = 2;
 const STEPS: usize = 3;
 
 /// Bytes by which memory that has settled may still change.
@@ -52,32 +53,30 @@ async fn daemon(plan: &Plan) -> Outcome<(Daemon, String)> {
     Ok((daemon, key))
 }
 
-/// Three times as many clients, one time after the other: what a start leaves is given back while the first
-/// of them come, so that only the steps between them tell what each costs.
+/// As many clients again and again: what a start leaves is given back while the first of them come, so that
+/// only what the later ones add tells what each costs.
 async fn listening(plan: &Plan, report: &mut Report) -> Outcome<()> {
-    let clients = plan.size(200, 1_000);
+    let clients = plan.size(200, 500);
     let lasts = Duration::from_secs(plan.size(10, 60) as u64);
     let (daemon, key) = daemon(plan).await?;
     let (mut streams, mut steps) = (Vec::new(), Vec::new());
-    for _ in 0..STEPS {
+    for _ in 0..FIRST_STEPS + STEPS {
         streams.extend(listen(&daemon, &key, clients).await?);
         steps.push(settled(daemon.pid()).await?);
     }
     // However long they listen, it is to be no more.
     tokio::time::sleep(lasts).await;
-    let most = settled(daemon.pid()).await?.max(steps[STEPS - 1]);
+    steps.push(settled(daemon.pid()).await?);
     let ended = streams.iter_mut().filter_map(|stream| stream.has_ended().then_some(())).count();
     report.never("streams that were closed", ended, streams.len());
-    let more = clients * (STEPS - 1);
-    let each = most.saturating_sub(steps[0]) as f64 / more as f64 / 1_000.0;
+    let (before, more) = (steps[FIRST_STEPS - 1], clients * STEPS);
+    let most = steps[FIRST_STEPS..].iter().max().copied().unwrap_or_default();
+    let each = most.saturating_sub(before) as f64 / more as f64 / 1_000.0;
     let what = format!("memory for each of {more} more that listen");
     report.at_most(what, each, PER_CLIENT, "KB");
     let mb: Vec<String> = steps.iter().map(|bytes| format!("{:.1}", *bytes as f64 / 1e6)).collect();
-    let end = most as f64 / 1e6;
-    report.note(format!(
-        "MB with {clients}, and as many more each time: {}; {end:.1} at last",
-        mb.join(", ")
-    ));
+    let mb = mb.join(", ");
+    report.note(format!("MB with {clients} more each time, and {lasts:?} later: {mb}"));
     Ok(())
 }
 
