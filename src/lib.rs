@@ -17,7 +17,7 @@
 //! - [`doctor`] examines an installation, running or not.
 //! - [`gateway`] builds all of it and drains it; [`cli`] is what people type. [`settings`],
 //!   [`telemetry`] and [`data_dir`] are read by those two only, and by the doctor. [`failpoint`] is where
-//!   tests have any of them panic.
+//!   tests have any of them panic, and [`aside`] where what takes long is done.
 
 pub mod access;
 pub mod catalogue;
@@ -45,6 +45,7 @@ pub mod endpoint;
 
 pub mod doctor;
 
+pub mod aside;
 pub mod cli;
 pub mod data_dir;
 pub mod failpoint;

@@ -82,6 +82,7 @@ pub struct ServerSettings {
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     pub memory_soft_max: u64,
+    pub write_buffer: usize,
     #[serde(with = "humantime_serde")]
     pub drain_grace: Duration,
     pub core_dumps: bool,

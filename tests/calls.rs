@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use evil_mcp::{Character, http::Server};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
     Client, SOON, TestGateway,
     client::{call, request},
+    evil,
     fixtures::without_python,
     python, wait_until, within,
 };
@@ -48,6 +50,25 @@ async fn a_hundred_calls_with_the_same_id_each_get_their_own_answer() {
         assert_eq!(reply.messages.len(), 1, "{reply:?}");
     }
     assert_eq!(client.text_of("echo__count", json!({})).await, "100");
+}
+
+#[tokio::test]
+async fn results_of_megabytes_come_whole_and_those_beside_them_too() {
+    let gateway = TestGateway::start().await;
+    let server = Server::start(Character::good()).expect("a server");
+    gateway.stdio("child", &evil(&Character::good())).await;
+    gateway.remote("remote", &server.url).await;
+    let client = gateway.client_of(&["child", "remote"]).await;
+    let asked = [("child", 3_000_000), ("remote", 2_999_999), ("child", 262_145), ("remote", 9)];
+    let calls = (0..4).flat_map(|_| asked).map(|(server, bytes)| {
+        let body = call(json!(1), &format!("{server}__big"), json!({"bytes": bytes}));
+        let client = &client;
+        async move { (bytes, client.post(&body).await.answer_to(&json!(1))) }
+    });
+    for (bytes, answer) in join_all(calls).await {
+        let text = answer["result"]["content"][0]["text"].as_str().expect("a text");
+        assert!(text.len() == bytes && text.bytes().all(|byte| byte == b'x'), "{}", text.len());
+    }
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ impl Bridge {
             for line in lines.push(chunk.freeze()) {
                 match line {
                     Line::Whole(line) => self.hear(line).await,
+                    Line::Long(line) => self.hear(line.whole()).await,
                     Line::TooLong(torn) => {
                         let (bytes, max) = (torn.bytes, self.options.message_max);
                         let why =

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper_util::client::legacy::Client;
 
 use super::connector::Connector;
@@ -164,8 +164,21 @@ impl Body {
         }
     }
 
+    /// How many bytes are to come at least, as its sender says.
+    fn declared(&self) -> usize {
+        let hint = match &self.source {
+            Source::Steady(body) => body.size_hint(),
+            Source::Hot(body) => body.size_hint(),
+        };
+        usize::try_from(hint.lower()).unwrap_or(usize::MAX)
+    }
+
     /// Everything that is still to come, if it is no more than `max` bytes.
     pub async fn collect(mut self, max: usize) -> Result<Bytes, EgressError> {
+        let declared = self.declared();
+        if declared > max {
+            return Err(EgressError::TooLarge { max });
+        }
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(chunk) = self.chunk().await {
@@ -179,6 +192,9 @@ impl Body {
                 continue;
             }
             if rest.is_empty() {
+                // All at once: a buffer that grows is there twice. What is reserved takes no memory before
+                // it is used.
+                rest.reserve(declared.max(first.len() + chunk.len()));
                 rest.extend_from_slice(&first);
                 first = Bytes::new();
             }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::SizedStream,
     error::PayloadError,
     http::{StatusCode, header},
     web,
@@ -12,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
 use crate::{
+    aside::IN_PLACE_MAX,
     failpoint,
     session::Session,
     wire::{Bad, Fault, ListCounts, message},
@@ -126,7 +128,35 @@ impl Accepts {
 }
 
 pub fn json(status: StatusCode, body: Bytes) -> HttpResponse {
-    HttpResponse::build(status).content_type("application/json").body(body)
+    with_body(HttpResponse::build(status).content_type("application/json"), body)
+}
+
+/// A response with a body of any length. A long one goes out in pieces: whole, it would be copied for its
+/// connection at once, and written for as long as its client reads, while the others of the thread wait.
+pub fn with_body(response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
+    if body.len() <= IN_PLACE_MAX {
+        return response.body(body);
+    }
+    response.body(SizedStream::new(body.len() as u64, pieces(body)))
+}
+
+fn pieces(body: Bytes) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static {
+    /// What the buffer of a connection takes at once.
+    const PIECE: usize = 32 << 10;
+    futures_util::stream::unfold((body, 0_usize), async |(mut body, sent)| {
+        if body.is_empty() {
+            return None;
+        }
+        let piece = body.split_to(PIECE.min(body.len()));
+        let sent = match sent + piece.len() {
+            sent if sent < IN_PLACE_MAX => sent,
+            _ => {
+                tokio::task::yield_now().await;
+                0
+            }
+        };
+        Some((Ok(piece), (body, sent)))
+    })
 }
 
 /// A stream of events that no proxy is to hold back.

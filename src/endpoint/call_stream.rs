@@ -90,7 +90,7 @@ pub async fn reply_to_batch(
 pub fn one(answer: Bytes, accepts: Accepts) -> HttpResponse {
     match accepts.json {
         true => answers::json(StatusCode::OK, answer),
-        false => answers::events().body(sse::message(&answer)),
+        false => answers::with_body(&mut answers::events(), sse::message(&answer)),
     }
 }
 

@@ -118,6 +118,7 @@ pub(super) fn listen(
     let stopping = builder.graceful_shutdown_signal();
     let door = Door::new(server, files_max);
     let (header_timeout, keep_alive) = (server.header_timeout, server.keep_alive);
+    let write_buffer = server.write_buffer.max(1);
     // What `HttpServer` is made of, which would keep the connections to itself.
     let http = move || {
         let (door, stopping) = (door.clone(), stopping.clone());
@@ -131,6 +132,7 @@ pub(super) fn listen(
             .client_request_timeout(header_timeout)
             // A client that closes its side has left; what it held is free at once, not a heartbeat later.
             .h1_allow_half_closed(false)
+            .h1_write_buffer_size(write_buffer)
             .local_addr(address)
             .on_connect_ext(move |connection: &Connection, known| {
                 door.meet(&connection.stream, known);

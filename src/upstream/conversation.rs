@@ -18,7 +18,10 @@ use super::{
     question::{Patience, Question},
     spec::CallLimits,
 };
-use crate::wire::Frame;
+use crate::{
+    aside::{Aside, IN_PLACE_MAX, aside},
+    wire::{Frame, Span},
+};
 
 /// What a client hears of its call, ready to be sent to it.
 pub enum Step {
@@ -45,6 +48,8 @@ pub struct Conversation {
     /// Whether the upstream waits for the client, which is no silence of its own.
     patience: Arc<Patience>,
     concerned: Option<Concerned>,
+    /// The answer, which is so long that it is made ready elsewhere.
+    answer: Option<Aside<Bytes>>,
 }
 
 impl Conversation {
@@ -68,6 +73,7 @@ impl Conversation {
             progress: f64::NEG_INFINITY,
             patience: Patience::new(),
             concerned,
+            answer: None,
         }
     }
 
@@ -113,9 +119,13 @@ impl Conversation {
         self.leg.cancel(why);
     }
 
-    /// What comes next. Not to be asked again after [`Step::End`].
+    /// What comes next. Not to be asked again after [`Step::End`]. Safe to be dropped while it waits.
     pub async fn next(&mut self) -> Step {
         loop {
+            if let Some(answer) = &mut self.answer {
+                // It has come, and no time is counted any more.
+                return Step::End(Ok(answer.await));
+            }
             let last = self.began + self.facts.limits.total;
             let silent_since = self.heard.max(self.patience.since());
             let deadline = (silent_since + self.facts.limits.inactivity).min(last);
@@ -153,7 +163,21 @@ impl Conversation {
                     self.heard = Instant::now();
                     return Step::Said(frame);
                 }
-                Heard::Reply(frame) => return Step::End(self.restore_id(&frame)),
+                Heard::Reply(frame) => {
+                    let edits = match self.edits_of(&frame) {
+                        Ok(edits) => edits,
+                        Err(error) => return Step::End(Err(error)),
+                    };
+                    let length = frame.bytes().len();
+                    let restore = move || {
+                        let edits = edits.iter().map(|(span, bytes)| (*span, &**bytes));
+                        frame.splice(&mut edits.collect::<Vec<_>>())
+                    };
+                    if length <= IN_PLACE_MAX {
+                        return Step::End(Ok(restore()));
+                    }
+                    self.answer = Some(aside(restore));
+                }
                 Heard::Failed(error) => return Step::End(Err(error.of(&self.facts.name))),
             }
         }
@@ -184,14 +208,16 @@ impl Conversation {
         Some(frame.splice(&mut [(frame.token_span()?, token)]))
     }
 
-    fn restore_id(&self, frame: &Frame) -> Result<Bytes, CallError> {
+    /// What of an answer is the client's: its id, and what it calls its tasks.
+    fn edits_of(&self, frame: &Frame) -> Result<Vec<(Span, Bytes)>, CallError> {
         let bad = |why| CallError::BadAnswer { server: self.facts.name.clone(), why };
-        let (Some(span), Some(id)) = (frame.id_span(), self.request.id()) else {
+        let (Some(span), Some(id)) = (frame.id_span(), self.request.id_span()) else {
             return Err(bad("it has no id".into()));
         };
-        let Some(concerned) = &self.concerned else { return Ok(frame.splice(&mut [(span, id)])) };
-        let more = concerned.translate(frame).map_err(bad)?;
-        let more = more.iter().map(|(span, bytes)| (*span, &**bytes));
-        Ok(frame.splice(&mut std::iter::once((span, id)).chain(more).collect::<Vec<_>>()))
+        let mut edits = vec![(span, self.request.slice(id))];
+        if let Some(concerned) = &self.concerned {
+            edits.extend(concerned.translate(frame).map_err(bad)?);
+        }
+        Ok(edits)
     }
 }

@@ -3,7 +3,9 @@
 //! Some servers answer one request by several messages with newlines between them and call that
 //! `application/json`. Whether a document is valid JSON is found out by who reads it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+
+use super::gathered::Gathered;
 
 /// A document would need more memory than was agreed on.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +18,7 @@ pub struct TooLarge {
 #[derive(Debug)]
 pub struct Documents {
     document_max: usize,
-    partial: BytesMut,
+    partial: Gathered,
     depth: usize,
     in_string: bool,
     escaped: bool,
@@ -25,7 +27,8 @@ pub struct Documents {
 impl Documents {
     /// `document_max`: bytes that one document may have.
     pub fn new(document_max: usize) -> Self {
-        Self { document_max, partial: BytesMut::new(), depth: 0, in_string: false, escaped: false }
+        let partial = Gathered::default();
+        Self { document_max, partial, depth: 0, in_string: false, escaped: false }
     }
 
     /// Every document that `chunk` completes. After an error the body cannot be read on.
@@ -39,7 +42,7 @@ impl Documents {
                 (true, false) => start = place,
                 (false, true) => {
                     self.keep(&chunk[start..=place])?;
-                    documents.push(self.partial.split().freeze());
+                    documents.push(self.partial.take());
                 }
                 (true, true) | (false, false) => {}
             }
@@ -66,7 +69,7 @@ impl Documents {
         if self.partial.len() + piece.len() > self.document_max {
             return Err(TooLarge { max: self.document_max });
         }
-        self.partial.extend_from_slice(piece);
+        self.partial.extend(piece);
         Ok(())
     }
 }

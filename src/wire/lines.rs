@@ -1,14 +1,14 @@
 //! Cuts a stream of chunks into lines of bounded length, as stdio framing asks for.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::torn::Torn;
+use super::{gathered::Gathered, torn::Torn};
 
 /// Collects chunks and gives lines back. A line over the limit is thrown away up to its end.
 #[derive(Debug)]
 pub struct Lines {
     line_max: usize,
-    partial: BytesMut,
+    partial: Gathered,
     /// What is left of an over-long line that is being thrown away.
     discarded: Option<Torn>,
 }
@@ -17,14 +17,27 @@ pub struct Lines {
 pub enum Line {
     /// A line without its line end.
     Whole(Bytes),
+    /// One that takes a while to be put together.
+    Long(Long),
     /// A line over the limit has ended, and was thrown away.
     TooLong(Torn),
+}
+
+/// A line in pieces.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Long(Gathered);
+
+impl Long {
+    /// The line without its line end.
+    pub fn whole(mut self) -> Bytes {
+        without_return(self.0.take())
+    }
 }
 
 impl Lines {
     /// `line_max` in bytes, the line end not counted.
     pub fn new(line_max: usize) -> Self {
-        Self { line_max, partial: BytesMut::new(), discarded: None }
+        Self { line_max, partial: Gathered::default(), discarded: None }
     }
 
     /// Every line that `chunk` completes, in order.
@@ -45,18 +58,20 @@ impl Lines {
         }
         let length = self.partial.len() + head.len();
         if length > self.line_max {
-            let mut torn = Torn::from(&self.partial.split().freeze());
+            let mut torn = self.tear();
             torn.extend(&head);
             return Some(Line::TooLong(torn));
         }
         let line = if self.partial.is_empty() {
             head
         } else {
-            self.partial.extend_from_slice(&head);
-            self.partial.split().freeze()
+            self.partial.extend(&head);
+            if self.partial.is_long() {
+                return Some(Line::Long(Long(std::mem::take(&mut self.partial))));
+            }
+            self.partial.take()
         };
-        let line =
-            line.strip_suffix(b"\r").map(|line_only| line.slice_ref(line_only)).unwrap_or(line);
+        let line = without_return(line);
         (!line.is_empty()).then_some(Line::Whole(line))
     }
 
@@ -64,14 +79,24 @@ impl Lines {
         match &mut self.discarded {
             Some(discarded) => discarded.extend(rest),
             None if self.partial.len() + rest.len() > self.line_max => {
-                // Taken whole: the memory of one huge line must not stay with its upstream.
-                let mut torn = Torn::from(&std::mem::take(&mut self.partial).freeze());
+                let mut torn = self.tear();
                 torn.extend(rest);
                 self.discarded = Some(torn);
             }
-            None => self.partial.extend_from_slice(rest),
+            None => self.partial.extend(rest),
         }
     }
+
+    /// Taken whole: the memory of one huge line must not stay with its upstream.
+    fn tear(&mut self) -> Torn {
+        let mut torn = Torn::default();
+        std::mem::take(&mut self.partial).pieces().for_each(|piece| torn.extend(piece));
+        torn
+    }
+}
+
+fn without_return(line: Bytes) -> Bytes {
+    line.strip_suffix(b"\r").map(|line_only| line.slice_ref(line_only)).unwrap_or(line)
 }
 
 /// A line without what terminals and editors put before a message: blanks, a byte order mark, and
@@ -96,11 +121,26 @@ pub fn without_lead(line: &Bytes) -> Bytes {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Line::*, *};
+    use super::{
+        Line::{TooLong, Whole},
+        *,
+    };
+    use crate::wire::gathered::BLOCK;
 
     fn feed(line_max: usize, chunks: &[&[u8]]) -> Vec<Line> {
         let mut lines = Lines::new(line_max);
         chunks.iter().flat_map(|chunk| lines.push(Bytes::copy_from_slice(chunk))).collect()
+    }
+
+    #[test]
+    fn a_long_line_is_told_by_its_pieces_and_is_the_same() {
+        let text = "x".repeat(3 * BLOCK);
+        let mut lines = Lines::new(4 * BLOCK);
+        assert!(lines.push(Bytes::from(text.clone())).is_empty());
+        let mut lines = lines.push(Bytes::from_static(b"y\r\nz\n"));
+        assert_eq!(lines[1], Whole("z".into()));
+        let Line::Long(long) = lines.swap_remove(0) else { panic!("it is long") };
+        assert_eq!(long.whole(), text + "y");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod documents;
 pub mod era;
 pub mod fault;
 pub mod frame;
+pub mod gathered;
 pub mod level;
 pub mod lines;
 pub mod members;

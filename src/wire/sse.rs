@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::gathered::Gathered;
+
 /// One event as it was dispatched.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -26,9 +28,9 @@ pub struct TooLarge {
 #[derive(Debug)]
 pub struct Reader {
     event_max: usize,
-    line: BytesMut,
+    line: Gathered,
     event: Event,
-    data: BytesMut,
+    data: Gathered,
     has_data: bool,
     at_start: bool,
     after_cr: bool,
@@ -39,9 +41,9 @@ impl Reader {
     pub fn new(event_max: usize) -> Self {
         Self {
             event_max,
-            line: BytesMut::new(),
+            line: Gathered::default(),
             event: Event::default(),
-            data: BytesMut::new(),
+            data: Gathered::default(),
             has_data: false,
             at_start: true,
             after_cr: false,
@@ -64,7 +66,7 @@ impl Reader {
             self.extend(&rest[..end])?;
             self.after_cr = rest[end] == b'\r';
             rest = &rest[end + 1..];
-            let line = self.line.split();
+            let line = self.line.take();
             events.extend(self.take_line(&line)?);
         }
         Ok(events)
@@ -74,11 +76,12 @@ impl Reader {
         if self.line.len() + bytes.len() > self.event_max {
             return Err(TooLarge { max: self.event_max });
         }
-        self.line.extend_from_slice(bytes);
+        self.line.extend(bytes);
         Ok(())
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<Option<Event>, TooLarge> {
+    fn take_line(&mut self, whole: &Bytes) -> Result<Option<Event>, TooLarge> {
+        let line: &[u8] = whole;
         let line = match std::mem::take(&mut self.at_start) {
             true => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line),
             false => line,
@@ -95,10 +98,10 @@ impl Reader {
                     return Err(TooLarge { max: self.event_max });
                 }
                 if self.has_data {
-                    self.data.put_u8(b'\n');
+                    self.data.extend(b"\n");
                 }
                 self.has_data = true;
-                self.data.put_slice(value);
+                self.data.adopt(whole.slice_ref(value));
             }
             b"event" => self.event.event = String::from_utf8_lossy(value).into_owned(),
             b"id" if !value.contains(&0) => {
@@ -119,7 +122,7 @@ impl Reader {
     fn dispatch(&mut self) -> Option<Event> {
         let mut event = std::mem::take(&mut self.event);
         let has_data = std::mem::take(&mut self.has_data);
-        event.data = self.data.split().freeze();
+        event.data = self.data.take();
         (has_data || event.id.is_some() || event.retry.is_some()).then_some(event)
     }
 }

@@ -158,6 +158,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["settings"]),
     ("data_dir", &[]),
     ("failpoint", &[]),
+    ("aside", &[]),
     ("import", &["catalogue", "access", "wire"]),
     ("logs", &[]),
     ("catalogue", &["wire"]),
@@ -307,7 +308,7 @@ fn objection(room: &str, path: &str) -> Option<String> {
         let other = inner.split("::").next().unwrap_or_default();
         let is_room = ROOMS.iter().any(|(name, _)| *name == other);
         let allowed = ROOMS.iter().find(|(name, _)| *name == room).map(|(_, below)| *below)?;
-        let is_for_all = other == "failpoint" && !PURE.contains(&room);
+        let is_for_all = matches!(other, "failpoint" | "aside") && !PURE.contains(&room);
         return (is_room && other != room && !is_for_all && !allowed.contains(&other))
             .then(|| format!("{room} names {path}, which is not below it"));
     }

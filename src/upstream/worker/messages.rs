@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 
+use super::FrameLimits;
 use crate::{
+    aside::{IN_PLACE_MAX, aside},
     egress::{Body, EgressError},
-    wire::{documents, documents::Documents, sse},
+    wire::{Bad, Frame, documents, documents::Documents, sse},
 };
 
 /// What a body is said to be.
@@ -43,6 +45,24 @@ pub enum Unreadable {
     Event(sse::TooLarge),
     #[error(transparent)]
     Document(documents::TooLarge),
+}
+
+/// A body, and the message that it is.
+pub struct Read {
+    pub body: Bytes,
+    pub message: Result<Frame, Bad>,
+}
+
+/// Reads the message that a body is. A long one is read where nobody else waits for that.
+pub async fn read(body: Bytes, depth_max: usize) -> Read {
+    let length = body.len();
+    let read = move || Read { message: Frame::parse(body.clone(), depth_max), body };
+    if length <= IN_PLACE_MAX { read() } else { aside(read).await }
+}
+
+/// The same of one that is still to come.
+pub async fn read_whole(body: Body, frames: FrameLimits) -> Result<Read, EgressError> {
+    Ok(read(body.collect(frames.message_max).await?, frames.depth_max).await)
 }
 
 /// A body, and the messages that were read and not yet looked at.

@@ -4,7 +4,6 @@
 //! It needs no other thread and no task of its own.
 
 use std::{
-    future::ready,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
 };
@@ -17,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     dialects::{REFUSAL_MAX, has_forgotten},
     event_stream::{Refused, StreamLeg},
-    messages::{Kindred, Messages, Unreadable, kindred},
+    messages::{Kindred, Messages, Read, Unreadable, kindred, read, read_whole},
     opening::is_answer_to,
     remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
@@ -191,7 +190,7 @@ struct Call {
 enum Part {
     Sending(Delivery),
     /// The answer is one body, which is being read.
-    Whole(Pin<Box<dyn Future<Output = Result<Bytes, EgressError>>>>),
+    Whole(Pin<Box<dyn Future<Output = Result<Read, EgressError>>>>),
     /// The answer comes as events.
     Events(Box<Events>),
     /// The answer comes among other documents.
@@ -303,18 +302,17 @@ impl Call {
                     }
                 },
                 Part::Whole(body) => {
-                    let body = body.await.map_err(|error| match error {
+                    let Read { body, message } = body.await.map_err(|error| match error {
                         EgressError::TooLarge { .. } => self.bad(&error.to_string()),
                         _ => self.broken(error.to_string()),
                     })?;
-                    let parsed = parse(body.clone());
-                    if parsed.is_err()
+                    if message.is_err()
                         && let Some(messages) = Messages::of_whole(&body)
                     {
                         self.part = Part::Messages(Box::new(messages));
                         continue;
                     }
-                    parsed
+                    message
                 }
                 Part::Messages(messages) => match messages.next().await {
                     Ok(Some(message)) => parse(message),
@@ -330,8 +328,12 @@ impl Call {
                     Err(StreamError::TooLarge(error)) => return Err(self.bad(&error.to_string())),
                 },
             };
-            if let Some(heard) = self.judge(parsed)? {
-                return Ok(heard);
+            match self.judge(parsed)? {
+                Some(heard) => return Ok(heard),
+                None if matches!(self.part, Part::Whole(_)) => {
+                    return Err(self.bad("it is a message, and no answer"));
+                }
+                None => {}
             }
         }
     }
@@ -341,15 +343,19 @@ impl Call {
             Delivered::Streaming(leg, established) => {
                 return Ok(Part::Stream(Box::new(leg), established));
             }
-            Delivered::Refused(body) => return Ok(Part::Whole(Box::pin(ready(Ok(body))))),
+            Delivered::Refused(body) => {
+                let depth_max = self.remote.frames().depth_max;
+                return Ok(Part::Whole(Box::pin(async move { Ok(read(body, depth_max).await) })));
+            }
             Delivered::Answered(response) => response,
         };
-        let max = self.remote.frames().message_max;
+        let frames = self.remote.frames();
+        let max = frames.message_max;
         match kindred(response.headers()) {
             Kindred::Neither(kind) => Err(self.bad(&format!("its content type is `{kind}`"))),
             // Who knows the length beforehand has no more to say later.
             Kindred::Json if response.headers().contains_key(header::CONTENT_LENGTH) => {
-                Ok(Part::Whole(Box::pin(response.into_body().collect(max))))
+                Ok(Part::Whole(Box::pin(read_whole(response.into_body(), frames))))
             }
             Kindred::Json => Ok(Part::Messages(Box::new(Messages::of(response, max)))),
             Kindred::Events => {

@@ -32,15 +32,12 @@ use super::{
         self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
     },
     own_process::{self, Scribe},
-    stdio_streams::{Hearer, WriteEnd, has_more, read_stderr, read_stdout, write_stdin},
+    stdio_streams::{Hearer, Unheard, WriteEnd, has_more, read_stderr, read_stdout, write_stdin},
     watch_answers,
 };
-use crate::{
-    upstream::{
-        CallError, Exit, Reason, dialogue::Dialogue, link::Link, pipe::Pipe, status::ExitCode,
-        task_talk::TaskTalk, variables::resolve,
-    },
-    wire::lines::Lines,
+use crate::upstream::{
+    CallError, Exit, Reason, dialogue::Dialogue, link::Link, pipe::Pipe, status::ExitCode,
+    task_talk::TaskTalk, variables::resolve,
 };
 
 /// How long the report of a server's end may follow the end of its stdout.
@@ -126,12 +123,14 @@ pub async fn work(
     let struck = RefCell::default();
     let (struck, conduct) = (&struck, &*conduct);
     let hearer = Hearer { assignment, pipe: &pipe, conduct, changed, struck, scribe: &scribe };
-    let mut lines = Lines::new(assignment.workshop.frames.message_max);
+    let mut unheard = Unheard::new(assignment.workshop.frames.message_max);
     let ended = tokio::select! {
         biased;
         () = assignment.stop.cancelled() => Ended::Told,
         ending = server.report.exit() => Ended::Reported(ending),
-        () = read_stdout(child, &mut lines, server.stdout_end.as_ref(), &hearer) => Ended::Silent,
+        () = read_stdout(child, &mut unheard, server.stdout_end.as_ref(), &hearer) => {
+            Ended::Silent
+        },
         end = &mut writer.handle => match end {
             Ok(WriteEnd::Stalled) => Ended::Stalled,
             Ok(WriteEnd::Closed | WriteEnd::Finished) => Ended::Silent,
@@ -161,13 +160,17 @@ pub async fn work(
     if !matches!(exit.reason, Reason::Asked | Reason::StdinStalled) {
         // The news of its end can overtake what it answered just before.
         let stdout_end = server.stdout_end.as_ref();
-        let mut rest = pin!(read_stdout(child, &mut lines, stdout_end, &hearer));
-        let over = Instant::now() + LAST_WORDS_MAX;
-        // What it wrote is in the pipe; a busy machine may leave us no time to have read it yet.
-        while timeout(LAST_WORDS_PATIENCE, &mut rest).await.is_err()
-            && Instant::now() < over
-            && stdout_end.is_some_and(has_more)
-        {}
+        {
+            let mut rest = pin!(read_stdout(child, &mut unheard, stdout_end, &hearer));
+            let over = Instant::now() + LAST_WORDS_MAX;
+            // What it wrote is in the pipe; a busy machine may leave us no time to have read it yet.
+            while timeout(LAST_WORDS_PATIENCE, &mut rest).await.is_err()
+                && Instant::now() < over
+                && stdout_end.is_some_and(has_more)
+            {}
+        }
+        // A long one may still be looked at.
+        unheard.hear_out(&hearer).await;
     }
     if exit.reason != Reason::Asked {
         drop(timeout(LAST_WORDS_PATIENCE, &mut errors.handle).await);

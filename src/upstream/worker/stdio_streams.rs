@@ -1,6 +1,6 @@
 //! The three streams of a child: what it says, what it is told, and what it complains of.
 
-use std::{cell::RefCell, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -15,6 +15,7 @@ use tokio_stream::StreamExt;
 
 use super::{Assignment, carry_out, listing::Announcements, own_process::Scribe};
 use crate::{
+    aside::{Aside, aside},
     failpoint,
     upstream::{
         Exit,
@@ -23,7 +24,7 @@ use crate::{
         status::Output,
     },
     wire::{
-        Frame,
+        Bad, Frame,
         lines::{Line, Lines, without_lead},
         torn::Torn,
     },
@@ -32,28 +33,70 @@ use crate::{
 /// How often it is looked whether stdout was closed, and which calls nobody waits for any more.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// What was read of a server's stdout, and not yet heard.
+pub struct Unheard {
+    lines: Lines,
+    ready: VecDeque<Line>,
+    /// A line so long that it is looked at elsewhere. What follows it waits for it.
+    looked_at: Option<Aside<(Bytes, Result<Frame, Bad>)>>,
+}
+
+impl Unheard {
+    pub fn new(line_max: usize) -> Self {
+        Self { lines: Lines::new(line_max), ready: VecDeque::new(), looked_at: None }
+    }
+
+    /// Has all of it heard, or what comes before a server has done too much of what it must not; how many
+    /// lines. Safe to be dropped while it waits.
+    pub async fn hear_out(&mut self, hearer: &Hearer<'_>) -> usize {
+        let mut heard = 0;
+        while hearer.struck.borrow().is_none() {
+            if let Some(looked_at) = &mut self.looked_at {
+                let (line, frame) = looked_at.await;
+                self.looked_at = None;
+                hearer.take(&line, frame);
+                heard += 1;
+                continue;
+            }
+            let depth_max = hearer.assignment.workshop.frames.depth_max;
+            match self.ready.pop_front() {
+                Some(Line::Long(long)) => {
+                    self.looked_at = Some(aside(move || {
+                        let line = long.whole();
+                        let frame = frame_of(&line, depth_max);
+                        (line, frame)
+                    }));
+                    continue;
+                }
+                Some(Line::Whole(line)) => hearer.take(&line, frame_of(&line, depth_max)),
+                Some(Line::TooLong(torn)) => hearer.refuse(&torn),
+                None => break,
+            }
+            heard += 1;
+        }
+        heard
+    }
+}
+
 /// Reads until the server has closed its stdout or ended, or has done too much of what it must not.
 pub async fn read_stdout(
     child: &mut ProcessChunkStream,
-    lines: &mut Lines,
+    unheard: &mut Unheard,
     stdout_end: Option<&OwnedFd>,
     hearer: &Hearer<'_>,
 ) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
+        let heard = unheard.hear_out(hearer).await;
+        if hearer.struck.borrow().is_some() {
+            return;
+        }
+        give_way(heard).await;
         tokio::select! {
             item = child.next() => match item {
                 Some(Item::Stdout(chunk)) => {
                     failpoint::pass("stdout");
-                    let mut heard = 0;
-                    for line in lines.push(chunk) {
-                        hearer.hear(line);
-                        heard += 1;
-                        if hearer.struck.borrow().is_some() {
-                            return;
-                        }
-                    }
-                    give_way(heard).await;
+                    unheard.ready.extend(unheard.lines.push(chunk));
                 }
                 Some(Item::Stderr(_)) => {}
                 Some(Item::Done(_)) | None => return,
@@ -110,38 +153,34 @@ pub struct Hearer<'a> {
 }
 
 impl Hearer<'_> {
-    fn hear(&self, line: Line) {
+    fn noise(&self, what: &str) {
+        metrics::counter!("metamcpd_upstream_noise_total").increment(1);
+        self.scribe.wrote(Output::Stdout, what);
+        self.strike(Offence::Noise);
+    }
+
+    fn refuse(&self, torn: &Torn) {
+        let (bytes, max) = (torn.bytes, self.assignment.workshop.frames.message_max);
+        let why =
+            format!("a line of {bytes} bytes is over the limit of {max} (`wire.message_max`)");
+        if let Some(id) = torn.id() {
+            self.pipe.refuse(id, &why);
+        }
+        self.strike(Offence::Oversized);
+        self.noise(&why);
+    }
+
+    fn take(&self, line: &Bytes, frame: Result<Frame, Bad>) {
         let Assignment { board, workshop, .. } = self.assignment;
-        let frames = workshop.frames;
-        let noise = |what: String| {
-            metrics::counter!("metamcpd_upstream_noise_total").increment(1);
-            self.scribe.wrote(Output::Stdout, &what);
-            self.strike(Offence::Noise);
-        };
-        let frame = match line {
-            Line::TooLong(torn) => {
-                let (bytes, max) = (torn.bytes, frames.message_max);
-                let why = format!(
-                    "a line of {bytes} bytes is over the limit of {max} (`wire.message_max`)"
-                );
-                if let Some(id) = torn.id() {
-                    self.pipe.refuse(id, &why);
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(no_message) => {
+                // Whoever waits for this answer would wait for one that never comes.
+                if let Some(id) = spoilt_answer(line) {
+                    self.pipe.refuse(id, &no_message.to_string());
                 }
-                self.strike(Offence::Oversized);
-                return noise(why);
+                return self.noise(&beginning(line));
             }
-            Line::Whole(line) => match Frame::parse(line.clone(), frames.depth_max)
-                .or_else(|_| Frame::parse(without_lead(&line), frames.depth_max))
-            {
-                Ok(frame) => frame,
-                Err(no_message) => {
-                    // Whoever waits for this answer would wait for one that never comes.
-                    if let Some(id) = spoilt_answer(&line) {
-                        self.pipe.refuse(id, &no_message.to_string());
-                    }
-                    return noise(beginning(&line));
-                }
-            },
         };
         let unasked = self.pipe.unasked();
         let aside = self.pipe.hear(frame);
@@ -157,6 +196,11 @@ impl Hearer<'_> {
             self.struck.borrow_mut().get_or_insert(exit);
         }
     }
+}
+
+/// The message that a line is.
+fn frame_of(line: &Bytes, depth_max: usize) -> Result<Frame, Bad> {
+    Frame::parse(line.clone(), depth_max).or_else(|_| Frame::parse(without_lead(line), depth_max))
 }
 
 /// The id of ours that a line would be the answer to, were it a message: too deep, or no JSON.
@@ -227,6 +271,9 @@ pub async fn read_stderr(mut stderr: impl AsyncRead + Unpin, scribe: Scribe) {
             read += 1;
             match line {
                 Line::Whole(line) => scribe.wrote(Output::Stderr, &String::from_utf8_lossy(&line)),
+                Line::Long(long) => {
+                    scribe.wrote(Output::Stderr, &String::from_utf8_lossy(&long.whole()));
+                }
                 Line::TooLong(torn) => {
                     scribe.wrote(Output::Stderr, &format!("[a line of {} bytes]", torn.bytes));
                 }

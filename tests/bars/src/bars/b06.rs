@@ -1,16 +1,21 @@
 //! B6: what one server does to itself does not slow another's calls.
+//!
+//! A server that floods takes most of a core wherever it runs. So calls are measured with it behind the
+//! daemon, and again with the very same beside it, where another reads it: what is between the two is the
+//! daemon's.
 
 use std::time::Duration;
 
 use evil_mcp::{Character, Fault, value::Rate};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Bar, Run};
 use crate::{
     Outcome, Plan,
     report::Report,
     rig::{
-        Admin, Client, Daemon,
+        Admin, Client, Daemon, SOON, Starts,
+        beside::{Asked, Beside},
         load::{Weight, paced},
         publish,
         stats::percentile,
@@ -38,52 +43,50 @@ supervision = { backoff_min = "50ms", backoff_max = "200ms", failures_burst = 10
 struct Trouble {
     name: &'static str,
     faults: Vec<Fault>,
-    /// Clients that call it, the tool and its arguments, and how often.
-    weight: Option<(usize, &'static str, Value, Duration)>,
+    asked: Option<Asked>,
 }
 
+/// How long a call waits for one that hangs.
+const HUNG: Duration = Duration::from_secs(2);
+
 fn troubles() -> Vec<Trouble> {
+    let trouble = |name, faults, asked| Trouble { name, faults, asked };
     vec![
-        Trouble {
-            name: "crashing",
-            faults: vec![Fault::ExitAfter(Duration::from_millis(50))],
-            weight: None,
-        },
-        Trouble {
-            name: "hung",
-            faults: vec![Fault::Blackhole],
-            weight: Some((16, "echo", json!({}), Duration::ZERO)),
-        },
-        Trouble {
-            name: "babbling",
-            faults: vec![Fault::StdoutFlood(Rate(5_000_000))],
-            weight: None,
-        },
-        Trouble {
-            name: "complaining",
-            faults: vec![Fault::StderrFlood(Rate(20_000_000))],
-            weight: None,
-        },
-        Trouble {
-            name: "announcing",
-            faults: vec![
+        trouble("crashing", vec![Fault::ExitAfter(Duration::from_millis(50))], None),
+        trouble(
+            "hung",
+            vec![Fault::Blackhole],
+            Some(Asked {
+                tool: "echo",
+                arguments: json!({}),
+                together: 16,
+                every: HUNG,
+                answers: false,
+            }),
+        ),
+        trouble("babbling", vec![Fault::StdoutFlood(Rate(5_000_000))], None),
+        trouble("complaining", vec![Fault::StderrFlood(Rate(20_000_000))], None),
+        trouble(
+            "announcing",
+            vec![
                 Fault::FloodListChanged(Rate(2_000)),
                 Fault::FloodLog(Rate(2_000)),
                 Fault::FloodUpdated(Rate(2_000)),
             ],
-            weight: None,
-        },
-        Trouble {
-            name: "heavy",
-            faults: Vec::new(),
-            // Some bytes of the limit of 16 MiB are for the message around it.
-            weight: Some((
-                1,
-                "big",
-                json!({"bytes": (16 << 20) - 4_096}),
-                Duration::from_millis(500),
-            )),
-        },
+            None,
+        ),
+        trouble(
+            "heavy",
+            Vec::new(),
+            Some(Asked {
+                tool: "big",
+                // Some bytes of the limit of 16 MiB are for the message around it.
+                arguments: json!({"bytes": (16 << 20) - 4_096}),
+                together: 1,
+                every: Duration::from_millis(500),
+                answers: true,
+            }),
+        ),
     ]
 }
 
@@ -100,24 +103,35 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     // Once for the connections, which is not counted.
     paced(&mut clients, "well__echo", EVERY, lasts / 4).await?;
     for trouble in troubles() {
-        let alone = paced(&mut clients, "well__echo", EVERY, lasts).await?;
-        let weight = begin(plan, &daemon, &mut admin, &key, &trouble).await?;
-        let beside = paced(&mut clients, "well__echo", EVERY, lasts).await?;
-        drop(weight);
-        let path = format!("mcp-servers/{}", trouble.name);
-        admin.change(&path, json!({"enabled": false})).await?;
-
-        let (alone, beside) = (percentile(&alone, 0.99), percentile(&beside, 0.99));
-        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
         let name = trouble.name;
-        report.at_most(format!("p99 beside one that is {name}, of its own"), ratio, 2.0, "x");
-        let more = beside.saturating_sub(alone);
-        report.time(
-            format!("p99 beside one that is {name}, more"),
-            more,
-            Duration::from_millis(10),
-        );
-        report.note(format!("{name}: p99 {beside:.1?}, alone {alone:.1?}"));
+        let starts = Starts::new(&daemon, name);
+        let character = trouble.faults.iter().cloned().fold(Character::good(), Character::with);
+        let alone = paced(&mut clients, "well__echo", EVERY, lasts).await?;
+
+        let noted = character.clone().when(starts.condition());
+        let weight = begin(plan, &daemon, &mut admin, &key, &trouble, &noted).await?;
+        let before = starts.pids().len();
+        let behind = paced(&mut clients, "well__echo", EVERY, lasts).await?;
+        let lives = starts.pids().len() - before;
+        drop(weight);
+        admin.change(&format!("mcp-servers/{name}"), json!({"enabled": false})).await?;
+        admin.until(name, SOON, |server| server["runtime"]["pid"].is_null()).await?;
+
+        // The very same beside the daemon, which has nothing to do with it: as many lives, and as many calls.
+        let every = lasts / u32::try_from(lives.max(1))?;
+        let one = Beside::begin(plan, &character, trouble.asked.clone(), every);
+        let beside = paced(&mut clients, "well__echo", EVERY, lasts).await?;
+        one.end()?;
+
+        let [alone, behind, beside] = [alone, behind, beside].map(|times| percentile(&times, 0.99));
+        let ratio = behind.as_secs_f64() / beside.as_secs_f64();
+        report.at_most(format!("p99 with one that is {name}, of that beside it"), ratio, 2.0, "x");
+        let more = behind.saturating_sub(beside);
+        let at_most = Duration::from_millis(10);
+        report.time(format!("p99 with one that is {name}, more than beside it"), more, at_most);
+        report.note(format!(
+            "{name}: p99 {behind:.1?}, with the same beside the daemon {beside:.1?}, alone {alone:.1?}; {lives} starts",
+        ));
     }
     Ok(())
 }
@@ -129,16 +143,18 @@ async fn begin(
     admin: &mut Admin,
     key: &str,
     trouble: &Trouble,
+    character: &Character,
 ) -> Outcome<Option<Weight>> {
-    let character = trouble.faults.iter().cloned().fold(Character::good(), Character::with);
-    admin.stdio(plan, trouble.name, &character).await?;
+    admin.stdio(plan, trouble.name, character).await?;
     admin.publish(trouble.name, &[trouble.name]).await?;
-    let Some((count, tool, arguments, every)) = &trouble.weight else { return Ok(None) };
+    let Some(asked) = &trouble.asked else { return Ok(None) };
     admin.until_ready(trouble.name).await?;
     let mut clients = Vec::new();
-    for _ in 0..*count {
+    for _ in 0..asked.together {
         clients.push(Client::connect(daemon, trouble.name, key).await?);
     }
-    let tool = format!("{}__{tool}", trouble.name);
-    Ok(Some(Weight::begin(clients, &tool, arguments, *every)))
+    let tool = format!("{}__{}", trouble.name, asked.tool);
+    // A call of one that hangs takes its time by itself.
+    let every = if asked.answers { asked.every } else { Duration::ZERO };
+    Ok(Some(Weight::begin(clients, &tool, &asked.arguments, every)))
 }

@@ -21,6 +21,13 @@ pub const BAR: Bar = Bar {
 /// KB of memory for each client that listens, its session included.
 const PER_CLIENT: f64 = 24.0;
 
+/// How often as many clients come before what they cost is measured, and then.
+const FIRST_STEPS: usize = 2;
+const STEPS: usize = 3;
+
+/// Bytes by which memory that has settled may still change.
+const STILL: u64 = 128 << 10;
+
 /// MB of memory of a daemon with all the resting sessions, and its share of a core.
 const RESTING: f64 = 250.0;
 const CPU: f64 = 2.0;
@@ -46,30 +53,46 @@ async fn daemon(plan: &Plan) -> Outcome<(Daemon, String)> {
     Ok((daemon, key))
 }
 
+/// As many clients again and again: what a start leaves is given back while the first of them come, so that
+/// only what the later ones add tells what each costs.
 async fn listening(plan: &Plan, report: &mut Report) -> Outcome<()> {
-    let clients = plan.size(200, 1_000);
+    let clients = plan.size(200, 500);
     let lasts = Duration::from_secs(plan.size(10, 60) as u64);
     let (daemon, key) = daemon(plan).await?;
-    // As many before that stay: what the start needed, and is given back when clients come, would hide what
-    // they cost.
-    let _first = listen(&daemon, &key, clients).await?;
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    let before = host::memory(daemon.pid(), OWN)?;
-    let mut streams = listen(&daemon, &key, clients).await?;
-    let began = Instant::now();
-    let mut most = 0;
-    while began.elapsed() < lasts {
-        most = most.max(host::memory(daemon.pid(), OWN)?);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    let (mut streams, mut steps) = (Vec::new(), Vec::new());
+    for _ in 0..FIRST_STEPS + STEPS {
+        streams.extend(listen(&daemon, &key, clients).await?);
+        steps.push(settled(daemon.pid()).await?);
     }
+    // However long they listen, it is to be no more.
+    tokio::time::sleep(lasts).await;
+    steps.push(settled(daemon.pid()).await?);
     let ended = streams.iter_mut().filter_map(|stream| stream.has_ended().then_some(())).count();
-    report.never("streams that were closed", ended, clients);
-    let each = most.saturating_sub(before) as f64 / clients as f64 / 1_000.0;
-    let what = format!("memory for each of {clients} that listen");
+    report.never("streams that were closed", ended, streams.len());
+    let (before, more) = (steps[FIRST_STEPS - 1], clients * STEPS);
+    let most = steps[FIRST_STEPS..].iter().max().copied().unwrap_or_default();
+    let each = most.saturating_sub(before) as f64 / more as f64 / 1_000.0;
+    let what = format!("memory for each of {more} more that listen");
     report.at_most(what, each, PER_CLIENT, "KB");
-    let mb = |bytes: u64| bytes as f64 / 1e6;
-    report.note(format!("{:.1} MB before they came, {:.1} MB with them", mb(before), mb(most)));
+    let mb: Vec<String> = steps.iter().map(|bytes| format!("{:.1}", *bytes as f64 / 1e6)).collect();
+    let mb = mb.join(", ");
+    report.note(format!("MB with {clients} more each time, and {lasts:?} later: {mb}"));
     Ok(())
+}
+
+/// The memory of a process once it stays as it is for a while, or changes for too long.
+async fn settled(pid: u32) -> Outcome<u64> {
+    let mut last = [0; 6];
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        last.rotate_left(1);
+        last[5] = host::memory(pid, OWN)?;
+        let (least, most) = (last.iter().min(), last.iter().max());
+        if most.zip(least).is_some_and(|(most, least)| most - least <= STILL) {
+            break;
+        }
+    }
+    Ok(last[5])
 }
 
 async fn listen(daemon: &Daemon, key: &str, count: usize) -> Outcome<Vec<Stream>> {

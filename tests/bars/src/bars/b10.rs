@@ -67,7 +67,7 @@ struct Ended {
 }
 
 async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
-    let runs = plan.size(3, 50);
+    let runs = plan.size(5, 50);
     let per_second = plan.size(100, 500) as u32;
     let longest = Duration::from_secs(plan.size(2, 5) as u64);
     let mut dice = Dice::new(plan.seed);

@@ -7,6 +7,7 @@ use std::{
 
 use evil_mcp::{
     Character, Fault,
+    fault::Condition,
     http::{Server, bomb},
     value::Bytes,
 };
@@ -70,7 +71,9 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     admin.stdio(plan, "well", &Character::good()).await?;
     admin.stdio(plan, "child", &Character::good()).await?;
     admin.remote("remote", &server.url).await?;
-    let names = ["well", "child", "remote"].map(str::to_owned);
+    let streaming = Server::start(Character::good().when(Condition::Stream))?;
+    admin.remote("streaming", &streaming.url).await?;
+    let names = ["well", "child", "remote", "streaming"].map(str::to_owned);
     let key = publish(&mut admin, &names).await?;
     let mut client = Client::connect(&daemon, "all", &key).await?;
     let mut healthy = [Client::connect(&daemon, "all", &key).await?];
@@ -83,6 +86,7 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
         ("a line without an end", "child", Fault::NoNewline(Bytes(endless))),
         ("arrays in a million arrays", "child", Fault::Deep(1_000_000)),
         ("a body of 16 MiB and a byte", "remote", Fault::HugeLine(Bytes(MESSAGE_MAX + 1))),
+        ("an event of 16 MiB and a byte", "streaming", Fault::HugeLine(Bytes(MESSAGE_MAX + 1))),
         ("200 MB in a gzip", "remote", Fault::GzipBomb(Bytes(200_000_000))),
         ("arrays in a million arrays, over HTTP", "remote", Fault::Deep(1_000_000)),
     ];

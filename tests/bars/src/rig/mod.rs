@@ -1,6 +1,7 @@
 //! What bars have in common: a daemon of their own, its operator, its clients, its servers, the host.
 
 pub mod admin;
+pub mod beside;
 pub mod client;
 pub mod daemon;
 pub mod host;
