@@ -26,6 +26,20 @@ fn post(path: &str, address: &str, credential: &str) -> String {
 }
 
 #[tokio::test]
+async fn who_is_refused_while_it_still_sends_has_the_answer_to_read() {
+    let (gateway, client) = impatient().await;
+    let large = vec![b' '; 16 << 20];
+    for (key, expected) in [(client.headers[0].1.as_str(), 413), ("sk_mt_of_nobody", 401)] {
+        for _ in 0..5 {
+            let post = client.http.post(gateway.endpoint_url("all")).header("authorization", key);
+            let post = post.header("content-type", "application/json").body(large.clone());
+            let answer = post.send().await.expect("an answer, and not the end of the connection");
+            assert_eq!(answer.status(), expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_sends_a_head_or_a_body_slowly_or_never_is_told_so_and_disconnected() {
     let (gateway, client) = impatient().await;
     let key = client.headers[0].1.clone();

@@ -102,6 +102,13 @@ const CASES: &[Case] = cases! {
     "its id as a text", BAD, |id| json(good(&format!("\"{id}\"")));
     "neither a result nor an error", BAD,
         |id| json(format!(r#"{{"jsonrpc":"2.0","id":{id}}}"#));
+    "a log message", BAD, |_| json(
+        r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"x"}}"#
+    );
+    "a question", BAD, |_| json(r#"{"jsonrpc":"2.0","id":"q","method":"roots/list"}"#);
+    "progress of the call", BAD, |id| json(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":1}}}}"#
+    ));
     "depth without end", BAD, |id| json(format!(
         r#"{{"jsonrpc":"2.0","id":{id},"result":{}{}}}"#, "[".repeat(2_000), "]".repeat(2_000)
     ));

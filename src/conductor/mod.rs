@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -89,7 +89,10 @@ pub struct Conductor {
     namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
     /// Held while the rows are read and handed on, so that an older reading never wins.
     turn: tokio::sync::Mutex<()>,
-    is_behind: AtomicBool,
+    /// How often the rows came to say what is not known here, and how many of these times they were read
+    /// since.
+    debts: AtomicU64,
+    debts_paid: AtomicU64,
     /// Whether the database did not answer when it was last asked.
     is_database_away: AtomicBool,
     /// Where namespaces live: the one that runs as long as the daemon does.
@@ -110,7 +113,7 @@ impl Owed<'_> {
 impl Drop for Owed<'_> {
     fn drop(&mut self) {
         if let Some(conductor) = self.conductor {
-            conductor.is_behind.store(true, Ordering::Relaxed);
+            conductor.debts.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -171,7 +174,8 @@ impl Conductor {
             namespace_options,
             namespaces: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
-            is_behind: AtomicBool::new(false),
+            debts: AtomicU64::new(0),
+            debts_paid: AtomicU64::new(0),
             is_database_away: AtomicBool::new(false),
             arbiter: Arbiter::current(),
         })
@@ -184,10 +188,12 @@ impl Conductor {
     pub async fn reconcile(&self) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         let owed = self.owe();
+        // What is owed from here on may be for a row that this reading does not see.
+        let debts = self.debts.load(Ordering::Relaxed);
         let running = self.running();
         let read = tokio::time::timeout(READ_PATIENCE, self.store.everything(&running));
         let wanted = read.await.unwrap_or_else(|elapsed| Err(StoreError::late(elapsed)))?;
-        self.is_behind.store(false, Ordering::Relaxed);
+        self.debts_paid.fetch_max(debts, Ordering::Relaxed);
 
         let mut ring = KeyRing::new(snapshot::keys(&wanted.keys));
         if let Some(key) = &self.settings_key {
@@ -203,7 +209,7 @@ impl Conductor {
         let reconcile = Reconcile { wanted: specs, remembered, tried_before };
         match self.fleet.send(reconcile).await {
             Ok(true) => {}
-            Ok(false) => self.is_behind.store(true, Ordering::Relaxed),
+            Ok(false) => drop(self.owe()),
             Err(_) => {
                 tracing::error!("the fleet is gone; only a restart of the daemon brings it back");
             }
@@ -223,9 +229,13 @@ impl Conductor {
         Owed { conductor: Some(self) }
     }
 
+    fn has_debts(&self) -> bool {
+        self.debts.load(Ordering::Relaxed) > self.debts_paid.load(Ordering::Relaxed)
+    }
+
     /// Whether the rows may say something that is not known here yet.
     pub fn is_behind(&self) -> bool {
-        self.is_behind.load(Ordering::Relaxed) || self.is_database_away.load(Ordering::Relaxed)
+        self.has_debts() || self.is_database_away.load(Ordering::Relaxed)
     }
 
     /// What is known better here than in the rows, which are as old as the journal is behind.
@@ -251,7 +261,7 @@ impl Conductor {
             let is_away = !matches!(answered, Ok(Ok(())));
             self.is_database_away.store(is_away, Ordering::Relaxed);
             let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
-            if (has_dead || self.is_behind.load(Ordering::Relaxed))
+            if (has_dead || self.has_debts())
                 && let Err(error) = self.reconcile().await
             {
                 tracing::warn!(%error, "the configuration could not be read; what runs goes on");
@@ -352,7 +362,7 @@ impl Conductor {
                 None => self.start_namespace(spec).await,
             };
             if !told {
-                self.is_behind.store(true, Ordering::Relaxed);
+                drop(self.owe());
             }
         }
         self.lock_namespaces().retain(|id, _| ids.contains(id));

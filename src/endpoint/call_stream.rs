@@ -81,7 +81,7 @@ pub async fn reply_to_batch(
         (false, true) => answers::json(StatusCode::OK, batch::join(&said)),
         (false, false) => {
             let events: Vec<Bytes> = said.iter().map(|one| sse::message(one)).collect();
-            answers::events().body(events.concat())
+            answers::with_body(&mut answers::events(), events.concat().into())
         }
     }
 }

@@ -20,6 +20,11 @@ impl Teller {
         Carried(self.clone())
     }
 
+    /// Another request has come on the connection.
+    pub fn begin(&self) {
+        self.0.take();
+    }
+
     /// The kernel has cut the connection, since its client took nothing for `server.write_timeout`.
     pub fn cut(&self) {
         if !self.is_told() {
@@ -37,7 +42,10 @@ impl Teller {
 
 impl Drop for Carried {
     fn drop(&mut self) {
-        self.0.0.take();
+        // Of a session that was ended before it, the rest may still stand in the connection.
+        if !self.0.is_told() {
+            self.0.0.take();
+        }
     }
 }
 
@@ -55,6 +63,8 @@ mod tests {
         ended.cancel();
         assert!(teller.is_told());
         drop(carried);
+        assert!(teller.is_told(), "what is left of it is cut as well");
+        teller.begin();
         assert!(!teller.is_told(), "what comes next on the connection is another matter");
     }
 }

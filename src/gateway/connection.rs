@@ -24,6 +24,10 @@ pub struct Connection {
     pub turn: Turn,
     header_timeout: Duration,
     head: HeadEnd,
+    /// Whether a head has come to its end that the server has not seen yet.
+    is_whole: bool,
+    /// How many heads the server had seen when something was last read.
+    heads: u64,
     /// When nothing more is read: a head that has begun did not come.
     over: Option<Pin<Box<Sleep>>>,
 }
@@ -37,23 +41,33 @@ impl Connection {
             turn: Turn::default(),
             header_timeout,
             head: HeadEnd::default(),
+            is_whole: false,
+            heads: 0,
             over: None,
         }
     }
 
     /// Winds the clock for what is read after this piece.
     fn wind(&mut self, piece: &[u8]) {
-        match self.turn.whose() {
-            Whose::Newcomers | Whose::Ours => {
-                self.over = None;
-                self.head = HeadEnd::default();
-            }
-            Whose::Clients if piece.is_empty() => {}
-            Whose::Clients if self.turn.is_left() || self.head.ends(piece) => self.over = None,
-            Whose::Clients => {
-                let header_timeout = self.header_timeout;
-                self.over.get_or_insert_with(|| Box::pin(sleep(header_timeout)));
-            }
+        let is_anew = self.turn.heads() != self.heads;
+        if is_anew || self.turn.whose() != Whose::Clients {
+            self.heads = self.turn.heads();
+            (self.over, self.head, self.is_whole) = (None, HeadEnd::default(), false);
+        }
+        if self.turn.whose() != Whose::Clients || piece.is_empty() || self.is_whole {
+            return;
+        }
+        if self.turn.is_left() {
+            self.over = None;
+            return;
+        }
+        self.is_whole = self.head.ends(piece);
+        if self.is_whole {
+            // What follows is its body, until the server has seen the head.
+            self.over = None;
+        } else if self.head.has_begun() {
+            let header_timeout = self.header_timeout;
+            self.over.get_or_insert_with(|| Box::pin(sleep(header_timeout)));
         }
     }
 
@@ -122,5 +136,54 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.stream().poll_shutdown(context);
         self.look(polled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn connection() -> Connection {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        Connection::new(stream, Duration::from_secs(5))
+    }
+
+    impl Connection {
+        /// Whether somebody is waited for by the clock after these pieces were read.
+        fn waits_after(&mut self, pieces: &[&str]) -> bool {
+            pieces.iter().for_each(|piece| self.wind(piece.as_bytes()));
+            self.over.is_some()
+        }
+
+        fn answers(&self) {
+            self.turn.begin();
+            self.turn.end();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_has_begun_is_waited_for_and_nothing_else_is() {
+        let mut connection = connection().await;
+        assert!(
+            !connection.waits_after(&["GET / HT"]),
+            "the server has a clock for the first head"
+        );
+        connection.answers();
+        assert!(!connection.waits_after(&[""]), "nothing is asked");
+        assert!(!connection.waits_after(&["\r\n"]), "some clients end a body by an empty line");
+        assert!(connection.waits_after(&["POST / HTTP/1.1\r\n"]));
+        assert!(connection.waits_after(&["", "X: y\r\n"]));
+        assert!(!connection.waits_after(&["\r\n"]), "it has come");
+        assert!(!connection.waits_after(&["{\"a\":", "1}"]), "its body has a pace of its own");
+        connection.answers();
+        assert!(!connection.waits_after(&[""]));
+        assert!(connection.waits_after(&["G"]));
+        connection.turn.begin();
+        assert!(!connection.waits_after(&["{"]), "it is answered");
     }
 }

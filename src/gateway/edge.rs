@@ -22,7 +22,10 @@ use super::{
     door,
     turn::Turn,
 };
-use crate::{endpoint::edge::Edge, failpoint};
+use crate::{
+    endpoint::{Teller, edge::Edge},
+    failpoint,
+};
 
 /// What a page may send, beyond what every page may.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -53,6 +56,9 @@ pub async fn judge(
     let is_mcp = request.path().starts_with("/metamcp/");
     let turn = request.conn_data::<Turn>().cloned().unwrap_or_default();
     turn.begin();
+    if let Some(teller) = request.conn_data::<Teller>() {
+        teller.begin();
+    }
     bodies::pace(&mut request, reception.pace, &turn);
     let mut answered = contained(is_mcp, judged(&reception.edge, request, next)).await;
     turn.end();

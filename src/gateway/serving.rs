@@ -35,6 +35,10 @@ use crate::{
 /// How often what was recorded for the metrics is put together, so that it does not pile up.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a connection that is closed is still read, so that a client that is sending has the answer that
+/// it was refused by, and not the end of its connection.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What serves the port.
 pub(super) struct Served {
     pub conductor: Arc<Conductor>,
@@ -130,6 +134,7 @@ pub(super) fn listen(
             })
             .keep_alive(keep_alive)
             .client_request_timeout(header_timeout)
+            .client_disconnect_timeout(LINGER)
             // A client that closes its side has left; what it held is free at once, not a heartbeat later.
             .h1_allow_half_closed(false)
             .h1_write_buffer_size(write_buffer)

@@ -14,6 +14,7 @@ pub struct Turn(Rc<Shared>);
 #[derive(Default)]
 struct Shared {
     whose: Cell<Whose>,
+    heads: Cell<u64>,
     unread: RefCell<Option<Payload>>,
 }
 
@@ -34,9 +35,15 @@ impl Turn {
         self.0.whose.get()
     }
 
+    /// How many heads have come.
+    pub fn heads(&self) -> u64 {
+        self.0.heads.get()
+    }
+
     /// A head has come.
     pub fn begin(&self) {
         self.0.unread.take();
+        self.0.heads.set(self.heads() + 1);
         self.0.whose.set(Whose::Ours);
     }
 
@@ -62,13 +69,24 @@ impl Turn {
 pub struct HeadEnd {
     /// How far the last bytes are like `\r\n\r\n`.
     matched: usize,
+    /// Whether anything of it has come. Empty lines before it are no part of it (RFC 9112, section 2.2).
+    has_begun: bool,
 }
 
 impl HeadEnd {
-    /// Whether the piece leaves nothing that was begun: it ends a head, or what follows one.
+    /// Whether something of a head has come.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether the head ends in this piece.
     pub fn ends(&mut self, piece: &[u8]) -> bool {
         let mut ends = false;
         for byte in piece {
+            if !self.has_begun && matches!(byte, b'\r' | b'\n') {
+                continue;
+            }
+            self.has_begun = true;
             self.matched = match (self.matched, byte) {
                 (1 | 3, b'\n') => self.matched + 1,
                 (2, b'\r') => 3,
@@ -104,7 +122,10 @@ mod tests {
             ("GET / HTTP/1.1\n\n", true),
             ("GET / HTTP/1.1\r\n\n", true),
             ("GET / HTTP/1.1\r\nX: ", false),
-            ("\r\r\n\r\r\n", false),
+            ("x\r\r\n\r\r\n", false),
+            ("\r\n\r\n", false),
+            ("\r\n\r\nGET", false),
+            ("\r\nGET / HTTP/1.1\r\n\r\n", true),
             ("", false),
             ("x\r\n\r\n{}", true),
         ] {

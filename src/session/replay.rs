@@ -125,6 +125,8 @@ struct Log {
     last: u64,
     /// The place of the last event that a reader took.
     sent: u64,
+    /// The place of the last event that is missed, and is here no more.
+    gone: u64,
     reader: Option<u64>,
     ended: Option<Instant>,
 }
@@ -139,6 +141,15 @@ struct Event {
 impl Log {
     fn has_unsent(&self) -> bool {
         self.events.back().is_some_and(|event| event.place > self.sent)
+    }
+
+    /// Takes an event out.
+    fn take(&mut self, at: usize) -> Option<Event> {
+        let event = self.events.remove(at)?;
+        if event.weight == Weight::Heavy {
+            self.gone = self.gone.max(event.place);
+        }
+        Some(event)
     }
 
     /// The oldest event that may go to make room.
@@ -233,7 +244,7 @@ impl Replay {
 
     fn drop_event(&mut self, stream: u64, place: usize) {
         let Some(log) = self.streams.get_mut(&stream) else { return };
-        let Some(event) = log.events.remove(place) else { return };
+        let Some(event) = log.take(place) else { return };
         if event.place > log.sent {
             metrics::counter!("metamcpd_session_messages_dropped_total").increment(1);
         }
@@ -248,10 +259,14 @@ impl Replay {
     }
 
     /// A new reader of a stream, which takes the place of the one before: from where that was, or from
-    /// what comes after an event. `None` when there is no such stream (any more).
+    /// what comes after an event. `None` when there is no such stream (any more), or an answer or a question
+    /// that came after that event is no longer kept. The standing stream goes on with what there is.
     pub fn attach(&mut self, stream: u64, after: Option<u64>) -> Option<u64> {
         let log = self.streams.get_mut(&stream)?;
         if let Some(after) = after {
+            if stream != STANDING && after < log.gone {
+                return None;
+            }
             log.sent = after.min(log.last);
         }
         self.readers += 1;
@@ -318,7 +333,7 @@ impl Replay {
             }) {
                 freed += event.message.len();
                 lost.messages += u64::from(event.place > sent && log.ended.is_none());
-                log.events.pop_front();
+                log.take(0);
             }
         }
         self.free(freed);
@@ -339,7 +354,7 @@ impl Replay {
             }
             while let Some(event) = log.events.front().filter(|event| event.place <= log.sent) {
                 freed += event.message.len();
-                log.events.pop_front();
+                log.take(0);
             }
             log.events.shrink_to_fit();
         }

@@ -212,6 +212,21 @@ proptest! {
 }
 
 #[test]
+fn who_comes_back_for_an_answer_that_is_gone_hears_so_also_while_its_stream_goes_on() {
+    let (mut replay, _, _) = replay();
+    let stream = replay.begin();
+    let reader = replay.attach(stream, None).unwrap();
+    ask(&mut replay, stream, "first");
+    read(&mut replay, stream, reader);
+    replay.detach(stream, reader);
+    replay.shed();
+    ask(&mut replay, stream, "second");
+    assert!(replay.attach(stream, Some(0)).is_none(), "it has not had the first");
+    let reader = replay.attach(stream, Some(1)).unwrap();
+    assert_eq!(read(&mut replay, stream, reader).0, ["second"]);
+}
+
+#[test]
 fn what_was_sent_is_let_go_where_memory_is_short_and_what_was_not_stays() {
     let (mut replay, held, now) = replay();
     let (over, unread) = (replay.begin(), replay.begin());

@@ -130,11 +130,16 @@ impl Actor for Upstream {
         failpoint::pass("upstream-begins");
         self.board.set_working(false);
         self.heed_calls(ctx);
-        if self.after_panic && self.board.spec().enabled {
+        let is_enabled = self.board.spec().enabled;
+        if self.after_panic && (is_enabled || self.lifecycle.state != State::Disabled) {
             // What the panic interrupted counts as a start that failed.
             self.lifecycle.interrupt();
             let exit = Exit::new(Reason::Panicked, "the supervisor of this upstream panicked");
             self.step(Event::WorkerEnded(exit.reason), exit, ctx);
+            if !is_enabled {
+                // It was being disabled: nobody is left to tell that its worker has ended.
+                self.step(Event::DisableRequested, Exit::of(Reason::Disabled), ctx);
+            }
         }
     }
 }

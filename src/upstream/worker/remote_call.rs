@@ -329,10 +329,12 @@ impl Call {
                 },
             };
             match self.judge(parsed)? {
-                Some(heard) => return Ok(heard),
-                None if matches!(self.part, Part::Whole(_)) => {
+                Some(heard @ Heard::Reply(_)) => return Ok(heard),
+                // Nothing more comes of such a body.
+                _ if matches!(self.part, Part::Whole(_)) => {
                     return Err(self.bad("it is a message, and no answer"));
                 }
+                Some(heard) => return Ok(heard),
                 None => {}
             }
         }

@@ -49,6 +49,10 @@ const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(100);
 /// How long they may go on, where somebody else goes on speaking on its stdout.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
+/// How long what it was answered last may take to be written to it. That it reads nothing is not to make its
+/// end longer than `upstream.stop` says by much.
+const FAREWELL_PATIENCE: Duration = Duration::from_millis(400);
+
 pub async fn work(
     assignment: &Assignment,
     command: &str,
@@ -154,7 +158,7 @@ pub async fn work(
     };
     if exit.reason == Reason::Asked {
         // What it was answered last, before its stdin is closed.
-        drop(timeout(LAST_WORDS_PATIENCE, pipe.is_written()).await);
+        drop(timeout(FAREWELL_PATIENCE, pipe.is_written()).await);
     }
     drop(writer);
     if !matches!(exit.reason, Reason::Asked | Reason::StdinStalled) {

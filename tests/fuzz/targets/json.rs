@@ -48,10 +48,38 @@ pub fn member<'a>(members: &[(String, &'a str)], key: &str) -> Option<&'a str> {
     members.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
 }
 
-/// How deep objects and arrays lie in each other. `None` where a key cannot be read.
+/// The values of an object, whatever its keys are: some are no text at all.
+struct Values<'a>(Vec<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Values<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Walk;
+        impl<'de> Visitor<'de> for Walk {
+            type Value = Values<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some((_, value)) = map.next_entry::<&RawValue, _>()? {
+                    values.push(value);
+                }
+                Ok(Values(values))
+            }
+        }
+        deserializer.deserialize_map(Walk)
+    }
+}
+
+/// How deep objects and arrays lie in each other.
 pub fn depth(text: &str) -> Option<usize> {
     let children: Vec<&str> = match text.trim_start().bytes().next() {
-        Some(b'{') => members(text)?.into_iter().map(|(_, value)| value).collect(),
+        Some(b'{') => {
+            let Values(values) = serde_json::from_str(text).ok()?;
+            values.into_iter().map(RawValue::get).collect()
+        }
         Some(b'[') => {
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
             items.into_iter().map(RawValue::get).collect()
