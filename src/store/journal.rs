@@ -267,10 +267,7 @@ impl Writer {
                 }
                 Written::GivenUp => return self.put_aside(batch),
             }
-            // What is in the file is younger than all that is in the queue.
-            if self.entries.is_empty() || !matches!(end, BatchEnd::Full) {
-                self.write_spilled().await;
-            }
+            self.write_spilled().await;
             if self.give_up.is_cancelled() {
                 return self.put_aside(Vec::new());
             }
@@ -292,7 +289,9 @@ impl Writer {
     /// waits for it.
     async fn gather(&mut self) -> (Vec<Record>, BatchEnd) {
         let mut batch = Vec::new();
-        let mut deadline: Option<Instant> = None;
+        // What is in the file wakes nobody.
+        let waits = !self.spill.is_empty();
+        let mut deadline = waits.then(|| Instant::now() + RETRY_MAX);
         while batch.len() < self.options.batch.max(1) {
             let next = match deadline {
                 None => self.entries.recv().await,
@@ -303,9 +302,12 @@ impl Writer {
             };
             match next {
                 Some(Entry::Record(record)) => {
+                    if batch.is_empty() {
+                        deadline = Some(Instant::now() + self.options.flush_every);
+                    }
                     batch.push(*record);
-                    deadline.get_or_insert_with(|| Instant::now() + self.options.flush_every);
                 }
+                Some(Entry::Flush(done)) if done.is_closed() => {}
                 Some(Entry::Flush(done)) => return (batch, BatchEnd::Flush(done)),
                 Some(Entry::Close(done)) => return (batch, BatchEnd::Close(done)),
                 None => return (batch, BatchEnd::Abandoned),
@@ -314,11 +316,14 @@ impl Writer {
         (batch, BatchEnd::Full)
     }
 
-    /// Writes what is in the file until nothing is.
+    /// Writes what is in the file until nothing is, but nothing before all that is in the queue, which
+    /// is older.
     async fn write_spilled(&mut self) {
         loop {
             let portion = match self.spill.lock().as_ref() {
-                Some(spill) if !spill.is_empty() => spill.portion(self.options.batch),
+                Some(spill) if !spill.is_empty() && self.has_no_record_queued() => {
+                    spill.portion(self.options.batch)
+                }
                 _ => return,
             };
             let portion = match portion {
@@ -337,6 +342,11 @@ impl Writer {
             }
             self.spill.lock().as_mut().into_iter().for_each(|spill| spill.done(&portion));
         }
+    }
+
+    /// Whether there is none, of a batch that is settled and with the file held.
+    fn has_no_record_queued(&self) -> bool {
+        self.entries.is_empty() || self.counts.unwritten.load(Ordering::Relaxed) == 0
     }
 
     /// Returns when the batch is written. A record that can never be written is dropped alone, and so

@@ -78,6 +78,38 @@ async fn what_finds_the_queue_full_is_dropped_and_counted_and_the_rest_outlives_
 }
 
 #[tokio::test]
+async fn what_waits_in_the_file_is_written_after_the_queue_also_where_a_flush_has_given_up() {
+    on_both_databases(async |options, data_dir| {
+        let acquire_timeout = Duration::from_millis(500);
+        let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions { capacity: 10, ..JournalOptions::default() };
+        let spill = Spill::open(data_dir, options.spill_max).unwrap();
+        let journal = Journal::start(store.clone(), options, Some(spill));
+
+        let outage = store.write().await.unwrap();
+        let mut number = 0;
+        let mut record = || {
+            journal.record(failure(server, number));
+            number += 1;
+        };
+        (0..3).for_each(|_| record());
+        assert!(!journal.flush(SHORT).await);
+        (0..5).for_each(|_| record());
+        assert!(!journal.flush(SHORT).await);
+        (0..20).for_each(|_| record());
+        assert!(!journal.spill.is_empty());
+        outage.rollback().await.unwrap();
+
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, (0..28).collect::<Vec<_>>());
+        assert!(journal.spill.is_empty());
+        assert_eq!(journal.dropped(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_flood_of_minor_records_leaves_room_for_the_others() {
     on_both(async |store| {
         let server = store.create_server(process("files")).await.unwrap().uuid;
