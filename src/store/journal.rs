@@ -138,7 +138,12 @@ impl Journal {
                 }
             }
         };
-        let is_kept = spill.as_mut().is_some_and(|spill| spill.put(&record));
+        let is_kept = spill.as_mut().is_some_and(|spill| {
+            spill.put(&record).unwrap_or_else(|error| {
+                tracing::warn!(%error, "what waits for the database could not be put into its file");
+                false
+            })
+        });
         match is_kept {
             true => metrics::counter!("metamcpd_journal_spilled_total").increment(1),
             false => self.counts.count_dropped(1),

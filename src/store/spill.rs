@@ -51,36 +51,39 @@ impl Spill {
         self.begin == self.end
     }
 
-    /// Adds one record; false where there is no room for it, or no disk.
-    pub fn put(&mut self, record: &Record) -> bool {
-        let Ok(line) = line_of(record) else { return false };
+    /// Adds one record; false where there is no room for it.
+    pub fn put(&mut self, record: &Record) -> io::Result<bool> {
+        let Ok(line) = line_of(record) else { return Ok(false) };
         if self.end + line.len() as u64 > self.max {
             metrics::counter!("metamcpd_limit_hit_total", "limit" => "journal.spill_max")
                 .increment(1);
-            return false;
+            return Ok(false);
         }
         let put = self.file.seek(SeekFrom::Start(self.end));
         match put.and_then(|_| self.file.write_all(&line)) {
             Ok(()) => {
                 self.end += line.len() as u64;
                 self.tell();
-                true
+                Ok(true)
             }
             Err(error) => {
                 // Half a line would spoil the next one.
                 drop(self.file.set_len(self.end));
-                tracing::warn!(%error, "what waits for the database could not be put into its file");
-                false
+                Err(error)
             }
         }
     }
 
     /// The next records, so many at most; none at the end.
     pub fn portion(&self, max: usize) -> io::Result<Portion> {
-        let mut portion = Portion { records: Vec::new(), unreadable: 0, next: self.begin };
+        self.portion_from(self.begin, max)
+    }
+
+    fn portion_from(&self, begin: u64, max: usize) -> io::Result<Portion> {
+        let mut portion = Portion { records: Vec::new(), unreadable: 0, next: begin };
         let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.begin))?;
-        let mut lines = BufReader::new(file.take(self.end - self.begin));
+        file.seek(SeekFrom::Start(begin))?;
+        let mut lines = BufReader::new(file.take(self.end - begin));
         let mut line = Vec::new();
         while portion.records.len() < max.max(1) {
             line.clear();
@@ -115,24 +118,47 @@ impl Spill {
         }
     }
 
-    /// Puts records before all that is there, as the older ones; how many found no room.
+    /// Puts records before all that is there, as the older ones; how many found no room. Where that
+    /// fails, what is there stays as it is.
     pub fn put_first(&mut self, records: &[Record]) -> io::Result<u64> {
+        if records.is_empty() {
+            return Ok(0);
+        }
         let next = self.path.with_file_name(NEXT);
-        let (path, file) = (self.path.clone(), open(&next, true)?);
-        let mut other = Spill { path, file, max: self.max, begin: 0, end: 0 };
-        let mut put_all = |records: &[Record]| -> u64 {
-            records.iter().filter(|record| !other.put(record)).count() as u64
+        let made = match self.made_anew(&next, records) {
+            Ok((other, lost)) => {
+                *self = other;
+                Ok(lost)
+            }
+            Err(error) => {
+                drop(std::fs::remove_file(&next));
+                Err(error)
+            }
         };
-        let mut lost = put_all(records);
-        while !self.is_empty() {
-            let portion = self.portion(PORTION)?;
-            lost += put_all(&portion.records);
-            self.begin = portion.next;
+        self.tell();
+        made
+    }
+
+    fn made_anew(&self, next: &Path, records: &[Record]) -> io::Result<(Spill, u64)> {
+        let (path, file) = (self.path.clone(), open(next, true)?);
+        let mut other = Spill { path, file, max: self.max, begin: 0, end: 0 };
+        let mut put_all = |records: &[Record]| -> io::Result<u64> {
+            let mut lost = 0;
+            for record in records {
+                lost += u64::from(!other.put(record)?);
+            }
+            Ok(lost)
+        };
+        let mut lost = put_all(records)?;
+        let mut begin = self.begin;
+        while begin < self.end {
+            let portion = self.portion_from(begin, PORTION)?;
+            lost += put_all(&portion.records)? + portion.unreadable;
+            begin = portion.next;
         }
         other.file.sync_all()?;
-        std::fs::rename(&next, &self.path)?;
-        *self = other;
-        Ok(lost)
+        std::fs::rename(next, &self.path)?;
+        Ok((other, lost))
     }
 
     fn whole_until(&mut self) -> io::Result<u64> {
@@ -178,6 +204,10 @@ mod tests {
 
     const MANY: u64 = 1 << 20;
 
+    fn put(spill: &mut Spill, number: u64) -> bool {
+        spill.put(&failure(no_one(), number)).unwrap()
+    }
+
     fn numbers(spill: &Spill, max: usize) -> Vec<u64> {
         let number = |record: &Record| match record {
             Record::Transition { restarts, .. } => *restarts,
@@ -191,7 +221,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
         assert!(spill.is_empty());
-        assert!((0..5).all(|number| spill.put(&failure(no_one(), number))));
+        assert!((0..5).all(|number| put(&mut spill, number)));
         let portion = spill.portion(2).unwrap();
         spill.done(&portion);
         assert_eq!(numbers(&spill, 2), [2, 3]);
@@ -205,7 +235,7 @@ mod tests {
         spill.done(&spill.portion(9).unwrap());
         assert!(spill.is_empty());
         assert_eq!(std::fs::metadata(place.path().join(FILE)).unwrap().len(), 0);
-        assert!(spill.put(&failure(no_one(), 7)));
+        assert!(put(&mut spill, 7));
         assert_eq!(numbers(&spill, 9), [7]);
     }
 
@@ -213,7 +243,7 @@ mod tests {
     fn a_torn_last_line_is_left_out_and_a_foreign_one_is_counted() {
         let place = tempfile::tempdir().unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
-        assert!(spill.put(&failure(no_one(), 1)));
+        assert!(put(&mut spill, 1));
         drop(spill);
         let path = place.path().join(FILE);
         let mut text = std::fs::read_to_string(&path).unwrap();
@@ -222,7 +252,7 @@ mod tests {
         text.push_str(&whole[..whole.len() / 2]);
         std::fs::write(&path, text).unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
-        assert!(spill.put(&failure(no_one(), 2)));
+        assert!(put(&mut spill, 2));
         let portion = spill.portion(9).unwrap();
         assert_eq!((numbers(&spill, 9), portion.unreadable), (vec![1, 2], 1));
         spill.done(&portion);
@@ -234,8 +264,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let line = line_of(&failure(no_one(), 1)).unwrap().len() as u64;
         let mut spill = Spill::open(place.path(), 3 * line + line / 2).unwrap();
-        assert!((1..=3).all(|number| spill.put(&failure(no_one(), number))));
-        assert!(!spill.put(&failure(no_one(), 4)));
+        assert!((1..=3).all(|number| put(&mut spill, number)));
+        assert!(!put(&mut spill, 4));
         spill.done(&spill.portion(1).unwrap());
         let lost = spill.put_first(&[failure(no_one(), 8), failure(no_one(), 9)]).unwrap();
         assert_eq!(lost, 1, "the youngest finds no room");
@@ -243,5 +273,22 @@ mod tests {
         drop(spill);
         let spill = Spill::open(place.path(), MANY).unwrap();
         assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+    }
+
+    #[test]
+    fn what_is_there_outlives_a_disk_that_takes_no_older_records() {
+        let place = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert!((1..=3).all(|number| put(&mut spill, number)));
+        spill.done(&spill.portion(1).unwrap());
+        // A device that is always full.
+        std::os::unix::fs::symlink("/dev/full", place.path().join(NEXT)).unwrap();
+        assert!(spill.put_first(&[failure(no_one(), 8)]).is_err());
+        assert_eq!(numbers(&spill, 9), [2, 3]);
+        assert!(place.path().join(NEXT).symlink_metadata().is_err(), "nothing is left of it");
+        assert!(put(&mut spill, 4));
+        drop(spill);
+        let spill = Spill::open(place.path(), MANY).unwrap();
+        assert_eq!(numbers(&spill, 9), [1, 2, 3, 4]);
     }
 }
