@@ -272,17 +272,20 @@ impl Writer {
                 }
                 Written::GivenUp => return self.put_aside(batch),
             }
-            self.write_spilled().await;
+            let is_written = self.write_spilled().await;
             if self.give_up.is_cancelled() {
                 return self.put_aside(Vec::new());
             }
             match end {
                 BatchEnd::Full => {}
                 // Whoever asked may have given up waiting; nothing is lost by that.
-                BatchEnd::Flush(done) => done.send(()).unwrap_or(()),
+                BatchEnd::Flush(done) if is_written => done.send(()).unwrap_or(()),
+                BatchEnd::Flush(_unanswered) => {}
                 BatchEnd::Close(done) => {
                     self.entries.close();
-                    done.send(()).unwrap_or(());
+                    if is_written {
+                        done.send(()).unwrap_or(());
+                    }
                     return;
                 }
                 BatchEnd::Abandoned => return,
@@ -322,28 +325,26 @@ impl Writer {
     }
 
     /// Writes what is in the file until nothing is, but nothing before all that is in the queue, which
-    /// is older.
-    async fn write_spilled(&mut self) {
+    /// is older. False where it cannot be read; it is kept, and tried again.
+    async fn write_spilled(&mut self) -> bool {
         loop {
             let portion = match self.spill.lock().as_ref() {
                 Some(spill) if !spill.is_empty() && self.has_no_record_queued() => {
                     spill.portion(self.options.batch)
                 }
-                _ => return,
+                _ => return true,
             };
             let portion = match portion {
                 Ok(portion) => portion,
                 Err(error) => {
                     tracing::error!(%error, "the file of what waits for the database cannot be read");
-                    self.counts.count_dropped(1);
-                    self.spill.lock().as_mut().into_iter().for_each(Spill::clear);
-                    return;
+                    return false;
                 }
             };
             // It may have been written by a run that did not come to say so.
             match self.write(&portion.records, Before::Tried).await {
                 Written::AllBut { lost } => self.counts.count_dropped(lost + portion.unreadable),
-                Written::GivenUp => return,
+                Written::GivenUp => return false,
             }
             self.spill.lock().as_mut().into_iter().for_each(|spill| spill.done(&portion));
         }

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
@@ -30,7 +30,7 @@ pub struct Spill {
 /// Records that were read, and where those after them begin.
 pub struct Portion {
     pub records: Vec<Record>,
-    /// Lines that are none of ours.
+    /// Lines that are none of ours, or not there any more.
     pub unreadable: u64,
     next: u64,
 }
@@ -81,14 +81,15 @@ impl Spill {
 
     fn portion_from(&self, begin: u64, max: usize) -> io::Result<Portion> {
         let mut portion = Portion { records: Vec::new(), unreadable: 0, next: begin };
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(begin))?;
-        let mut lines = BufReader::new(file.take(self.end - begin));
+        let mut lines = BufReader::new(Onward { file: &self.file, begin }.take(self.end - begin));
         let mut line = Vec::new();
         while portion.records.len() < max.max(1) {
             line.clear();
             let bytes = lines.read_until(b'\n', &mut line)?;
-            if bytes == 0 {
+            if line.last() != Some(&b'\n') {
+                // Somebody has cut it.
+                portion.unreadable += u64::from(portion.next < self.end);
+                portion.next = self.end;
                 break;
             }
             portion.next += bytes as u64;
@@ -109,8 +110,7 @@ impl Spill {
         self.tell();
     }
 
-    /// Forgets all that is in it.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         (self.begin, self.end) = (0, 0);
         if let Err(error) = self.file.set_len(0) {
             // What is read again at the next start is not written twice.
@@ -182,6 +182,20 @@ impl Spill {
 
 /// Records that are held at once when the file is made anew.
 const PORTION: usize = 500;
+
+/// A file from some place on, read beside whoever writes it.
+struct Onward<'a> {
+    file: &'a File,
+    begin: u64,
+}
+
+impl Read for Onward<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.file.read_at(into, self.begin)?;
+        self.begin += bytes as u64;
+        Ok(bytes)
+    }
+}
 
 fn open(path: &Path, empty: bool) -> io::Result<File> {
     OpenOptions::new().create(true).read(true).write(true).truncate(empty).mode(0o600).open(path)
@@ -290,5 +304,30 @@ mod tests {
         drop(spill);
         let spill = Spill::open(place.path(), MANY).unwrap();
         assert_eq!(numbers(&spill, 9), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_somebody_has_cut_off_is_counted_and_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let cut_to = |bytes: u64| {
+            let file = OpenOptions::new().write(true).open(place.path().join(FILE)).unwrap();
+            file.set_len(bytes).unwrap();
+        };
+        for (lines, more, whole) in [(2, 0, vec![8, 1, 2]), (2, 9, vec![8, 1, 2]), (0, 0, vec![8])]
+        {
+            let mut spill = Spill::open(place.path(), MANY).unwrap();
+            assert!((1..=4).all(|number| put(&mut spill, number)));
+            let text = std::fs::read_to_string(place.path().join(FILE)).unwrap();
+            let left: usize = text.split_inclusive('\n').take(lines).map(str::len).sum();
+            cut_to(left as u64 + more);
+            let lost = spill.put_first(&[failure(no_one(), 8)]).unwrap();
+            assert_eq!(lost, 1);
+            assert_eq!(numbers(&spill, 9), whole);
+            cut_to(9);
+            let portion = spill.portion(9).unwrap();
+            assert_eq!((portion.records.len(), portion.unreadable), (0, 1));
+            spill.done(&portion);
+            assert!(spill.is_empty());
+        }
     }
 }
