@@ -282,7 +282,7 @@ impl Writer {
                 BatchEnd::Flush(done) if is_written => done.send(()).unwrap_or(()),
                 BatchEnd::Flush(_unanswered) => {}
                 BatchEnd::Close(done) => {
-                    self.entries.close();
+                    self.put_aside(Vec::new());
                     if is_written {
                         done.send(()).unwrap_or(());
                     }
@@ -433,8 +433,10 @@ impl Writer {
         }
     }
 
-    /// Leaves what is held for the next run.
+    /// Ends, and leaves what is held, and what still came, for the next run.
     fn put_aside(&mut self, mut held: Vec<Record>) {
+        // Held from here on, so that nobody is about to find a place in the queue.
+        let mut spill = self.spill.lock();
         self.entries.close();
         while let Ok(entry) = self.entries.try_recv() {
             if let Entry::Record(record) = entry {
@@ -442,7 +444,10 @@ impl Writer {
             }
         }
         let count = held.len() as u64;
-        let lost = match self.spill.lock().as_mut() {
+        if count == 0 && spill.as_ref().is_none_or(Spill::is_empty) {
+            return;
+        }
+        let lost = match spill.as_mut() {
             Some(spill) => spill.put_first(&held).unwrap_or_else(|error| {
                 tracing::error!(%error, "what was not written could not be put into its file");
                 count

@@ -150,6 +150,35 @@ async fn a_close_that_is_not_waited_for_counts_what_is_lost() {
 }
 
 #[tokio::test]
+async fn what_is_recorded_behind_a_close_is_left_to_the_next_run_or_counted() {
+    on_both_databases(async |options, data_dir| {
+        let store = open(&options, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        for (has_file, first, dropped) in [(false, 1, 1), (true, 3, 0)] {
+            let options = JournalOptions::default();
+            let spill = has_file.then(|| Spill::open(data_dir, options.spill_max).unwrap());
+            let journal = Journal::start(store.clone(), options.clone(), spill);
+            // Nothing is taken from the queue before we wait, so the second record stands behind the close.
+            journal.record(failure(server, first));
+            let (done, is_done) = oneshot::channel();
+            assert!(journal.queue.try_send(Entry::Close(done)).is_ok());
+            journal.record(failure(server, first + 1));
+            is_done.await.unwrap();
+            journal.over.cancelled().await;
+            assert_eq!(journal.dropped(), dropped);
+            assert_eq!(journal.counts.unwritten.load(Ordering::Relaxed), 0);
+            drop(journal);
+
+            let spill = Spill::open(data_dir, options.spill_max).unwrap();
+            let next = Journal::start(store.clone(), options, Some(spill));
+            assert!(next.close(LONG).await);
+        }
+        assert_eq!(restarts(&store, server).await, [1, 3, 4]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_record_that_can_never_be_written_is_dropped_alone() {
     on_both(async |store| {
         let server = store.create_server(process("files")).await.unwrap().uuid;
