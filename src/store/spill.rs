@@ -19,7 +19,7 @@ const NEXT: &str = "journal.spill.next";
 pub struct Spill {
     path: PathBuf,
     file: File,
-    /// Bytes that it may have.
+    /// Bytes that may wait in it. With those that were written down already it may have twice as many.
     max: u64,
     /// Where the first record begins that was not written down yet.
     begin: u64,
@@ -54,7 +54,8 @@ impl Spill {
     /// Adds one record; false where there is no room for it.
     pub fn put(&mut self, record: &Record) -> io::Result<bool> {
         let Ok(line) = line_of(record) else { return Ok(false) };
-        if self.end + line.len() as u64 > self.max {
+        let end = self.end + line.len() as u64;
+        if end - self.begin > self.max || end > self.max.saturating_mul(2) {
             metrics::counter!("metamcpd_limit_hit_total", "limit" => "journal.spill_max")
                 .increment(1);
             return Ok(false);
@@ -62,7 +63,7 @@ impl Spill {
         let put = self.file.seek(SeekFrom::Start(self.end));
         match put.and_then(|_| self.file.write_all(&line)) {
             Ok(()) => {
-                self.end += line.len() as u64;
+                self.end = end;
                 self.tell();
                 Ok(true)
             }
@@ -277,16 +278,24 @@ mod tests {
     fn it_grows_no_further_than_it_may_and_older_records_can_be_put_first() {
         let place = tempfile::tempdir().unwrap();
         let line = line_of(&failure(no_one(), 1)).unwrap().len() as u64;
-        let mut spill = Spill::open(place.path(), 3 * line + line / 2).unwrap();
+        let mut spill = Spill::open(place.path(), 3 * line + line / 4).unwrap();
         assert!((1..=3).all(|number| put(&mut spill, number)));
         assert!(!put(&mut spill, 4));
         spill.done(&spill.portion(1).unwrap());
+        assert!(put(&mut spill, 4), "what is written down takes no room");
+        (5..7).for_each(|number| {
+            spill.done(&spill.portion(1).unwrap());
+            assert!(put(&mut spill, number));
+        });
+        spill.done(&spill.portion(1).unwrap());
+        assert!(!put(&mut spill, 7), "the file is twice as large");
+        assert_eq!(numbers(&spill, 9), [5, 6]);
         let lost = spill.put_first(&[failure(no_one(), 8), failure(no_one(), 9)]).unwrap();
         assert_eq!(lost, 1, "the youngest finds no room");
-        assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+        assert_eq!(numbers(&spill, 9), [8, 9, 5]);
         drop(spill);
         let spill = Spill::open(place.path(), MANY).unwrap();
-        assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+        assert_eq!(numbers(&spill, 9), [8, 9, 5]);
     }
 
     #[test]
