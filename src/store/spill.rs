@@ -3,9 +3,9 @@
 //! One record a line, in the order in which they came. A line that a crash has torn is the last, and is
 //! left out. When something goes here, and when it is read again, is the journal's business.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
@@ -40,6 +40,8 @@ impl Spill {
     pub fn open(data_dir: &Path, max: u64) -> io::Result<Spill> {
         let path = data_dir.join(FILE);
         let file = open(&path, false)?;
+        // Of one that was there before, too.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let mut spill = Spill { path, file, max, begin: 0, end: 0 };
         spill.end = spill.whole_until()?;
         spill.file.set_len(spill.end)?;
@@ -212,8 +214,6 @@ fn line_of(record: &Record) -> serde_json::Result<Vec<u8>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::store::testing::{failure, no_one};
 
@@ -234,6 +234,7 @@ mod tests {
     #[test]
     fn what_was_put_is_read_in_order_also_by_the_next_run() {
         let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join(FILE), "").unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
         assert!(spill.is_empty());
         assert!((0..5).all(|number| put(&mut spill, number)));
