@@ -150,6 +150,30 @@ async fn a_close_that_is_not_waited_for_counts_what_is_lost() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_is_kept_and_read_again() {
+    on_both_databases(async |options, data_dir| {
+        let store = open(&options, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions::default();
+        let mut spill = Spill::open(data_dir, options.spill_max).unwrap();
+        assert!(spill.put(&failure(server, 1)).unwrap());
+        let file = data_dir.join("unreadable");
+        let readable = spill.by(std::fs::File::create(file).unwrap());
+        let journal = Journal::start(store.clone(), options, Some(spill));
+        assert!(!journal.flush(LONG).await);
+        assert_eq!(journal.dropped(), 0);
+        journal.spill.lock().as_mut().unwrap().by(readable);
+        // Nobody has to ask.
+        while restarts(&store, server).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_recorded_behind_a_close_is_left_to_the_next_run_or_counted() {
     on_both_databases(async |options, data_dir| {
         let store = open(&options, data_dir).await;

@@ -178,6 +178,12 @@ impl Spill {
         }
     }
 
+    /// Reads and writes by another file; the one before.
+    #[cfg(test)]
+    pub(super) fn by(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+
     fn tell(&self) {
         metrics::gauge!("metamcpd_journal_spill_bytes").set((self.end - self.begin) as f64);
     }
