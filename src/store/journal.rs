@@ -138,7 +138,12 @@ impl Journal {
                 }
             }
         };
-        let is_kept = spill.as_mut().is_some_and(|spill| spill.put(&record));
+        let is_kept = spill.as_mut().is_some_and(|spill| {
+            spill.put(&record).unwrap_or_else(|error| {
+                tracing::warn!(%error, "what waits for the database could not be put into its file");
+                false
+            })
+        });
         match is_kept {
             true => metrics::counter!("metamcpd_journal_spilled_total").increment(1),
             false => self.counts.count_dropped(1),
@@ -267,20 +272,20 @@ impl Writer {
                 }
                 Written::GivenUp => return self.put_aside(batch),
             }
-            // What is in the file is younger than all that is in the queue.
-            if self.entries.is_empty() || !matches!(end, BatchEnd::Full) {
-                self.write_spilled().await;
-            }
+            let is_written = self.write_spilled().await;
             if self.give_up.is_cancelled() {
                 return self.put_aside(Vec::new());
             }
             match end {
                 BatchEnd::Full => {}
                 // Whoever asked may have given up waiting; nothing is lost by that.
-                BatchEnd::Flush(done) => done.send(()).unwrap_or(()),
+                BatchEnd::Flush(done) if is_written => done.send(()).unwrap_or(()),
+                BatchEnd::Flush(_unanswered) => {}
                 BatchEnd::Close(done) => {
-                    self.entries.close();
-                    done.send(()).unwrap_or(());
+                    self.put_aside(Vec::new());
+                    if is_written {
+                        done.send(()).unwrap_or(());
+                    }
                     return;
                 }
                 BatchEnd::Abandoned => return,
@@ -292,7 +297,9 @@ impl Writer {
     /// waits for it.
     async fn gather(&mut self) -> (Vec<Record>, BatchEnd) {
         let mut batch = Vec::new();
-        let mut deadline: Option<Instant> = None;
+        // What is in the file wakes nobody.
+        let waits = !self.spill.is_empty();
+        let mut deadline = waits.then(|| Instant::now() + RETRY_MAX);
         while batch.len() < self.options.batch.max(1) {
             let next = match deadline {
                 None => self.entries.recv().await,
@@ -303,9 +310,12 @@ impl Writer {
             };
             match next {
                 Some(Entry::Record(record)) => {
+                    if batch.is_empty() {
+                        deadline = Some(Instant::now() + self.options.flush_every);
+                    }
                     batch.push(*record);
-                    deadline.get_or_insert_with(|| Instant::now() + self.options.flush_every);
                 }
+                Some(Entry::Flush(done)) if done.is_closed() => {}
                 Some(Entry::Flush(done)) => return (batch, BatchEnd::Flush(done)),
                 Some(Entry::Close(done)) => return (batch, BatchEnd::Close(done)),
                 None => return (batch, BatchEnd::Abandoned),
@@ -314,29 +324,35 @@ impl Writer {
         (batch, BatchEnd::Full)
     }
 
-    /// Writes what is in the file until nothing is.
-    async fn write_spilled(&mut self) {
+    /// Writes what is in the file until nothing is, but nothing before all that is in the queue, which
+    /// is older. False where it cannot be read; it is kept, and tried again.
+    async fn write_spilled(&mut self) -> bool {
         loop {
             let portion = match self.spill.lock().as_ref() {
-                Some(spill) if !spill.is_empty() => spill.portion(self.options.batch),
-                _ => return,
+                Some(spill) if !spill.is_empty() && self.has_no_record_queued() => {
+                    spill.portion(self.options.batch)
+                }
+                _ => return true,
             };
             let portion = match portion {
                 Ok(portion) => portion,
                 Err(error) => {
                     tracing::error!(%error, "the file of what waits for the database cannot be read");
-                    self.counts.count_dropped(1);
-                    self.spill.lock().as_mut().into_iter().for_each(Spill::clear);
-                    return;
+                    return false;
                 }
             };
             // It may have been written by a run that did not come to say so.
             match self.write(&portion.records, Before::Tried).await {
                 Written::AllBut { lost } => self.counts.count_dropped(lost + portion.unreadable),
-                Written::GivenUp => return,
+                Written::GivenUp => return false,
             }
             self.spill.lock().as_mut().into_iter().for_each(|spill| spill.done(&portion));
         }
+    }
+
+    /// Whether there is none, of a batch that is settled and with the file held.
+    fn has_no_record_queued(&self) -> bool {
+        self.entries.is_empty() || self.counts.unwritten.load(Ordering::Relaxed) == 0
     }
 
     /// Returns when the batch is written. A record that can never be written is dropped alone, and so
@@ -417,8 +433,10 @@ impl Writer {
         }
     }
 
-    /// Leaves what is held for the next run.
+    /// Ends, and leaves what is held, and what still came, for the next run.
     fn put_aside(&mut self, mut held: Vec<Record>) {
+        // Held from here on, so that nobody is about to find a place in the queue.
+        let mut spill = self.spill.lock();
         self.entries.close();
         while let Ok(entry) = self.entries.try_recv() {
             if let Entry::Record(record) = entry {
@@ -426,7 +444,10 @@ impl Writer {
             }
         }
         let count = held.len() as u64;
-        let lost = match self.spill.lock().as_mut() {
+        if count == 0 && spill.as_ref().is_none_or(Spill::is_empty) {
+            return;
+        }
+        let lost = match spill.as_mut() {
             Some(spill) => spill.put_first(&held).unwrap_or_else(|error| {
                 tracing::error!(%error, "what was not written could not be put into its file");
                 count

@@ -78,6 +78,38 @@ async fn what_finds_the_queue_full_is_dropped_and_counted_and_the_rest_outlives_
 }
 
 #[tokio::test]
+async fn what_waits_in_the_file_is_written_after_the_queue_also_where_a_flush_has_given_up() {
+    on_both_databases(async |options, data_dir| {
+        let acquire_timeout = Duration::from_millis(500);
+        let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions { capacity: 10, ..JournalOptions::default() };
+        let spill = Spill::open(data_dir, options.spill_max).unwrap();
+        let journal = Journal::start(store.clone(), options, Some(spill));
+
+        let outage = store.write().await.unwrap();
+        let mut number = 0;
+        let mut record = || {
+            journal.record(failure(server, number));
+            number += 1;
+        };
+        (0..3).for_each(|_| record());
+        assert!(!journal.flush(SHORT).await);
+        (0..5).for_each(|_| record());
+        assert!(!journal.flush(SHORT).await);
+        (0..20).for_each(|_| record());
+        assert!(!journal.spill.is_empty());
+        outage.rollback().await.unwrap();
+
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, (0..28).collect::<Vec<_>>());
+        assert!(journal.spill.is_empty());
+        assert_eq!(journal.dropped(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_flood_of_minor_records_leaves_room_for_the_others() {
     on_both(async |store| {
         let server = store.create_server(process("files")).await.unwrap().uuid;
@@ -113,6 +145,59 @@ async fn a_close_that_is_not_waited_for_counts_what_is_lost() {
         assert!(!journal.close(SHORT).await);
         assert_eq!(journal.dropped(), 10);
         outage.rollback().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_kept_and_read_again() {
+    on_both_databases(async |options, data_dir| {
+        let store = open(&options, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let options = JournalOptions::default();
+        let mut spill = Spill::open(data_dir, options.spill_max).unwrap();
+        assert!(spill.put(&failure(server, 1)).unwrap());
+        let file = data_dir.join("unreadable");
+        let readable = spill.by(std::fs::File::create(file).unwrap());
+        let journal = Journal::start(store.clone(), options, Some(spill));
+        assert!(!journal.flush(LONG).await);
+        assert_eq!(journal.dropped(), 0);
+        journal.spill.lock().as_mut().unwrap().by(readable);
+        // Nobody has to ask.
+        while restarts(&store, server).await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_recorded_behind_a_close_is_left_to_the_next_run_or_counted() {
+    on_both_databases(async |options, data_dir| {
+        let store = open(&options, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        for (has_file, first, dropped) in [(false, 1, 1), (true, 3, 0)] {
+            let options = JournalOptions::default();
+            let spill = has_file.then(|| Spill::open(data_dir, options.spill_max).unwrap());
+            let journal = Journal::start(store.clone(), options.clone(), spill);
+            // Nothing is taken from the queue before we wait, so the second record stands behind the close.
+            journal.record(failure(server, first));
+            let (done, is_done) = oneshot::channel();
+            assert!(journal.queue.try_send(Entry::Close(done)).is_ok());
+            journal.record(failure(server, first + 1));
+            is_done.await.unwrap();
+            journal.over.cancelled().await;
+            assert_eq!(journal.dropped(), dropped);
+            assert_eq!(journal.counts.unwritten.load(Ordering::Relaxed), 0);
+            drop(journal);
+
+            let spill = Spill::open(data_dir, options.spill_max).unwrap();
+            let next = Journal::start(store.clone(), options, Some(spill));
+            assert!(next.close(LONG).await);
+        }
+        assert_eq!(restarts(&store, server).await, [1, 3, 4]);
     })
     .await;
 }

@@ -3,9 +3,9 @@
 //! One record a line, in the order in which they came. A line that a crash has torn is the last, and is
 //! left out. When something goes here, and when it is read again, is the journal's business.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::record::Record;
@@ -19,7 +19,7 @@ const NEXT: &str = "journal.spill.next";
 pub struct Spill {
     path: PathBuf,
     file: File,
-    /// Bytes that it may have.
+    /// Bytes that may wait in it. With those that were written down already it may have twice as many.
     max: u64,
     /// Where the first record begins that was not written down yet.
     begin: u64,
@@ -30,7 +30,7 @@ pub struct Spill {
 /// Records that were read, and where those after them begin.
 pub struct Portion {
     pub records: Vec<Record>,
-    /// Lines that are none of ours.
+    /// Lines that are none of ours, or not there any more.
     pub unreadable: u64,
     next: u64,
 }
@@ -40,6 +40,8 @@ impl Spill {
     pub fn open(data_dir: &Path, max: u64) -> io::Result<Spill> {
         let path = data_dir.join(FILE);
         let file = open(&path, false)?;
+        // Of one that was there before, too.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         let mut spill = Spill { path, file, max, begin: 0, end: 0 };
         spill.end = spill.whole_until()?;
         spill.file.set_len(spill.end)?;
@@ -51,41 +53,46 @@ impl Spill {
         self.begin == self.end
     }
 
-    /// Adds one record; false where there is no room for it, or no disk.
-    pub fn put(&mut self, record: &Record) -> bool {
-        let Ok(line) = line_of(record) else { return false };
-        if self.end + line.len() as u64 > self.max {
+    /// Adds one record; false where there is no room for it.
+    pub fn put(&mut self, record: &Record) -> io::Result<bool> {
+        let Ok(line) = line_of(record) else { return Ok(false) };
+        let end = self.end + line.len() as u64;
+        if end - self.begin > self.max || end > self.max.saturating_mul(2) {
             metrics::counter!("metamcpd_limit_hit_total", "limit" => "journal.spill_max")
                 .increment(1);
-            return false;
+            return Ok(false);
         }
         let put = self.file.seek(SeekFrom::Start(self.end));
         match put.and_then(|_| self.file.write_all(&line)) {
             Ok(()) => {
-                self.end += line.len() as u64;
+                self.end = end;
                 self.tell();
-                true
+                Ok(true)
             }
             Err(error) => {
                 // Half a line would spoil the next one.
                 drop(self.file.set_len(self.end));
-                tracing::warn!(%error, "what waits for the database could not be put into its file");
-                false
+                Err(error)
             }
         }
     }
 
     /// The next records, so many at most; none at the end.
     pub fn portion(&self, max: usize) -> io::Result<Portion> {
-        let mut portion = Portion { records: Vec::new(), unreadable: 0, next: self.begin };
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.begin))?;
-        let mut lines = BufReader::new(file.take(self.end - self.begin));
+        self.portion_from(self.begin, max)
+    }
+
+    fn portion_from(&self, begin: u64, max: usize) -> io::Result<Portion> {
+        let mut portion = Portion { records: Vec::new(), unreadable: 0, next: begin };
+        let mut lines = BufReader::new(Onward { file: &self.file, begin }.take(self.end - begin));
         let mut line = Vec::new();
         while portion.records.len() < max.max(1) {
             line.clear();
             let bytes = lines.read_until(b'\n', &mut line)?;
-            if bytes == 0 {
+            if line.last() != Some(&b'\n') {
+                // Somebody has cut it.
+                portion.unreadable += u64::from(portion.next < self.end);
+                portion.next = self.end;
                 break;
             }
             portion.next += bytes as u64;
@@ -106,8 +113,7 @@ impl Spill {
         self.tell();
     }
 
-    /// Forgets all that is in it.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         (self.begin, self.end) = (0, 0);
         if let Err(error) = self.file.set_len(0) {
             // What is read again at the next start is not written twice.
@@ -115,24 +121,47 @@ impl Spill {
         }
     }
 
-    /// Puts records before all that is there, as the older ones; how many found no room.
+    /// Puts records before all that is there, as the older ones; how many found no room. Where that
+    /// fails, what is there stays as it is.
     pub fn put_first(&mut self, records: &[Record]) -> io::Result<u64> {
+        if records.is_empty() {
+            return Ok(0);
+        }
         let next = self.path.with_file_name(NEXT);
-        let (path, file) = (self.path.clone(), open(&next, true)?);
-        let mut other = Spill { path, file, max: self.max, begin: 0, end: 0 };
-        let mut put_all = |records: &[Record]| -> u64 {
-            records.iter().filter(|record| !other.put(record)).count() as u64
+        let made = match self.made_anew(&next, records) {
+            Ok((other, lost)) => {
+                *self = other;
+                Ok(lost)
+            }
+            Err(error) => {
+                drop(std::fs::remove_file(&next));
+                Err(error)
+            }
         };
-        let mut lost = put_all(records);
-        while !self.is_empty() {
-            let portion = self.portion(PORTION)?;
-            lost += put_all(&portion.records);
-            self.begin = portion.next;
+        self.tell();
+        made
+    }
+
+    fn made_anew(&self, next: &Path, records: &[Record]) -> io::Result<(Spill, u64)> {
+        let (path, file) = (self.path.clone(), open(next, true)?);
+        let mut other = Spill { path, file, max: self.max, begin: 0, end: 0 };
+        let mut put_all = |records: &[Record]| -> io::Result<u64> {
+            let mut lost = 0;
+            for record in records {
+                lost += u64::from(!other.put(record)?);
+            }
+            Ok(lost)
+        };
+        let mut lost = put_all(records)?;
+        let mut begin = self.begin;
+        while begin < self.end {
+            let portion = self.portion_from(begin, PORTION)?;
+            lost += put_all(&portion.records)? + portion.unreadable;
+            begin = portion.next;
         }
         other.file.sync_all()?;
-        std::fs::rename(&next, &self.path)?;
-        *self = other;
-        Ok(lost)
+        std::fs::rename(next, &self.path)?;
+        Ok((other, lost))
     }
 
     fn whole_until(&mut self) -> io::Result<u64> {
@@ -149,6 +178,12 @@ impl Spill {
         }
     }
 
+    /// Reads and writes by another file; the one before.
+    #[cfg(test)]
+    pub(super) fn by(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+
     fn tell(&self) {
         metrics::gauge!("metamcpd_journal_spill_bytes").set((self.end - self.begin) as f64);
     }
@@ -156,6 +191,20 @@ impl Spill {
 
 /// Records that are held at once when the file is made anew.
 const PORTION: usize = 500;
+
+/// A file from some place on, read beside whoever writes it.
+struct Onward<'a> {
+    file: &'a File,
+    begin: u64,
+}
+
+impl Read for Onward<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.file.read_at(into, self.begin)?;
+        self.begin += bytes as u64;
+        Ok(bytes)
+    }
+}
 
 fn open(path: &Path, empty: bool) -> io::Result<File> {
     OpenOptions::new().create(true).read(true).write(true).truncate(empty).mode(0o600).open(path)
@@ -171,12 +220,14 @@ fn line_of(record: &Record) -> serde_json::Result<Vec<u8>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
     use crate::store::testing::{failure, no_one};
 
     const MANY: u64 = 1 << 20;
+
+    fn put(spill: &mut Spill, number: u64) -> bool {
+        spill.put(&failure(no_one(), number)).unwrap()
+    }
 
     fn numbers(spill: &Spill, max: usize) -> Vec<u64> {
         let number = |record: &Record| match record {
@@ -189,9 +240,10 @@ mod tests {
     #[test]
     fn what_was_put_is_read_in_order_also_by_the_next_run() {
         let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join(FILE), "").unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
         assert!(spill.is_empty());
-        assert!((0..5).all(|number| spill.put(&failure(no_one(), number))));
+        assert!((0..5).all(|number| put(&mut spill, number)));
         let portion = spill.portion(2).unwrap();
         spill.done(&portion);
         assert_eq!(numbers(&spill, 2), [2, 3]);
@@ -205,7 +257,7 @@ mod tests {
         spill.done(&spill.portion(9).unwrap());
         assert!(spill.is_empty());
         assert_eq!(std::fs::metadata(place.path().join(FILE)).unwrap().len(), 0);
-        assert!(spill.put(&failure(no_one(), 7)));
+        assert!(put(&mut spill, 7));
         assert_eq!(numbers(&spill, 9), [7]);
     }
 
@@ -213,7 +265,7 @@ mod tests {
     fn a_torn_last_line_is_left_out_and_a_foreign_one_is_counted() {
         let place = tempfile::tempdir().unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
-        assert!(spill.put(&failure(no_one(), 1)));
+        assert!(put(&mut spill, 1));
         drop(spill);
         let path = place.path().join(FILE);
         let mut text = std::fs::read_to_string(&path).unwrap();
@@ -222,7 +274,7 @@ mod tests {
         text.push_str(&whole[..whole.len() / 2]);
         std::fs::write(&path, text).unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
-        assert!(spill.put(&failure(no_one(), 2)));
+        assert!(put(&mut spill, 2));
         let portion = spill.portion(9).unwrap();
         assert_eq!((numbers(&spill, 9), portion.unreadable), (vec![1, 2], 1));
         spill.done(&portion);
@@ -233,15 +285,65 @@ mod tests {
     fn it_grows_no_further_than_it_may_and_older_records_can_be_put_first() {
         let place = tempfile::tempdir().unwrap();
         let line = line_of(&failure(no_one(), 1)).unwrap().len() as u64;
-        let mut spill = Spill::open(place.path(), 3 * line + line / 2).unwrap();
-        assert!((1..=3).all(|number| spill.put(&failure(no_one(), number))));
-        assert!(!spill.put(&failure(no_one(), 4)));
+        let mut spill = Spill::open(place.path(), 3 * line + line / 4).unwrap();
+        assert!((1..=3).all(|number| put(&mut spill, number)));
+        assert!(!put(&mut spill, 4));
         spill.done(&spill.portion(1).unwrap());
+        assert!(put(&mut spill, 4), "what is written down takes no room");
+        (5..7).for_each(|number| {
+            spill.done(&spill.portion(1).unwrap());
+            assert!(put(&mut spill, number));
+        });
+        spill.done(&spill.portion(1).unwrap());
+        assert!(!put(&mut spill, 7), "the file is twice as large");
+        assert_eq!(numbers(&spill, 9), [5, 6]);
         let lost = spill.put_first(&[failure(no_one(), 8), failure(no_one(), 9)]).unwrap();
         assert_eq!(lost, 1, "the youngest finds no room");
-        assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+        assert_eq!(numbers(&spill, 9), [8, 9, 5]);
         drop(spill);
         let spill = Spill::open(place.path(), MANY).unwrap();
-        assert_eq!(numbers(&spill, 9), [8, 9, 2]);
+        assert_eq!(numbers(&spill, 9), [8, 9, 5]);
+    }
+
+    #[test]
+    fn what_is_there_outlives_a_disk_that_takes_no_older_records() {
+        let place = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert!((1..=3).all(|number| put(&mut spill, number)));
+        spill.done(&spill.portion(1).unwrap());
+        // A device that is always full.
+        std::os::unix::fs::symlink("/dev/full", place.path().join(NEXT)).unwrap();
+        assert!(spill.put_first(&[failure(no_one(), 8)]).is_err());
+        assert_eq!(numbers(&spill, 9), [2, 3]);
+        assert!(place.path().join(NEXT).symlink_metadata().is_err(), "nothing is left of it");
+        assert!(put(&mut spill, 4));
+        drop(spill);
+        let spill = Spill::open(place.path(), MANY).unwrap();
+        assert_eq!(numbers(&spill, 9), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_somebody_has_cut_off_is_counted_and_not_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let cut_to = |bytes: u64| {
+            let file = OpenOptions::new().write(true).open(place.path().join(FILE)).unwrap();
+            file.set_len(bytes).unwrap();
+        };
+        for (lines, more, whole) in [(2, 0, vec![8, 1, 2]), (2, 9, vec![8, 1, 2]), (0, 0, vec![8])]
+        {
+            let mut spill = Spill::open(place.path(), MANY).unwrap();
+            assert!((1..=4).all(|number| put(&mut spill, number)));
+            let text = std::fs::read_to_string(place.path().join(FILE)).unwrap();
+            let left: usize = text.split_inclusive('\n').take(lines).map(str::len).sum();
+            cut_to(left as u64 + more);
+            let lost = spill.put_first(&[failure(no_one(), 8)]).unwrap();
+            assert_eq!(lost, 1);
+            assert_eq!(numbers(&spill, 9), whole);
+            cut_to(9);
+            let portion = spill.portion(9).unwrap();
+            assert_eq!((portion.records.len(), portion.unreadable), (0, 1));
+            spill.done(&portion);
+            assert!(spill.is_empty());
+        }
     }
 }
