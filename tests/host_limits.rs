@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::support::{
     Client, SOON, TestGateway,
     client::LATEST,
+    database::Database,
     gateway::Start,
     processes,
     raw::Raw,
@@ -61,7 +62,9 @@ async fn where_no_process_can_be_had_a_server_fails_with_that_cause_and_is_tried
     // Nobody else's, and no other run's of this suite.
     let user = 50_000 + std::process::id() % 10_000;
     let settings = "[supervision]\nbackoff_max = \"1s\"\nprobe_every = \"1s\"";
-    let gateway = Start::new().settings(settings).prepared_by(&as_somebody(user)).run().await;
+    // Somebody else may not come to a database of ours.
+    let start = Start::new().on(Database::Sqlite).settings(settings);
+    let gateway = start.prepared_by(&as_somebody(user)).run().await;
     gateway.demo("poor").await;
     // The other one is no process of that user's, who may start no thread either.
     let calm = Remote::start(Knobs::default());
