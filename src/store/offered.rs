@@ -22,10 +22,15 @@ pub(super) trait Offered {
     /// What it is known by among those of its server and kind.
     fn key(&self) -> &str;
 
-    /// Whether a listing that brings `listed` leaves nothing of it to be written.
-    fn is_as(&self, listed: &Self) -> bool;
+    /// The object as it came, and its place in the list.
+    fn listed_as(&self) -> (&str, i32);
 
     fn has_vanished(&self) -> bool;
+
+    /// Whether a listing that brings `listed` leaves nothing of it to be written.
+    fn is_as(&self, listed: &Self) -> bool {
+        self.listed_as() == listed.listed_as() && !self.has_vanished()
+    }
 }
 
 /// What has to be written.
@@ -104,7 +109,7 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug, PartialEq, Eq)]
-    struct Row(u128, &'static str, u8, bool);
+    struct Row(u128, &'static str, i32, bool);
 
     impl Offered for Row {
         fn uuid(&self) -> Uuid {
@@ -115,8 +120,8 @@ mod tests {
             self.1
         }
 
-        fn is_as(&self, listed: &Self) -> bool {
-            self.2 == listed.2 && !self.3
+        fn listed_as(&self) -> (&str, i32) {
+            ("", self.2)
         }
 
         fn has_vanished(&self) -> bool {

@@ -216,10 +216,8 @@ impl Offered for tool::Model {
         &self.name
     }
 
-    fn is_as(&self, listed: &Self) -> bool {
-        self.definition == listed.definition
-            && self.position == listed.position
-            && self.vanished_at.is_none()
+    fn listed_as(&self) -> (&str, i32) {
+        (&self.definition, self.position)
     }
 
     fn has_vanished(&self) -> bool {
