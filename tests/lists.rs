@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    SOON, TestGateway, fixtures::without_python, gateway::Start, processes, python, wait_until,
-    within,
+    SOON, TestGateway,
+    fixtures::without_python,
+    gateway::Start,
+    processes, python,
+    remote::{Knobs, Remote},
+    wait_until, within,
 };
 
 fn changed(message: &Value) -> bool {
@@ -80,6 +85,45 @@ async fn an_upstream_that_never_answers_does_not_hold_up_the_others_tools() {
     let client = gateway.client("all", &key).await;
     let tools = within("the list", SOON, client.tools()).await;
     assert!(tools.contains(&"demo__echo".to_owned()), "{tools:?}");
+}
+
+/// Most clients read the list once, and a model cannot miss what it never heard of.
+#[tokio::test]
+async fn a_list_names_the_servers_whose_tools_nobody_knows_yet() {
+    for page_size in [0, 2] {
+        let settings = format!("[lists]\nfirst_wait = \"300ms\"\npage_size = {page_size}");
+        let gateway = Start::new().settings(&settings).run().await;
+        let key = gateway.key("suite").await;
+        let knobs = || Knobs { streams: false, ..Knobs::default() };
+        let (known, mute) = (Remote::start(knobs()), Remote::start(knobs()));
+        mute.turn(|knobs| knobs.list_delay = SOON * 100);
+        gateway.remote("known", &known.url).await;
+        gateway.remote("mute", &mute.url).await;
+        gateway.remote("off", &mute.url).await;
+        gateway.publish("all", &["known", "mute", "off"]).await;
+        gateway.change("mcp-servers/off", json!({"enabled": false})).await;
+        gateway.ready("known").await;
+        let client = gateway.client("all", &key).await;
+        for kind in ["tools", "prompts"] {
+            let list = client.request(&format!("{kind}/list"), json!({})).await;
+            let missing = &list["result"]["_meta"]["metamcpd/missing"];
+            assert_eq!(*missing, json!(["mute"]), "{page_size}, {kind}: {list}");
+        }
+
+        mute.turn(|knobs| knobs.list_delay = Duration::ZERO);
+        gateway.admin(Method::POST, "mcp-servers/mute/restart", None).await;
+        gateway.ready("mute").await;
+        wait_until("a list that lacks nobody", SOON, async || {
+            let list = client.request("tools/list", json!({})).await;
+            list["result"].get("_meta").is_none().then_some(())
+        })
+        .await;
+        let tools = ["echo", "steps"];
+        let all = ["known", "mute"].map(|server| tools.map(|tool| format!("{server}__{tool}")));
+        let mut listed = client.tools().await;
+        listed.sort();
+        assert_eq!(listed, all.concat());
+    }
 }
 
 #[tokio::test]

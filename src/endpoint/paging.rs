@@ -24,6 +24,9 @@ pub const PURPOSE: &str = "list cursors";
 /// The first byte, so that a later form can be told from this one.
 const FORM: u8 = 1;
 
+/// The member of a list's `_meta` that names the servers whose part is not known.
+const MISSING: &str = "metamcpd/missing";
+
 /// How lists are cut.
 pub struct Paging {
     sealer: Sealer,
@@ -83,7 +86,8 @@ impl Paging {
         id: &[u8],
     ) -> Bytes {
         let field = kind.list_field().as_bytes();
-        let whole = || message::reply_of(id, &[b"{\"", field, b"\":", list, b"}"]);
+        let note = note_of(&published.missing[kind]);
+        let whole = || message::reply_of(id, &[b"{\"", field, b"\":", list, &note, b"}"]);
         if after.is_none() && self.size == 0 {
             return whole();
         }
@@ -104,7 +108,7 @@ impl Paging {
             // Rather a page that is too long than a list without its end.
             page = pages.after(after, 0);
         }
-        written(id, field, &page, cursor.as_deref())
+        written(id, field, &page, cursor.as_deref(), &note)
     }
 
     fn seal(&self, endpoint: Uuid, kind: Kind, place: &Place) -> Option<String> {
@@ -124,7 +128,15 @@ impl Paging {
     }
 }
 
-fn written(id: &[u8], field: &[u8], page: &Page<'_>, cursor: Option<&str>) -> Bytes {
+/// What a list says besides, where it leaves somebody out; to be put behind its last member.
+fn note_of(missing: &[Box<str>]) -> Vec<u8> {
+    match missing {
+        [] => Vec::new(),
+        missing => format!(r#","_meta":{}"#, serde_json::json!({ MISSING: missing })).into_bytes(),
+    }
+}
+
+fn written(id: &[u8], field: &[u8], page: &Page<'_>, cursor: Option<&str>, note: &[u8]) -> Bytes {
     let mut parts: Vec<&[u8]> = vec![b"{\"", field, b"\":["];
     for (number, (_, item)) in page.items.iter().enumerate() {
         if number > 0 {
@@ -136,7 +148,7 @@ fn written(id: &[u8], field: &[u8], page: &Page<'_>, cursor: Option<&str>) -> By
     if let Some(cursor) = cursor {
         parts.extend([&b",\"nextCursor\":\""[..], cursor.as_bytes(), b"\""]);
     }
-    parts.push(b"}");
+    parts.extend([note, b"}"]);
     message::reply_of(id, &parts)
 }
 

@@ -367,6 +367,10 @@ impl Namespace {
             links: self.links.clone(),
             shaped: ShapedLists::new(self.shapes.clone()),
             is_settled: PerKind::of(|kind| active().all(|one| one.is_settled[kind])),
+            missing: PerKind::of(|kind| {
+                let missing = present.iter().filter(|one| one.is_missing(kind));
+                missing.map(|one| one.spec.name.as_str().into()).collect()
+            }),
             pages: PerKind::default(),
         };
         let published = Arc::new(published);

@@ -51,6 +51,11 @@ impl Present {
         self.lists[kind].as_ref().map_or(&[], |items| items)
     }
 
+    /// Whether it should have a part in a list, and nobody knows which.
+    pub fn is_missing(&self, kind: Kind) -> bool {
+        self.active && self.lists[kind].is_none()
+    }
+
     pub fn keys(&self, kind: Kind) -> Vec<&str> {
         self.items(kind).iter().map(|item| &*item.key).collect()
     }

@@ -46,6 +46,9 @@ pub struct Published {
     pub(super) shaped: ShapedLists,
     /// Whether a list made of it leaves out no upstream that may still come.
     pub is_settled: PerKind<bool>,
+    /// The names of upstreams that are switched on and were never seen to list this kind, so that the
+    /// list says nothing of them.
+    pub missing: PerKind<Vec<Box<str>>>,
     /// The lists cut up, once they were asked for so.
     pub pages: PerKind<OnceLock<Pages>>,
 }
@@ -66,6 +69,7 @@ impl Published {
             links,
             shaped,
             is_settled: PerKind::default(),
+            missing: PerKind::default(),
             pages: PerKind::default(),
         }
     }
