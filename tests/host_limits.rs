@@ -1,8 +1,13 @@
 //! A host that runs out of processes or of memory: what cannot be had fails alone, with its cause, and the
 //! daemon goes on.
 
-use std::process::{Child, Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
 
+use evil_mcp::{Character, Fault, fault::Condition, value::Bytes};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -10,6 +15,7 @@ use crate::support::{
     Client, SOON, TestGateway,
     client::LATEST,
     database::Database,
+    evil,
     gateway::Start,
     processes,
     raw::Raw,
@@ -96,6 +102,75 @@ async fn where_no_process_can_be_had_a_server_fails_with_that_cause_and_is_tried
         .await;
     assert_eq!(client.text_of("poor__echo", json!({"message": "again"})).await, "again");
     assert_eq!(gateway.metric("metamcpd_panics_total").await.unwrap_or_default(), 0.0);
+}
+
+/// A group of processes that may have so much memory. `None` where no such group can be made here.
+struct Group(PathBuf);
+
+impl Group {
+    fn of(bytes: u64) -> Option<Group> {
+        let name = format!("metamcpd-test-{}", std::process::id());
+        // The kernel's older interface, and its newer one.
+        let places = [("memory", "memory.limit_in_bytes"), ("", "memory.max")];
+        places.into_iter().find_map(|(controller, limit)| {
+            let group = Group(Path::new("/sys/fs/cgroup").join(controller).join(&name));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join(limit), bytes.to_string()).ok().map(|()| group)
+        })
+    }
+
+    /// The same command, in the group.
+    fn holding(&self, command: &[String]) -> Vec<String> {
+        let join = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+        let head = ["sh", "-c", join, &self.0.display().to_string()].map(str::to_owned);
+        [&head[..], command].concat()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        drop(fs::remove_dir(&self.0));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_more_memory_than_there_is_is_said_to_have_been_killed_for_that() {
+    let Some(group) = Group::of(64 << 20) else {
+        skipped("cgroups", "a server without memory, which takes a control group of our own");
+        return;
+    };
+    let gateway = TestGateway::start().await;
+    let hunger = gateway.scratch().join("hungry");
+    fs::write(&hunger, "").expect("the file");
+    let greedy = Character::good().with(Fault::EatMem(Bytes(1 << 30)));
+    let greedy = greedy.when(Condition::While(hunger.clone()));
+    gateway.stdio("greedy", &group.holding(&evil(&greedy))).await;
+    gateway.demo("calm").await;
+    gateway.publish("all", &["greedy", "calm"]).await;
+    gateway.ready("calm").await;
+    let key = gateway.key("suite").await;
+    let client = gateway.client("all", &key).await;
+    let died = async || {
+        let history = gateway.history("greedy").await;
+        history.into_iter().find(|change| change["reason"] == "killed")
+    };
+    let died = wait_until("its death", SOON, died).await;
+    let message = died["message"].as_str().unwrap_or_default();
+    assert!(message.contains("for want of memory"), "{died}");
+    assert_eq!(client.text_of("calm__echo", json!({"message": "x"})).await, "x");
+    fs::remove_file(&hunger).expect("it is there");
+    gateway.ready("greedy").await;
+
+    // One that is killed by somebody else is not said to have wanted memory.
+    let deaths = async || {
+        let history = gateway.history("greedy").await;
+        history.into_iter().filter(|change| change["reason"] == "killed").collect::<Vec<_>>()
+    };
+    let before = deaths().await.len();
+    processes::signal(gateway.server_pid("greedy").await, Signal::KILL);
+    let died = async || deaths().await.split_off(before).pop();
+    let died = wait_until("another death", SOON, died).await;
+    assert!(!died["message"].to_string().contains("memory"), "{died}");
 }
 
 #[tokio::test]

@@ -60,6 +60,7 @@ pub async fn work(
     env: &BTreeMap<String, String>,
 ) -> Exit {
     let board = &assignment.board;
+    let oom_kills = lifeline::processes::oom_kills();
     let starting = async {
         // The process of an earlier generation must be gone before the next one starts.
         match assignment.lease().acquire_owned().await {
@@ -150,9 +151,9 @@ pub async fn work(
         Ended::Told => Exit::of(Reason::Asked),
         Ended::Failed(exit) => exit,
         Ended::Stalled => Exit::of(Reason::StdinStalled),
-        Ended::Reported(ending) => exit_of(ending),
+        Ended::Reported(ending) => exit_of(ending, oom_kills),
         Ended::Silent => match timeout(REPORT_PATIENCE, server.report.exit()).await {
-            Ok(ending) => exit_of(ending),
+            Ok(ending) => exit_of(ending, oom_kills),
             Err(_elapsed) => Exit::of(Reason::StdoutClosed),
         },
     };
@@ -187,6 +188,9 @@ pub async fn work(
     exit
 }
 
+/// What nobody can catch, and the kernel uses when memory is short.
+const SIGKILL: i32 = 9;
+
 /// Why the worker has come to its end.
 enum Ended {
     Told,
@@ -200,13 +204,18 @@ fn panicked(does: &str) -> Exit {
     Exit::new(Reason::Panicked, format!("what {does} this server panicked"))
 }
 
-fn exit_of(ending: Ending) -> Exit {
+/// `oom_kills` is how often the kernel had killed for want of memory when the server was started.
+fn exit_of(ending: Ending, oom_kills: u64) -> Exit {
     match ending {
         Ending::Lost => Exit::of(Reason::GuardLost),
         Ending::Exited(exit) => {
             let reason = if exit.signal.is_some() { Reason::Killed } else { Reason::Exited };
             let code = ExitCode { code: exit.code, signal: exit.signal };
-            Exit { reason, detail: None, code: Some(code) }
+            // The kernel's count names nobody, so that this is as much as can be said.
+            let is_likely =
+                exit.signal == Some(SIGKILL) && lifeline::processes::oom_kills() > oom_kills;
+            let detail = is_likely.then(|| "most likely by the kernel, for want of memory".into());
+            Exit { reason, detail, code: Some(code) }
         }
     }
 }

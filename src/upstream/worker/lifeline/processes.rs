@@ -45,6 +45,14 @@ impl Process {
     }
 }
 
+/// How many processes the kernel has killed since the machine started, as there was no memory for them:
+/// neither in the machine nor in their group. 0 where it does not say.
+pub fn oom_kills() -> u64 {
+    let counts = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let count = counts.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
 /// Every process that can be seen.
 pub fn all() -> Vec<i32> {
     numbers_in(Path::new("/proc"))
