@@ -6,6 +6,7 @@
 mod belonging;
 mod dialects;
 mod event_stream;
+mod hot_doors;
 pub mod lifeline;
 mod listing;
 mod messages;

@@ -14,7 +14,10 @@ use super::{
     remote_session::DELETE_PATIENCE,
     standing,
 };
-use crate::upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve};
+use crate::{
+    egress::Authorities,
+    upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve},
+};
 
 pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Speech) -> Exit {
     let remote = match build(assignment, configured, speech) {
@@ -101,6 +104,15 @@ fn build(
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
     }
+    let egress = match &configured.ca_certificates {
+        None => workshop.egress.clone(),
+        Some(text) => {
+            let refused =
+                |error: &dyn std::fmt::Display| invalid(format!("`ca_certificates` {error}"));
+            let authorities = Authorities::parse(text).map_err(|error| refused(&error))?;
+            workshop.egress.trusting(&authorities).map_err(|error| refused(&error))?
+        }
+    };
     let name: Arc<str> = Arc::from(&*spec.name);
     let address = Address { url, uri, headers, speech };
     let limits = RemoteLimits {
@@ -122,7 +134,7 @@ fn build(
         breaker: board.port.breaker.clone(),
         retries: board.port.retries.clone(),
     };
-    Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))
+    Ok(Remote::new(name, address, limits, belonging, egress))
 }
 
 /// Hears what the upstream announces, and returns when it has lost the stream that all depends on.
