@@ -78,6 +78,7 @@ mod tidy;
 mod tolerance;
 mod unread_log;
 mod untrusted_upstreams;
+mod upstream_credentials;
 mod upstream_resumption;
 mod uri_rewriting;
 mod wrong_answers;

@@ -90,6 +90,9 @@ fn cure(reason: &str) -> &'static str {
              `ca_certificates`"
         }
         "http_status" => "see whether `url` has the server's MCP path",
+        "insufficient_scope" => {
+            "give its credential the scope that it asks for: see its `bearer_token` and `headers`"
+        }
         "unauthorized" => "set its `bearer_token` or `headers` to a credential that is good",
         "stdin_stalled" => "the server stopped reading; see what it waits for",
         _ => "see its history: GET /api/v1/mcp-servers/{name}/history",

@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{
     belonging::Belonging,
-    carry_out,
+    carry_out, credential,
     dialects::{REFUSAL_MAX, has_forgotten},
     messages::{Kindred, kindred},
     opening::{Unopened, not_connected, refusal},
@@ -140,6 +140,9 @@ impl EventStream {
                 Reason::Unauthorized,
                 "messages are refused for want of a credential",
             )),
+            Err(Refused::Failed(CallError::InsufficientScope { scope, .. })) => {
+                Err(Exit::for_want_of(scope))
+            }
             Err(Refused::Failed(error)) => Err(failed(error.to_string())),
         }
     }
@@ -255,9 +258,11 @@ async fn judge(
         return Ok(());
     }
     if status == StatusCode::UNAUTHORIZED {
+        remote.signals.note_challenge(credential::challenge(response.headers()));
         remote.signals.unauthorized.notify_one();
         return Err(Refused::Failed(CallError::Unauthorized { server }));
     }
+    credential::lacks_scope(remote, status, response.headers()).map_err(Refused::Failed)?;
     let body = timeout(TELL_PATIENCE, response.into_body().collect(REFUSAL_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
     match has_forgotten(status, &body, true) {

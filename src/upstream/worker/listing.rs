@@ -18,7 +18,7 @@ use crate::{
         kind::{Kind, PerKind},
     },
     upstream::{
-        Exit, Reason,
+        CallError, Exit, Reason,
         handshake::Offer,
         link::Link,
         lists::{self, ListOptions, Listed},
@@ -72,7 +72,7 @@ pub async fn first(
             Ok(())
         }
         false => listing.await.map_err(|not_listed| match not_listed {
-            NotListed::Failed(why) => Exit::new(Reason::ListFailed, &*why),
+            NotListed::Failed(exit) => exit,
             NotListed::Unusable(exit) => exit,
         }),
     }
@@ -148,7 +148,7 @@ async fn due(link: &Link, lists: &ListOptions, kind: Kind, has_failed: bool) {
 
 /// Why there is no new list.
 enum NotListed {
-    Failed(Arc<str>),
+    Failed(Exit),
     /// There must not be one, nor may the upstream be called.
     Unusable(Exit),
 }
@@ -187,7 +187,11 @@ async fn list(assignment: &Assignment, link: &Link, kind: Kind) -> Result<(), No
             let why: Arc<str> = Arc::from(error.to_string());
             tracing::warn!(%server, %error, "`{}` failed", kind.list_method());
             tell(News::NotListed { kind, why: why.clone() });
-            Err(NotListed::Failed(why))
+            Err(NotListed::Failed(match error {
+                // A person has to change something first.
+                CallError::InsufficientScope { scope, .. } => Exit::for_want_of(scope),
+                _ => Exit::new(Reason::ListFailed, &*why),
+            }))
         }
     }
 }

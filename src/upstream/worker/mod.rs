@@ -4,6 +4,7 @@
 //! always fresh, tells its actor what happens, and decides nothing about what happens next.
 
 mod belonging;
+mod credential;
 mod dialects;
 mod event_stream;
 mod hot_doors;

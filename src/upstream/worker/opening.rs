@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
-    event_stream,
+    credential, event_stream,
     messages::{Kindred, Messages, kindred},
     remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech},
     remote_session::{Established, RemoteSession, Way},
@@ -135,8 +135,7 @@ pub fn is_answer_to(frame: &Frame, id: u64) -> bool {
 pub fn refusal(status: StatusCode, headers: &HeaderMap, to: &str) -> Unopened {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let detail = "the upstream wants another credential: see `bearer_token` and `headers`";
-            Unopened::Failed(Exit::new(Reason::Unauthorized, detail))
+            Unopened::Failed(credential::refused(status, headers))
         }
         StatusCode::BAD_REQUEST
         | StatusCode::NOT_FOUND

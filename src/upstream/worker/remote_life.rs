@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Assignment,
     belonging::Belonging,
-    introduce, keep_listed,
+    credential, introduce, keep_listed,
     remote::{Address, Remote, RemoteLimits, Speech},
     remote_session::DELETE_PATIENCE,
     standing,
@@ -170,7 +170,7 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         };
         tokio::select! {
             () = remote.signals.unauthorized.notified() => {
-                return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
+                return unauthorized(remote, "the upstream refused our credential");
             }
             () = remote.signals.suspect.notified() => {}
             () = assignment.board.port.conduct.suspected() => {}
@@ -180,8 +180,9 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         if let Err(error) = link.ask(&remote.server, "ping", b"{}", patience).await {
             use crate::upstream::CallError::*;
             match error {
-                Unauthorized { .. } => return Exit::new(Reason::Unauthorized, error.to_string()),
+                Unauthorized { .. } => return unauthorized(remote, &error.to_string()),
                 HttpStatus { status, .. } if status < 500 => {}
+                InsufficientScope { .. } => {}
                 // It lives, and says so.
                 Throttled { .. } => {}
                 _ => return Exit::new(Reason::Unreachable, error.to_string()),
@@ -189,6 +190,11 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         }
         remote.signals.trust();
     }
+}
+
+fn unauthorized(remote: &Remote, what: &str) -> Exit {
+    let challenge = remote.signals.challenge();
+    Exit::new(Reason::Unauthorized, credential::with_its_words(what, challenge.as_ref()))
 }
 
 /// Ends the sessions of clients that have not called for long. They are opened again on use.

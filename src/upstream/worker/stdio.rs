@@ -206,7 +206,7 @@ fn exit_of(ending: Ending) -> Exit {
         Ending::Exited(exit) => {
             let reason = if exit.signal.is_some() { Reason::Killed } else { Reason::Exited };
             let code = ExitCode { code: exit.code, signal: exit.signal };
-            Exit { reason, detail: None, code: Some(code) }
+            Exit { code: Some(code), ..Exit::of(reason) }
         }
     }
 }
