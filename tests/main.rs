@@ -13,6 +13,7 @@ mod admin_api;
 mod batches;
 mod breaking;
 mod calls;
+mod changed_upstreams;
 mod clock_jumps;
 mod command_line;
 mod confinement;

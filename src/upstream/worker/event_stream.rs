@@ -59,7 +59,7 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
     }
     if kindred(response.headers()) != Kindred::Events {
         let why = "GET was not answered by a stream of events (`text/event-stream`)";
-        return Err(Unopened::Foreign(why.into()));
+        return Err(Unopened::Foreign(Exit::new(Reason::HttpStatus, why)));
     }
     let reader = sse::Reader::new(remote.frames().message_max);
     let mut events = Events { body: response.into_body(), reader };
@@ -68,7 +68,9 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
     let (place, rest) = match first {
         Ok(Ok(found)) => found,
         Ok(Err(why)) => return Err(Exit::new(Reason::HandshakeFailed, why).into()),
-        Err(_elapsed) => return Err(Unopened::Foreign(silent.into())),
+        Err(_elapsed) => {
+            return Err(Unopened::Foreign(Exit::new(Reason::HttpStatus, silent)));
+        }
     };
     let place = message_url(&remote.address.url, &place)
         .map_err(|why| Exit::new(Reason::HandshakeFailed, why))?;

@@ -19,7 +19,6 @@ use crate::{
     },
     upstream::{
         CallError, Exit, Reason,
-        handshake::Offer,
         link::Link,
         lists::{self, ListOptions, Listed},
         nesting::Nested,
@@ -49,15 +48,8 @@ impl Announcements {
 ///
 /// Where an earlier list is known it is good enough to begin with: one that is slow to come is asked
 /// for again behind, and one that fails is told of and tried again.
-pub async fn first(
-    assignment: &Assignment,
-    link: &Link,
-    offers: &PerKind<Offer>,
-) -> Result<(), Exit> {
+pub async fn first(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let board = &assignment.board;
-    for (kind, offer) in offers.iter() {
-        board.refresh[kind].set_is_offered(offer.is_declared);
-    }
     let listing = list(assignment, link, Kind::Tool);
     match board.list(Kind::Tool).is_some() {
         true => {

@@ -180,6 +180,16 @@ impl Remote {
         Ok(introduction)
     }
 
+    /// Takes note of the lists that it does not say any more that it announces changes of. Whether
+    /// announcements of the others are heard was found out before, and holds.
+    pub fn unlearn_announcements(&self, introduction: &Introduction) {
+        let silent = |kind| !introduction.offers[kind].announces;
+        let announces = self.signals.announces.iter();
+        announces
+            .filter(|(kind, _)| silent(*kind))
+            .for_each(|(_, it)| it.store(false, Ordering::Relaxed));
+    }
+
     /// Ends every call with the reason of `exit`, and takes no more.
     pub fn close(&self, exit: &Exit) {
         let (server, detail) = (self.server.clone(), exit.detail.clone());

@@ -146,6 +146,10 @@ async fn deliver(
 
 fn opening_error(remote: &Remote, exit: Exit) -> CallError {
     let server = remote.server.clone();
+    if exit.reason == Reason::Incompatible {
+        // No session of it will be opened again, whosever it is.
+        remote.signals.suspect.notify_one();
+    }
     match exit.reason {
         Reason::Unauthorized => CallError::Unauthorized { server },
         Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },

@@ -1,23 +1,27 @@
 //! One life of a remote upstream, over either transport: its sessions, what it announces, and whether
 //! it is still there.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Assignment,
     belonging::Belonging,
-    credential, introduce, keep_listed,
+    credential, introduce, keep_listed, reintroduce,
     remote::{Address, Remote, RemoteLimits, Speech},
     remote_session::DELETE_PATIENCE,
     standing,
 };
 use crate::{
+    catalogue::kind::Kind,
     egress::Authorities,
     upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve},
 };
+
+/// How often the lists of one whose sessions have to be begun anew are looked at for that.
+const RELIST_REST: Duration = Duration::from_secs(30);
 
 pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Speech) -> Exit {
     let remote = match build(assignment, configured, speech) {
@@ -33,6 +37,7 @@ pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Sp
             exit = listen(&remote) => exit,
             exit = watch(assignment, &remote, &link) => exit,
             never = sweep(assignment, &remote) => match never {},
+            never = follow(assignment, &remote) => match never {},
         };
         Err::<Infallible, Exit>(exit)
     };
@@ -189,6 +194,39 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
             }
         }
         remote.signals.trust();
+    }
+}
+
+/// Takes what begins its sessions anew for another version of itself: what it said of itself holds at once, and
+/// its lists are looked at again, though never at a pace at which one that forgets every session would be listed
+/// for ever.
+async fn follow(assignment: &Assignment, remote: &Arc<Remote>) -> Infallible {
+    let mut looked = None;
+    let mut is_due = false;
+    loop {
+        let rest = async {
+            match (is_due, looked) {
+                (true, Some(at)) => sleep_until(at + RELIST_REST).await,
+                (true, None) => {}
+                (false, _) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = remote.signals.reopened.notified() => {
+                let session = remote.known_session(&SessionKey::Shared);
+                if let Some(established) = session.and_then(|session| session.established()) {
+                    reintroduce(assignment, remote, &established.introduction);
+                }
+                is_due = true;
+            }
+            () = rest => {
+                for kind in Kind::ALL {
+                    assignment.board.refresh[kind].ask();
+                }
+                (looked, is_due) = (Some(Instant::now()), false);
+            }
+        }
     }
 }
 

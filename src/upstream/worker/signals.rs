@@ -18,6 +18,8 @@ const DOUBT_MAX: Duration = Duration::from_secs(1);
 pub struct Signals {
     /// The upstream says that a list of it has changed.
     pub changed: Announcements,
+    /// A session with it was begun anew, so that it may have become another meanwhile.
+    pub reopened: Notify,
     /// It could not be reached, or broke off.
     pub suspect: Notify,
     /// Since when it is being found out whether it can be reached at all.
