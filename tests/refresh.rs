@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Client, SOON, SseClient, TestGateway,
-    events::{Arrival, EventStream},
     gateway::Start,
     remote::{Knobs, Remote},
-    wait_until, within,
+    wait_until,
 };
 
 const CHANGED: &str = "notifications/tools/list_changed";
@@ -34,22 +33,6 @@ impl Remote {
         let heard = async || (self.push(CHANGED) > 0).then_some(());
         wait_until("the gateway to listen", SOON, heard).await;
     }
-}
-
-/// How many announcements a stream brings until it has brought so many heartbeats in a row.
-async fn announcements(stream: &mut EventStream, silence: usize) -> usize {
-    let (mut count, mut silent) = (0, 0);
-    while silent < silence {
-        match within("a heartbeat", SOON, stream.arrival()).await {
-            Some(Arrival::Comment) => silent += 1,
-            Some(Arrival::Event(event)) => {
-                count += usize::from(event.json()["method"] == CHANGED);
-                silent = 0;
-            }
-            None => panic!("the stream ended"),
-        }
-    }
-    count
 }
 
 async fn lists(client: &Client, tools: &[&str]) {
@@ -87,9 +70,9 @@ async fn a_burst_of_changes_is_announced_once_to_each_session_that_it_concerns()
     }
     let [one_heard, two_heard, stranger_heard] = &mut streams;
     let (one_heard, two_heard, stranger_heard, old_heard) = tokio::join!(
-        announcements(one_heard, 8),
-        announcements(two_heard, 8),
-        announcements(stranger_heard, 8),
+        one_heard.announcements(CHANGED, 8),
+        two_heard.announcements(CHANGED, 8),
+        stranger_heard.announcements(CHANGED, 8),
         old.announcements(8),
     );
     assert_eq!((one_heard, two_heard, old_heard), (1, 1, 1));
@@ -113,7 +96,7 @@ async fn who_reads_a_list_before_its_change_is_announced_hears_of_the_change_all
 
 impl SseClient {
     async fn announcements(&self, silence: usize) -> usize {
-        announcements(&mut *self.stream().await, silence).await
+        self.stream().await.announcements(CHANGED, silence).await
     }
 }
 
@@ -137,11 +120,11 @@ async fn a_change_of_a_tool_that_nobody_sees_is_not_announced() {
         let told = |event: &Value| event[field] == json!({"count": 1, "names": ["hidden"]});
         events.find("the event", SOON, told).await;
     }
-    assert_eq!(announcements(&mut stream, 4).await, 0);
+    assert_eq!(stream.announcements(CHANGED, 4).await, 0);
     assert_eq!(client.tools().await, ["remote__shown"]);
 
     remote.announces(&["shown", "hidden", "new"]).await;
-    assert_eq!(announcements(&mut stream, 4).await, 1, "what clients do see is announced");
+    assert_eq!(stream.announcements(CHANGED, 4).await, 1, "what clients do see is announced");
 }
 
 #[tokio::test]

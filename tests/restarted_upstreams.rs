@@ -134,16 +134,20 @@ async fn an_upstream_that_comes_back_with_other_tools_is_announced_once() {
     let (gateway, remote, port, client) = behind("", "SHARED").await;
     let mut stream = client.listen().await;
     let _held = end(remote, port).await;
-    let mut knobs = quiet();
-    knobs.tools.push("fresh".to_owned());
+    let knobs = Knobs { tools: ["echo", "fresh"].map(str::to_owned).to_vec(), ..quiet() };
     // The session that it knows nothing of is begun anew, and so is the list.
     let remote = Remote::start_on(port, knobs);
-    gateway.admin(reqwest::Method::POST, "mcp-servers/remote/restart", None).await;
+    assert_eq!(echo(&client).await["result"]["content"][0]["text"], "hi");
     let changed = |message: &Value| message["method"] == "notifications/tools/list_changed";
     stream.events.find("list_changed", SOON, changed).await;
     assert!(client.tools().await.contains(&"remote__fresh".to_owned()));
     assert_eq!(client.text_of("remote__fresh", json!({})).await, "fresh");
     assert!(!remote.seen_of("initialize").is_empty());
+    let entries = gateway.items("logs?kind=catalogue&server=remote").await;
+    let words = "1 added (`fresh`), 1 removed (`steps`), 0 changed, 2 in all";
+    let is_told =
+        |entry: &&Value| entry["message"].as_str().is_some_and(|said| said.contains(words));
+    assert_eq!(entries.iter().filter(is_told).count(), 1, "{entries:?}");
 }
 
 #[tokio::test]

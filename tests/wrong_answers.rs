@@ -132,7 +132,7 @@ const CASES: &[Case] = cases! {
     "a redirect for good", STATUS, |_| Said::whole(
         "HTTP/1.1 301 Moved\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n".as_bytes()
     );
-    "a scope that is missing", STATUS, |_| Said::whole(
+    "a scope that is missing", Err("upstream_insufficient_scope"), |_| Said::whole(
         "HTTP/1.1 403 Forbidden\r\nWWW-Authenticate: Bearer error=\"insufficient_scope\", scope=\"more\"\r\n\
          Content-Length: 0\r\n\r\n".as_bytes()
     );

@@ -25,6 +25,9 @@ pub struct Model {
     pub headers: StringMap,
     /// Header of the client to header of the upstream.
     pub forward_headers: StringMap,
+    /// PEM. Whom its certificate has to be signed by; without it, whom the machine trusts.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub ca_certificates: Option<String>,
     pub enabled: bool,
     /// `SHARED`, `SESSION` or `USER`.
     pub isolation: String,

@@ -16,6 +16,7 @@ mod m0009_items;
 mod m0011_uri_naming;
 mod m0012_schema_profiles;
 mod m0013_upkeep;
+mod m0014_ca_certificates;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_uri_naming::Migration),
             Box::new(m0012_schema_profiles::Migration),
             Box::new(m0013_upkeep::Migration),
+            Box::new(m0014_ca_certificates::Migration),
         ]
     }
 }

@@ -45,6 +45,9 @@ pub struct ServerBody {
     headers: Secrets,
     #[serde(default, deserialize_with = "or_empty")]
     forward_headers: BTreeMap<String, String>,
+    /// PEM: the authorities that its certificate has to be signed by, in the place of those that the
+    /// machine trusts. For a `url` of https only.
+    ca_certificates: Option<String>,
     enabled: Option<bool>,
     /// SHARED for STDIO, SESSION for the others, unless given.
     isolation: Option<Isolation>,
@@ -91,6 +94,8 @@ pub struct ServerChange {
     headers: Option<Secrets>,
     #[serde(default, deserialize_with = "emptied")]
     forward_headers: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "named")]
+    ca_certificates: Option<Option<String>>,
     #[serde(default, deserialize_with = "given")]
     enabled: Option<bool>,
     #[serde(default, deserialize_with = "given")]
@@ -131,6 +136,7 @@ impl ServerBody {
             bearer_token: self.bearer_token,
             headers: self.headers,
             forward_headers: self.forward_headers,
+            ca_certificates: self.ca_certificates,
             enabled: self.enabled.unwrap_or(true),
             isolation: self.isolation,
             protocol,
@@ -216,6 +222,7 @@ impl ServerChange {
             bearer_token,
             headers,
             forward_headers,
+            ca_certificates: self.ca_certificates,
             enabled: self.enabled,
             isolation,
             protocol: self.protocol,

@@ -41,6 +41,8 @@ pub struct ServerView {
     headers: BTreeMap<String, String>,
     /// Header of the client to header of the upstream.
     forward_headers: BTreeMap<String, String>,
+    /// PEM: the authorities that it has to be trusted by; null for those that the machine trusts.
+    ca_certificates: Option<String>,
     /// Secrets that no longer open, in the manner of `env.TOKEN`: the key file is another one. They
     /// have to be set again.
     unreadable: Vec<String>,
@@ -102,6 +104,7 @@ impl ServerView {
             bearer_token: server.bearer_token.is_some().then_some(MASK),
             headers: masked(&server.headers),
             forward_headers: server.forward_headers,
+            ca_certificates: server.ca_certificates,
             unreadable: server.unreadable,
             enabled: server.enabled,
             isolation: server.isolation,

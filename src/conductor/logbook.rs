@@ -25,7 +25,7 @@ use crate::{
     upstream::{
         CallError,
         board::Board,
-        status::{CatalogueChange, Output, StateWord, Transition},
+        status::{CatalogueChange, NameList, Output, StateWord, Transition},
     },
     wire::{Fault, fault::Blame},
 };
@@ -35,6 +35,10 @@ const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Bytes of a tool's name: it is the client's word, and no tool of ours has a longer one.
 const TOOL_MAX: usize = 128;
+
+/// Names in an entry about a list, of those that came, of those that went, and of those that changed. Who
+/// needs every name asks for the list.
+const NAMES_MAX: usize = 20;
 
 pub struct Logbook {
     ring: Mutex<Ring>,
@@ -213,11 +217,17 @@ impl Logbook {
     pub fn changed(&self, change: &CatalogueChange) {
         let CatalogueChange { added, removed, changed, .. } = change;
         let text = format!(
-            "its {}s have changed: {} added, {} removed, {} changed, {} in all",
-            change.kind, added.count, removed.count, changed.count, change.count,
+            "its {}s have changed: {}, {}, {}, {} in all",
+            change.kind,
+            listed(added, "added"),
+            listed(removed, "removed"),
+            listed(changed, "changed"),
+            change.count,
         );
+        // What is not what it was may not be what was approved either.
+        let level = if changed.count == 0 { Level::Info } else { Level::Warn };
         let about = About { uuid: change.mcp_server_uuid, name: &change.name };
-        self.say(Said::new(Level::Info, Kind::Catalogue, Some(about), text));
+        self.say(Said::new(level, Kind::Catalogue, Some(about), text));
     }
 
     /// A call of a tool of this server, or a request for a prompt or a resource, had no result.
@@ -267,6 +277,20 @@ impl Logbook {
     pub fn gateway(&self, text: String) {
         self.say(Said::new(Level::Info, Kind::Gateway, None, text));
     }
+}
+
+/// How many, and which of them: ``2 added (`a`, `b`)``.
+fn listed(names: &NameList, what: &str) -> String {
+    if names.count == 0 {
+        return format!("0 {what}");
+    }
+    let shown = names.names.iter().take(NAMES_MAX).map(|name| format!("`{}`", tool_name(name)));
+    let shown: Vec<String> = shown.collect();
+    let more = match names.count - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{} {what} ({}{more})", names.count, shown.join(", "))
 }
 
 fn tool_name(tool: &str) -> String {

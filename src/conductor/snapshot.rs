@@ -53,6 +53,7 @@ impl Defaults {
             url: server.url.clone().unwrap_or_default(),
             bearer_token: server.bearer_token.as_ref().map(|token| token.expose().to_owned()),
             headers: exposed(&server.headers),
+            ca_certificates: server.ca_certificates.clone(),
         };
         let transport = match server.kind {
             ServerKind::Stdio => Transport::Stdio {

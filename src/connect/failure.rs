@@ -99,7 +99,10 @@ impl Failure {
             Self::Busy { .. } => true,
             failure => failure.is_passing(),
         };
-        Fault::internal(self.to_string(), Data { reason, fault, server: None, retry, uri: None })
+        Fault::internal(
+            self.to_string(),
+            Data { reason, fault, server: None, retry, uri: None, scope: None },
+        )
     }
 }
 

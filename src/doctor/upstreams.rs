@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use futures_util::{StreamExt, stream};
+use time::OffsetDateTime;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -14,7 +15,7 @@ use url::Url;
 
 use super::finding::Finding;
 use crate::{
-    egress::Egress,
+    egress::{Authorities, Egress},
     operator::report::UpstreamReport,
     store::{Server, ServerKind},
     upstream::{variables::resolve, worker::lifeline::child_environment},
@@ -22,6 +23,9 @@ use crate::{
 
 /// Connections that are tried at once, so that many dead ones do not add up.
 const AT_ONCE: usize = 16;
+
+/// What to do about authorities whose time is over.
+const RENEW: &str = "put the authority's present certificate into its `ca_certificates`";
 
 fn about(name: &str) -> String {
     format!("upstream `{name}`")
@@ -36,6 +40,10 @@ pub fn reported(report: &UpstreamReport) -> Finding {
             format!("READY, with the {tools} tools of before: the last list failed: {error}");
         return Finding::warning(about, what, cure("list_failed"));
     }
+    if let (Some(complaint), "READY") = (&report.authorities_complaint, report.state.as_str()) {
+        let what = format!("READY, {} tools; {complaint}", report.tools);
+        return Finding::warning(about, what, RENEW);
+    }
     let rests = report.state == "STOPPED" && report.reason == "idle";
     if report.state == "READY" || report.state == "DISABLED" || rests {
         return Finding::ok(about, format!("{}, {} tools", report.state, report.tools));
@@ -44,6 +52,10 @@ pub fn reported(report: &UpstreamReport) -> Finding {
     if let Some(error) = &report.last_error {
         what.push_str(": ");
         what.push_str(error);
+    }
+    if let Some(complaint) = &report.authorities_complaint {
+        what.push_str("; ");
+        what.push_str(complaint);
     }
     match report.error_status.as_str() {
         "NONE" => Finding::warning(about, what, "wait until it has started, and ask again"),
@@ -73,8 +85,14 @@ fn cure(reason: &str) -> &'static str {
         "nesting_cycle" => "take it out of one of the namespaces that make the circle",
         "address_refused" => "allow such addresses in `[egress]`, or give another `url`",
         "connect_failed" | "unreachable" => "start the server, or mend its `url`",
-        "tls_failed" => "give it a certificate that this host trusts, or add its CA to the host's",
+        "tls_failed" => {
+            "give it a certificate that this host trusts, or name the authority that signs it in its \
+             `ca_certificates`"
+        }
         "http_status" => "see whether `url` has the server's MCP path",
+        "insufficient_scope" => {
+            "give its credential the scope that it asks for: see its `bearer_token` and `headers`"
+        }
         "unauthorized" => "set its `bearer_token` or `headers` to a credential that is good",
         "stdin_stalled" => "the server stopped reading; see what it waits for",
         _ => "see its history: GET /api/v1/mcp-servers/{name}/history",
@@ -178,13 +196,25 @@ async fn remote(server: &Server, egress: &Egress, patience: Duration) -> Finding
             return Finding::error(about, format!("url: {error}"), cure("config_invalid"));
         }
     };
+    let authorities = server.ca_certificates.as_deref();
+    if let Some(Err(error)) = authorities.map(Authorities::parse) {
+        let what = format!("`ca_certificates` {error}");
+        return Finding::error(about, what, cure("config_invalid"));
+    }
     if let Err(error) = egress.check(&url) {
         return Finding::error(about, error.to_string(), cure("address_refused"));
     }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_or_known_default().unwrap_or(443);
     match timeout(patience, reach(egress, &host, port)).await {
-        Ok(Ok(())) => Finding::ok(about, format!("{host}:{port} takes connections")),
+        Ok(Ok(())) => {
+            let what = format!("{host}:{port} takes connections");
+            let now = OffsetDateTime::now_utc();
+            match authorities.and_then(|text| Authorities::complaint(text, now)) {
+                None => Finding::ok(about, what),
+                Some(complaint) => Finding::warning(about, format!("{what}; {complaint}"), RENEW),
+            }
+        }
         Ok(Err(Unreached::Refused(why))) => Finding::error(about, why, cure("address_refused")),
         Ok(Err(Unreached::Io(error))) => {
             Finding::error(about, format!("{host}:{port}: {error}"), cure("connect_failed"))
@@ -233,6 +263,7 @@ mod tests {
             reason: reason.into(),
             last_error: Some("why".into()),
             list_error: None,
+            authorities_complaint: None,
             tools: 3,
         }
     }
@@ -260,6 +291,21 @@ mod tests {
         let finding = reported(&UpstreamReport { list_error: Some("no page".into()), ..healthy });
         assert_eq!(finding.severity, Severity::Warning);
         assert!(finding.what.contains("no page") && finding.cure.is_some(), "{finding:?}");
+    }
+
+    #[test]
+    fn authorities_that_will_not_do_for_long_are_found_whatever_its_state_is() {
+        let complaint = Some("the 1. certificate has expired".to_owned());
+        for (state, status, reason, severity) in [
+            ("READY", "NONE", "ready", Severity::Warning),
+            ("BACKOFF", "ERROR", "tls_failed", Severity::Error),
+        ] {
+            let report = report(state, status, reason);
+            let finding =
+                reported(&UpstreamReport { authorities_complaint: complaint.clone(), ..report });
+            assert_eq!(finding.severity, severity, "{finding:?}");
+            assert!(finding.what.contains("has expired") && finding.cure.is_some(), "{finding:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::EgressOptions;
+use super::authorities::Authorities;
 use super::error::Cause;
 use super::resolver::JudgingResolver;
 
@@ -26,7 +27,12 @@ pub struct Connector {
 }
 
 impl Connector {
-    pub fn new(resolver: JudgingResolver, options: &EgressOptions) -> io::Result<Connector> {
+    /// Trusts `authorities` alone, and speaks nothing but TLS then; without them, whom the machine trusts.
+    pub fn new(
+        resolver: JudgingResolver,
+        options: &EgressOptions,
+        authorities: Option<&Authorities>,
+    ) -> io::Result<Connector> {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -36,12 +42,18 @@ impl Connector {
         tcp.set_tcp_user_timeout(options.user_timeout());
         // Shared out among the addresses of a name, so that a dead first one does not use it up.
         tcp.set_connect_timeout(Some(options.connect_timeout));
-        // Named here, because where two providers are linked in rustls refuses to choose.
-        let inner = HttpsConnectorBuilder::new()
-            .with_provider_and_platform_verifier(Arc::new(aws_lc_rs::default_provider()))?
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
+        let builder = HttpsConnectorBuilder::new();
+        let builder = match authorities {
+            Some(authorities) => {
+                let config = authorities.tls().map_err(io::Error::other)?;
+                builder.with_tls_config(config).https_only()
+            }
+            // Named here, because where two providers are linked in rustls refuses to choose.
+            None => builder
+                .with_provider_and_platform_verifier(Arc::new(aws_lc_rs::default_provider()))?
+                .https_or_http(),
+        };
+        let inner = builder.enable_all_versions().wrap_connector(tcp);
         Ok(Connector { inner, patience: options.connect_timeout })
     }
 }
@@ -81,7 +93,8 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         for user_timeout in [Duration::from_secs(30), Duration::ZERO] {
             let options = EgressOptions { tcp_user_timeout: user_timeout, ..Default::default() };
-            let mut connector = Connector::new(JudgingResolver::new(&options), &options).unwrap();
+            let mut connector =
+                Connector::new(JudgingResolver::new(&options), &options, None).unwrap();
             let made = connector.call(url.parse().unwrap()).await.unwrap();
             let MaybeHttpsStream::Http(stream) = made else { panic!("it is not secure") };
             let socket = stream.inner();

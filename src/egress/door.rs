@@ -17,7 +17,7 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper_util::client::legacy::Client;
 
 use super::connector::Connector;
-use super::error::EgressError;
+use super::error::{EgressError, Trust};
 use super::policy::AddressPolicy;
 
 type HotClient = Client<Connector, Outbound>;
@@ -60,6 +60,7 @@ impl hyper::body::Body for Outbound {
 #[derive(Clone, Debug)]
 pub struct Door {
     policy: AddressPolicy,
+    trust: Trust,
     way: Way,
 }
 
@@ -82,12 +83,12 @@ enum Source {
 }
 
 impl Door {
-    pub(super) fn steady(policy: AddressPolicy, client: reqwest::Client) -> Door {
-        Door { policy, way: Way::Steady(client) }
+    pub(super) fn steady(policy: AddressPolicy, trust: Trust, client: reqwest::Client) -> Door {
+        Door { policy, trust, way: Way::Steady(client) }
     }
 
-    pub(super) fn hot(policy: AddressPolicy, client: HotClient) -> Door {
-        Door { policy, way: Way::Hot(Arc::new(client)) }
+    pub(super) fn hot(policy: AddressPolicy, trust: Trust, client: HotClient) -> Door {
+        Door { policy, trust, way: Way::Hot(Arc::new(client)) }
     }
 
     /// Sends the request, whose URI must be absolute, and waits for the head of the answer. There
@@ -109,7 +110,8 @@ impl Door {
                     .map_err(|error| EgressError::Unsendable { source: error.into() })?;
                 self.policy.check(request.url())?;
                 begun.store(true, Ordering::Relaxed);
-                let response = client.execute(request).await.map_err(EgressError::from_steady)?;
+                let sent = client.execute(request).await;
+                let response = sent.map_err(|error| EgressError::from_steady(error, self.trust))?;
                 let response = Response::<reqwest::Body>::from(response);
                 Ok(response.map(|body| Body { source: Source::Steady(body) }))
             }
@@ -117,7 +119,8 @@ impl Door {
                 self.check_destination(request.uri())?;
                 let request =
                     request.map(|body| Outbound { whole: Full::new(body), begun: begun.clone() });
-                let response = client.request(request).await.map_err(EgressError::from_hot)?;
+                let sent = client.request(request).await;
+                let response = sent.map_err(|error| EgressError::from_hot(error, self.trust))?;
                 Ok(response.map(|body| Body { source: Source::Hot(body) }))
             }
         }
@@ -150,7 +153,7 @@ impl Body {
     pub async fn chunk(&mut self) -> Option<Result<Bytes, EgressError>> {
         loop {
             let frame = match &mut self.source {
-                Source::Steady(body) => body.frame().await?.map_err(EgressError::from_steady),
+                Source::Steady(body) => body.frame().await?.map_err(EgressError::from_steady_body),
                 Source::Hot(body) => body
                     .frame()
                     .await?

@@ -12,6 +12,15 @@ use super::policy::Refusal;
 /// What lies behind an error; shown in logs, never to clients.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
+/// Whose word a server's certificate has to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Of whom the machine trusts.
+    Machine,
+    /// Of the authorities that were named for it, and of nobody else.
+    Named,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
     #[error("not connecting to {address}: {why}")]
@@ -30,8 +39,8 @@ pub enum EgressError {
     ConnectTimeout,
     #[error("no connection could be made")]
     Connect { source: Cause },
-    #[error("no secure connection could be made: {}", distrust(source))]
-    Tls { source: Cause },
+    #[error("no secure connection could be made: {}", distrust(source, *trust))]
+    Tls { source: Cause, trust: Trust },
     /// The connection was closed before the request was begun.
     #[error("the connection was closed at once")]
     NotBegun { source: Cause },
@@ -77,14 +86,14 @@ impl EgressError {
         )
     }
 
-    pub(super) fn from_hot(error: hyper_util::client::legacy::Error) -> EgressError {
+    pub(super) fn from_hot(error: hyper_util::client::legacy::Error, trust: Trust) -> EgressError {
         if error.is_connect() {
-            return EgressError::from_connecting(error.into());
+            return EgressError::from_connecting(error.into(), trust);
         }
         EgressError::from_sending(error.into())
     }
 
-    pub(super) fn from_steady(error: reqwest::Error) -> EgressError {
+    pub(super) fn from_steady(error: reqwest::Error, trust: Trust) -> EgressError {
         // The URL may carry a secret in its query, and the caller knows it anyway.
         let error = error.without_url();
         if error.is_builder() {
@@ -94,9 +103,14 @@ impl EgressError {
             return EgressError::ConnectTimeout;
         }
         if error.is_connect() {
-            return EgressError::from_connecting(error.into());
+            return EgressError::from_connecting(error.into(), trust);
         }
         EgressError::from_sending(error.into())
+    }
+
+    /// Of a body: there is a connection.
+    pub(super) fn from_steady_body(error: reqwest::Error) -> EgressError {
+        EgressError::from_sending(error.without_url().into())
     }
 
     /// hyper calls canceled what it has not begun to write.
@@ -108,7 +122,7 @@ impl EgressError {
         }
     }
 
-    fn from_connecting(error: Cause) -> EgressError {
+    fn from_connecting(error: Cause, trust: Trust) -> EgressError {
         if let Some(NotResolved { name, why }) = find(&*error) {
             return why.to_error(name);
         }
@@ -117,7 +131,7 @@ impl EgressError {
             Some((io::ErrorKind::TimedOut, _)) => EgressError::ConnectTimeout,
             // Connecting fails by a word of the kernel's. The handshake is all that has words of its
             // own.
-            Some((_, None)) => EgressError::Tls { source: error },
+            Some((_, None)) => EgressError::Tls { source: error, trust },
             Some((_, Some(_))) | None => EgressError::Connect { source: error },
         }
     }
@@ -141,7 +155,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 }
 
 /// Why a certificate, or a handshake, is not trusted, in words that say what to mend.
-fn distrust(source: &Cause) -> String {
+fn distrust(source: &Cause, trust: Trust) -> String {
     use rustls::{CertificateError, Error::InvalidCertificate};
     match find::<rustls::Error>(&**source) {
         Some(InvalidCertificate(error)) => match error {
@@ -154,9 +168,14 @@ fn distrust(source: &Cause) -> String {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "its certificate is for another host".into()
             }
-            CertificateError::UnknownIssuer => {
-                "its certificate is signed by nobody that this machine trusts".into()
-            }
+            CertificateError::UnknownIssuer => match trust {
+                Trust::Machine => {
+                    "its certificate is signed by nobody that this machine trusts".into()
+                }
+                Trust::Named => "its certificate is signed by none of those in `ca_certificates`, \
+                                 and nobody else is trusted for it"
+                    .into(),
+            },
             other => format!("its certificate is not accepted: {other}"),
         },
         Some(other) => other.to_string(),

@@ -5,6 +5,7 @@
 //! handed back, and a proxy that the environment names is not used. What a request says, how long
 //! an answer may take and what is done about a failure are the callers' business.
 
+mod authorities;
 mod connector;
 mod door;
 mod error;
@@ -19,8 +20,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use url::{Host, Url};
 
+pub use authorities::{ACCEPTED as AUTHORITIES_ACCEPTED, Authorities, BadAuthorities};
 pub use door::{Begun, Body, Door};
-pub use error::EgressError;
+pub use error::{EgressError, Trust};
 pub use policy::{AddressPolicy, Refusal};
 
 use connector::Connector;
@@ -65,6 +67,8 @@ pub struct EgressOptions {
 pub struct Egress {
     policy: AddressPolicy,
     options: EgressOptions,
+    resolver: JudgingResolver,
+    trust: Trust,
     steady: reqwest::Client,
     connector: Connector,
 }
@@ -100,9 +104,36 @@ impl EgressOptions {
 impl Egress {
     /// Fails when the machine's certificate store cannot be read.
     pub fn new(options: &EgressOptions) -> Result<Egress, EgressError> {
+        Egress::built(options, JudgingResolver::new(options), None)
+    }
+
+    /// Doors of their own, which trust `authorities` and nobody else, and by which nothing goes but https.
+    /// No connection, and no session of TLS, is shared with any other doors.
+    pub fn trusting(&self, authorities: &Authorities) -> Result<Egress, EgressError> {
+        Egress::built(&self.options, self.resolver.clone(), Some(authorities))
+    }
+
+    /// Whose word a certificate has to have.
+    pub fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    fn built(
+        options: &EgressOptions,
+        resolver: JudgingResolver,
+        authorities: Option<&Authorities>,
+    ) -> Result<Egress, EgressError> {
         let policy = options.policy();
-        let resolver = JudgingResolver::new(options);
-        let steady = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let Some(authorities) = authorities {
+            let certificates = authorities.certificates().iter();
+            let certificates: Result<Vec<_>, _> =
+                certificates.map(|one| reqwest::Certificate::from_der(one)).collect();
+            let certificates =
+                certificates.map_err(|error| EgressError::Setup { source: error.into() })?;
+            builder = builder.tls_certs_only(certificates).https_only(true);
+        }
+        let steady = builder
             .dns_resolver(resolver.clone())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -117,9 +148,10 @@ impl Egress {
             .pool_idle_timeout(options.pool_idle_timeout)
             .build()
             .map_err(|error| EgressError::Setup { source: error.into() })?;
-        let connector = Connector::new(resolver, options)
+        let connector = Connector::new(resolver.clone(), options, authorities)
             .map_err(|error| EgressError::Setup { source: error.into() })?;
-        Ok(Egress { policy, options: options.clone(), steady, connector })
+        let trust = if authorities.is_some() { Trust::Named } else { Trust::Machine };
+        Ok(Egress { policy, options: options.clone(), resolver, trust, steady, connector })
     }
 
     /// Judges a URL before anything is connected, for whoever stores one or shows it. That it
@@ -133,9 +165,9 @@ impl Egress {
         self.policy.verdict(address)
     }
 
-    /// For handshakes, lists and streams: one pool for the whole daemon.
+    /// For handshakes, lists and streams: one pool for all who share this trust.
     pub fn steady(&self) -> Door {
-        Door::steady(self.policy, self.steady.clone())
+        Door::steady(self.policy, self.trust, self.steady.clone())
     }
 
     /// For the call path: a new pool with every call of this, so that each server thread can have
@@ -146,7 +178,7 @@ impl Egress {
             .pool_idle_timeout(self.options.pool_idle_timeout)
             .pool_max_idle_per_host(self.options.pool_idle_max_per_host)
             .build(self.connector.clone());
-        Door::hot(self.policy, client)
+        Door::hot(self.policy, self.trust, client)
     }
 }
 

@@ -205,6 +205,7 @@ fn not_kept(answer: Bytes) -> Bytes {
         server: None,
         retry: false,
         uri: None,
+        scope: None,
     };
     let fault = Fault::internal(
         "the call was carried out while its client was away, and its answer was too large to be kept (`sessions.replay.bytes_max`)",

@@ -432,8 +432,14 @@ async fn call(
 
 /// The answer to what can no longer be done.
 pub fn stopping() -> Fault {
-    let data =
-        Data { reason: "stopping", fault: Blame::Gateway, server: None, retry: true, uri: None };
+    let data = Data {
+        reason: "stopping",
+        fault: Blame::Gateway,
+        server: None,
+        retry: true,
+        uri: None,
+        scope: None,
+    };
     Fault::internal("the gateway is stopping; try again when it is back", data)
 }
 
@@ -445,6 +451,7 @@ pub fn session_ended() -> Fault {
         server: None,
         retry: false,
         uri: None,
+        scope: None,
     };
     Fault::internal(
         "the session ended before the call did; send `initialize` to begin a new one",

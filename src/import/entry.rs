@@ -42,6 +42,7 @@ const SET_ASIDE: [&str; 15] = [
     "watchPaths",
 ];
 const TOKEN_FIELDS: [&str; 2] = ["bearerToken", "bearer_token"];
+const AUTHORITY_FIELDS: [&str; 2] = ["caCertificates", "ca_certificates"];
 
 pub(super) fn read(name: String, value: Value) -> Entry {
     let Value::Object(fields) = value else {
@@ -200,6 +201,7 @@ fn stdio(command: String, args: Vec<String>, fields: &mut Fields) -> Result<Tran
     fields.set_aside(&["cwd", "workingDirectory"], "is not supported and is left out");
     fields.set_aside(&["headers"], "means nothing for a command and is left out");
     fields.set_aside(&TOKEN_FIELDS, "means nothing for a command and is left out");
+    fields.set_aside(&AUTHORITY_FIELDS, "means nothing for a command and is left out");
     Ok(Transport::Stdio { command, args, env })
 }
 
@@ -224,7 +226,8 @@ fn remote(field: &str, text: &str, fields: &mut Fields) -> Result<Remote, Refusa
     }
 
     fields.set_aside(&["args", "env", "cwd"], "means nothing for a url and is left out");
-    Ok(Remote { url, headers, bearer_token })
+    let ca_certificates = fields.text(&AUTHORITY_FIELDS)?.map(|(_, text)| text);
+    Ok(Remote { url, headers, bearer_token, ca_certificates })
 }
 
 fn bearer_token(fields: &mut Fields) -> Result<Option<String>, Refusal> {

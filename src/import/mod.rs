@@ -67,6 +67,8 @@ pub struct Remote {
     pub url: String,
     pub headers: BTreeMap<String, String>,
     pub bearer_token: Option<String>,
+    /// As it stands there; whether it is PEM is the store's to say.
+    pub ca_certificates: Option<String>,
 }
 
 /// Why an entry is not imported. It never repeats a value that may be secret.

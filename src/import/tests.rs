@@ -21,7 +21,7 @@ pub(super) fn line(server: &ImportedServer) -> String {
     let pairs = |texts: &BTreeMap<String, String>| {
         texts.iter().map(|(name, value)| format!(" {name}={value}")).collect::<String>()
     };
-    let remote = |word: &str, Remote { url, headers, bearer_token }: &Remote| {
+    let remote = |word: &str, Remote { url, headers, bearer_token, .. }: &Remote| {
         let token = bearer_token.iter().map(|token| format!(" token={token}")).collect::<String>();
         format!("{word} {url}{}{token}", pairs(headers))
     };
@@ -213,6 +213,17 @@ fn the_odd_shapes_of_values_are_understood() {
 }
 
 #[test]
+fn authorities_are_taken_for_a_url_and_left_out_for_a_command() {
+    for field in ["caCertificates", "ca_certificates"] {
+        let read = server(&format!(r#"{{"url":"https://x","{field}":" PEM\n"}}"#));
+        let Transport::StreamableHttp(remote) = read.transport else { panic!("{field}") };
+        assert_eq!(remote.ca_certificates.as_deref(), Some("PEM"), "{field}");
+        let entry = entry(&format!(r#"{{"command":"x","{field}":"PEM"}}"#));
+        assert_eq!(entry.warnings.len(), 1, "{field}: {:?}", entry.warnings);
+    }
+}
+
+#[test]
 fn a_timeout_is_read_in_the_unit_its_number_suggests() {
     for (number, expected) in [
         ("60", Some(Duration::from_secs(60))),
@@ -279,6 +290,7 @@ fn a_bad_entry_names_the_field_that_is_to_be_mended() {
         (r#"{"url":"http://x","headers":{"a":"b\nc"}}"#, "headers.a"),
         (r#"{"url":"http://x","headers":[{"A":"b"}]}"#, "headers"),
         (r#"{"url":"http://x","bearerToken":"a","bearer_token":"b"}"#, "bearer_token"),
+        (r#"{"url":"http://x","caCertificates":"a","ca_certificates":"b"}"#, "ca_certificates"),
         (r#"{"url":"http://x","bearerToken":"a","headers":{"authorization":"b"}}"#, "bearerToken"),
         (r#"{"command":"x","description":[]}"#, "description"),
     ] {

@@ -359,6 +359,7 @@ fn new_server(imported: ImportedServer) -> NewServer {
             new.url = Some(remote.url);
             new.headers = secrets(remote.headers);
             new.bearer_token = remote.bearer_token.map(Secret::new);
+            new.ca_certificates = remote.ca_certificates;
         }
     }
     new

@@ -1,6 +1,7 @@
 //! What the running daemon tells whoever examines it.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use crate::conductor::Conductor;
 
@@ -39,6 +40,9 @@ pub struct UpstreamReport {
     /// Why its tools could not be listed the last time; they are the ones of before.
     #[serde(default)]
     pub list_error: Option<String>,
+    /// What is wrong with the authorities that it names.
+    #[serde(default)]
+    pub authorities_complaint: Option<String>,
     pub tools: usize,
 }
 
@@ -53,19 +57,22 @@ pub async fn of(conductor: &Conductor, url: &str) -> DaemonReport {
         })
         .collect();
     endpoints.sort_by(|one, other| one.name.cmp(&other.name));
+    let now = OffsetDateTime::now_utc();
     let upstreams = conductor.roster.load();
     let mut upstreams: Vec<UpstreamReport> = upstreams
         .values()
         .map(|board| {
             let runtime = board.runtime();
             let shortened = |error: &str| -> String { error.chars().take(ERROR_MAX).collect() };
+            let spec = board.spec();
             UpstreamReport {
-                name: board.spec().name.clone(),
+                name: spec.name.clone(),
                 state: runtime.state.as_str().to_owned(),
                 error_status: runtime.error_status.as_str().to_owned(),
                 reason: runtime.reason.as_str().to_owned(),
                 last_error: runtime.last_error.as_deref().map(shortened),
                 list_error: runtime.list_error().map(shortened),
+                authorities_complaint: spec.transport.authorities_complaint(now),
                 tools: runtime.tools(),
             }
         })

@@ -131,7 +131,7 @@ async fn a_database_of_a_newer_version_is_refused() {
         let refused = Store::open(&options, data_dir, Vault::open(data_dir).unwrap()).await;
 
         let Err(StoreError::NewerSchema { found, known }) = refused else { panic!("not refused") };
-        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0013_upkeep"));
+        assert_eq!((found.as_str(), known.as_str()), ("m9999_flying", "m0014_ca_certificates"));
     })
     .await;
 }
@@ -260,6 +260,7 @@ async fn the_constraints_refuse_what_the_rules_refuse() {
             "UPDATE mcp_servers SET idle_stop_ms = 0".to_owned(),
             "UPDATE mcp_servers SET profile = 'LOOSE'".to_owned(),
             "UPDATE mcp_servers SET concurrency_max = 0".to_owned(),
+            "UPDATE mcp_servers SET ca_certificates = 'all of them'".to_owned(),
             "UPDATE namespaces SET naming = 'SOMETIMES'".to_owned(),
             "UPDATE namespaces SET uri_naming = 'SOMETIMES'".to_owned(),
             "UPDATE namespaces SET default_tool_status = 'MAYBE'".to_owned(),

@@ -33,6 +33,8 @@ pub struct Server {
     pub headers: BTreeMap<String, Secret>,
     /// Header of the client to header of the upstream.
     pub forward_headers: BTreeMap<String, String>,
+    /// PEM: the authorities that it has to be trusted by. None for those that the machine trusts.
+    pub ca_certificates: Option<String>,
     /// The secrets that do not open any more, in the manner of `env.TOKEN`. They are missing above.
     pub unreadable: Vec<String>,
     pub enabled: bool,
@@ -84,6 +86,7 @@ pub struct NewServer {
     pub bearer_token: Option<Secret>,
     pub headers: BTreeMap<String, Secret>,
     pub forward_headers: BTreeMap<String, String>,
+    pub ca_certificates: Option<String>,
     pub enabled: bool,
     /// None for the default of its kind: SHARED for STDIO, SESSION for the others.
     pub isolation: Option<Isolation>,
@@ -107,6 +110,7 @@ pub struct ServerPatch {
     pub bearer_token: Option<Option<Secret>>,
     pub headers: Option<BTreeMap<String, Secret>>,
     pub forward_headers: Option<BTreeMap<String, String>>,
+    pub ca_certificates: Option<Option<String>>,
     pub enabled: Option<bool>,
     pub isolation: Option<Isolation>,
     pub protocol: Option<Protocol>,
@@ -157,6 +161,7 @@ impl NewServer {
             bearer_token: None,
             headers: BTreeMap::new(),
             forward_headers: BTreeMap::new(),
+            ca_certificates: None,
             enabled: true,
             isolation: None,
             protocol: Protocol::Auto,
@@ -188,7 +193,7 @@ impl ServerPatch {
         let patch = self.clone();
         let kind = patch.kind.unwrap_or(server.kind);
         let changes_kind = kind != server.kind;
-        // A command means nothing to a remote server, nor a URL to a process: when the kind
+        // A command means nothing to a remote server, nor a URL or a certificate to a process: when the kind
         // changes, what belonged to the old one goes with it unless it is named.
         let inherits_command = !changes_kind || kind == ServerKind::Stdio;
         let inherits_url = !changes_kind || kind != ServerKind::Stdio;
@@ -207,6 +212,9 @@ impl ServerPatch {
             forward_headers: patch
                 .forward_headers
                 .unwrap_or_else(|| server.forward_headers.clone()),
+            ca_certificates: patch
+                .ca_certificates
+                .unwrap_or_else(|| server.ca_certificates.clone().filter(|_| inherits_url)),
             enabled: patch.enabled.unwrap_or(server.enabled),
             isolation: Some(patch.isolation.unwrap_or(server.isolation)),
             protocol: patch.protocol.unwrap_or(server.protocol),
@@ -242,6 +250,7 @@ pub(super) fn server_of(row: Model, vault: &Vault) -> Result<Server, StoreError>
         bearer_token,
         headers,
         forward_headers: row.forward_headers.0,
+        ca_certificates: row.ca_certificates,
         unreadable,
         enabled: row.enabled,
         isolation: Isolation::stored("mcp_servers.isolation", &row.isolation)?,

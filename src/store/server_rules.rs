@@ -13,6 +13,7 @@ use super::rules::{Problem, ServerName, refuse_nul};
 use super::server::NewServer;
 use super::upkeep;
 use super::words::ServerKind;
+use crate::egress::{AUTHORITIES_ACCEPTED, Authorities};
 use crate::identity::secret::Secret;
 
 pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,6 +31,7 @@ pub fn check(server: &NewServer) -> Result<(), StoreError> {
     }
     check_env(&server.env, &mut problems);
     check_headers(server, &mut problems);
+    problems.extend(refuse_authorities(server));
     upkeep::check(server, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(StoreError::Invalid(problems)) }
 }
@@ -122,6 +124,22 @@ fn check_headers(server: &NewServer, problems: &mut Vec<Problem>) {
     }
 }
 
+fn refuse_authorities(server: &NewServer) -> Option<Problem> {
+    let text = server.ca_certificates.as_deref()?;
+    let refused = |reason: &str| Problem::new("ca_certificates", reason);
+    if server.kind == ServerKind::Stdio {
+        return Some(refused("a STDIO server has no connection of ours").accepted("null"));
+    }
+    if let Err(error) = Authorities::parse(text) {
+        return Some(refused(&error.to_string()).accepted(AUTHORITIES_ACCEPTED));
+    }
+    // Whoever names them wants the server to prove who it is, which it cannot without TLS.
+    let is_secure = server.url.as_deref().and_then(|url| url.get(.."https:".len()));
+    let is_secure = is_secure.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    (!is_secure)
+        .then(|| refused("there is no certificate where `url` is not https").accepted("null"))
+}
+
 fn refuse_header_name(column: &str, key: &str, name: &str) -> Option<Problem> {
     HeaderName::from_bytes(name.as_bytes()).err().map(|_| {
         Problem::new(format!("{column}.{key}"), "not the name of a header")
@@ -137,6 +155,7 @@ fn is_token(text: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::testing::authority;
     use super::*;
 
     fn process() -> NewServer {
@@ -194,6 +213,32 @@ mod tests {
         }
         let command = Some("npx".to_owned());
         assert_eq!(fields(&NewServer { command, ..remote("http://localhost") }), ["command"]);
+    }
+
+    #[test]
+    fn authorities_are_named_in_pem_and_for_https_alone() {
+        let naming = |text: &str, server: NewServer| NewServer {
+            ca_certificates: Some(text.to_owned()),
+            ..server
+        };
+        let secure = || remote("https://x.example/mcp");
+        let key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
+        let refused = ["ca_certificates"];
+        for (text, server, expected) in [
+            (authority(), secure(), &[][..]),
+            (authority(), remote("HTTPS://x.example"), &[]),
+            (authority(), remote("http://x.example"), &refused),
+            (authority(), process(), &refused),
+            ("", secure(), &refused),
+            ("/etc/ssl/ca.pem", secure(), &refused),
+            (key, secure(), &refused),
+        ] {
+            let server = naming(text, server);
+            assert_eq!(fields(&server), expected, "{text} {:?}", server.url);
+        }
+        let Err(StoreError::Invalid(problems)) = check(&naming(key, secure())) else { panic!() };
+        assert!(!format!("{problems:?}").contains("c2VjcmV0"), "{problems:?}");
+        assert!(problems[0].accepted.is_some(), "{problems:?}");
     }
 
     #[test]

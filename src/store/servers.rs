@@ -103,6 +103,7 @@ impl Store {
             bearer_token: Set(bearer_token),
             headers: Set(sealing::seal_map(vault, uuid, "headers", &new.headers)?),
             forward_headers: Set(entity::json::StringMap(new.forward_headers.clone())),
+            ca_certificates: Set(new.ca_certificates.clone()),
             enabled: Set(new.enabled),
             isolation: Set(new.isolation().as_str().to_owned()),
             protocol: Set(new.protocol.as_str().to_owned()),
@@ -172,6 +173,7 @@ impl Store {
             args: Set(entity::json::StringList(after.args.clone())),
             url: Set(after.url.clone()),
             forward_headers: Set(entity::json::StringMap(after.forward_headers.clone())),
+            ca_certificates: Set(after.ca_certificates.clone()),
             enabled: Set(after.enabled),
             isolation: Set(after.isolation().as_str().to_owned()),
             protocol: Set(after.protocol.as_str().to_owned()),
@@ -234,7 +236,8 @@ mod tests {
     use crate::identity::secret::Secret;
     use crate::identity::vault::Vault;
     use crate::store::testing::{
-        add_user, group, no_one, on_both, on_both_databases, open, owned, process, refused,
+        add_user, authority, group, no_one, on_both, on_both_databases, open, owned, process,
+        refused,
     };
     use crate::store::{ErrorStatus, Isolation, Protocol, ServerKind, Timeouts};
 
@@ -249,6 +252,7 @@ mod tests {
             bearer_token: Some(Secret::new("hunter2")),
             headers: secrets([("x-team", "blue")]),
             forward_headers: [("x-user".to_owned(), "x-end-user".to_owned())].into(),
+            ca_certificates: Some(authority().to_owned()),
             env: secrets([("A", "${FROM_ENV}"), ("B", "Bearer ${FROM_ENV}")]),
             args: vec!["--flag".to_owned(), "".to_owned()],
             protocol: Protocol::Legacy,
@@ -271,6 +275,7 @@ mod tests {
             assert_eq!(made.env, remote().env);
             assert_eq!(made.args, remote().args);
             assert_eq!(made.timeouts, remote().timeouts);
+            assert_eq!(made.ca_certificates, remote().ca_certificates);
             assert_eq!(made.error_status, ErrorStatus::None);
             assert!(made.enabled && made.tools_listed_at.is_none() && made.unreadable.is_empty());
 
@@ -364,6 +369,7 @@ mod tests {
             let patch = ServerPatch {
                 description: Some(None),
                 bearer_token: Some(None),
+                ca_certificates: Some(None),
                 headers: Some(secrets([("x-other", "red")])),
                 connect_timeout: Some(None),
                 isolation: Some(Isolation::User),
@@ -375,6 +381,7 @@ mod tests {
             let expected = Server {
                 description: None,
                 bearer_token: None,
+                ca_certificates: None,
                 headers: secrets([("x-other", "red")]),
                 timeouts: Timeouts { connect: None, ..made.timeouts },
                 isolation: Isolation::User,
@@ -401,6 +408,7 @@ mod tests {
             let with_command = ServerPatch { command: Some(Some("npx".to_owned())), ..to_process };
             let patched = store.patch_server(made.uuid, with_command).await.unwrap();
             assert_eq!(patched.url, None, "a process has no URL");
+            assert_eq!(patched.ca_certificates, None, "nor a certificate");
 
             let nameless = ServerPatch { name: Some("".to_owned()), ..ServerPatch::default() };
             assert_eq!(refused(store.patch_server(made.uuid, nameless).await), ["name"]);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use sea_orm::{ActiveModelTrait, ConnectionTrait};
 use uuid::Uuid;
@@ -46,6 +47,14 @@ pub async fn open(options: &DatabaseOptions, data_dir: &Path) -> Store {
 pub fn process(name: &str) -> NewServer {
     let command = Some("npx".to_owned());
     NewServer { command, ..NewServer::new(name, ServerKind::Stdio) }
+}
+
+/// A certificate, always the same.
+pub fn authority() -> &'static str {
+    static PEM: LazyLock<String> = LazyLock::new(|| {
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()
+    });
+    &PEM
 }
 
 pub fn owned(mut server: NewServer, owner: &str) -> NewServer {

@@ -33,6 +33,9 @@ pub enum CallError {
         "the upstream `{server}` refused the gateway's credential; an operator has to renew it"
     )]
     Unauthorized { server: Arc<str> },
+    /// 403: the credential is good, and not good for this. `scope` as the upstream names it.
+    #[error("the upstream `{server}` refused the call: {}", want_of(scope.as_deref()))]
+    InsufficientScope { server: Arc<str>, scope: Option<String> },
     #[error("the upstream `{server}` answered with HTTP status {status}")]
     HttpStatus { server: Arc<str>, status: u16 },
     #[error("the upstream `{server}` gave an answer that cannot be understood: {why}")]
@@ -55,6 +58,15 @@ fn detail_of(detail: &Option<String>) -> String {
     detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default()
 }
 
+/// What is missing, and what to do about it.
+pub fn want_of(scope: Option<&str>) -> String {
+    let lacks = match scope {
+        Some(scope) => format!("it asks for the scope `{scope}`, which our credential lacks"),
+        None => "it asks for a scope that our credential lacks, and does not say which".into(),
+    };
+    format!("{lacks}; an operator has to give it one that has it, see `bearer_token` and `headers`")
+}
+
 impl CallError {
     /// The error as the protocol words it.
     pub fn fault(&self) -> Fault {
@@ -69,13 +81,21 @@ impl CallError {
             Self::Throttled { .. } => ("upstream_throttled", Blame::Upstream, true),
             Self::CircuitOpen { .. } => ("upstream_circuit_open", Blame::Upstream, true),
             Self::Unauthorized { .. } => ("upstream_unauthorized", Blame::Upstream, false),
+            Self::InsufficientScope { .. } => {
+                ("upstream_insufficient_scope", Blame::Upstream, false)
+            }
             Self::HttpStatus { .. } => ("upstream_http_status", Blame::Upstream, false),
             Self::BadAnswer { .. } => ("upstream_bad_answer", Blame::Upstream, false),
             Self::Cancelled => ("cancelled", Blame::Client, false),
             Self::NotSent { .. } => ("upstream_unavailable", Blame::Upstream, true),
         };
         let server = self.server().map(String::from);
-        Fault::internal(self.to_string(), Data { reason, fault, server, retry, uri: None })
+        let scope = match self {
+            Self::InsufficientScope { scope, .. } => scope.clone(),
+            _ => None,
+        };
+        let data = Data { reason, fault, server, retry, uri: None, scope };
+        Fault::internal(self.to_string(), data)
     }
 
     /// The same of an upstream that is called `name` now. A connection keeps the name that its
@@ -90,6 +110,7 @@ impl CallError {
             | Self::TooLong { server, .. }
             | Self::Ended { server, .. }
             | Self::Unauthorized { server }
+            | Self::InsufficientScope { server, .. }
             | Self::HttpStatus { server, .. }
             | Self::BadAnswer { server, .. }
             | Self::Throttled { server, .. }
@@ -110,6 +131,7 @@ impl CallError {
             | Self::TooLong { server, .. }
             | Self::Ended { server, .. }
             | Self::Unauthorized { server }
+            | Self::InsufficientScope { server, .. }
             | Self::HttpStatus { server, .. }
             | Self::BadAnswer { server, .. }
             | Self::Throttled { server, .. }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Exit, nesting::GATEWAY, reason::Reason};
 use crate::{
     catalogue::kind::PerKind,
-    wire::{Frame, Topic, capabilities::ClientCapabilities, era},
+    wire::{Frame, Topic, capabilities::ClientCapabilities, codes, era},
 };
 
 /// What a server said of itself.
@@ -74,6 +74,9 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
     let Some(result) = answer.result() else {
         let error = answer.error().unwrap_or_default();
+        if let Some(exit) = incompatible(&error) {
+            return Err(exit);
+        }
         return Err(failed(format!("`initialize` was refused: {}", excerpt(&error))));
     };
     let result: InitializeResult = serde_json::from_slice(&result)
@@ -107,6 +110,35 @@ pub fn introduction(answer: &Frame) -> Result<Introduction, Exit> {
         has_subscriptions,
         has_tasks,
     })
+}
+
+/// Why there is no handshake with whoever answers `initialize` by this error, if that is since there is no
+/// revision that both speak. A server of the modern era alone does not know the method, or misses in it what that
+/// era asks for, and is to name what it speaks (2026-07-28, "Versioning").
+pub fn incompatible(error: &[u8]) -> Option<Exit> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        code: i64,
+        #[serde(default)]
+        message: String,
+        #[serde(default)]
+        data: serde_json::Value,
+    }
+    let refusal: Refusal = serde_json::from_slice(error).ok()?;
+    let is_of_the_era = codes::MODERN_REFUSALS.contains(&refusal.code);
+    if !is_of_the_era && refusal.code != i64::from(codes::METHOD_NOT_FOUND) {
+        return None;
+    }
+    let theirs = refusal.data["supported"].as_array().map(|versions| {
+        let versions: Vec<&str> = versions.iter().filter_map(|version| version.as_str()).collect();
+        format!("it speaks MCP {}", excerpt(versions.join(", ").as_bytes()))
+    });
+    let theirs = theirs.unwrap_or_else(|| {
+        let said = excerpt(refusal.message.as_bytes());
+        format!("it speaks no revision of MCP that begins by `initialize`, and says: {said}")
+    });
+    let ours = era::LEGACY.join(", ");
+    Some(Exit::new(Reason::Incompatible, format!("{theirs}; we speak {ours}")))
 }
 
 /// As much of a foreign text as belongs into a message.
@@ -198,11 +230,34 @@ mod tests {
     }
 
     #[test]
+    fn a_server_of_another_era_names_what_it_speaks() {
+        for (error, words) in [
+            (
+                r#"{"code":-32022,"message":"no","data":{"supported":["2026-07-28","2027-01-01"]}}"#,
+                "it speaks MCP 2026-07-28, 2027-01-01; we speak 2024-11-05",
+            ),
+            (
+                r#"{"code":-32601,"message":"no initialize; supported: 2026-07-28"}"#,
+                "and says: no initialize; supported: 2026-07-28; we speak 2024-11-05",
+            ),
+            (r#"{"code":-32020}"#, "no revision of MCP that begins by `initialize`"),
+        ] {
+            let detail = incompatible(error.as_bytes()).unwrap().detail.unwrap();
+            assert!(detail.contains(words), "{detail}");
+        }
+        assert_eq!(incompatible(br#"{"code":-32603,"message":"no"}"#), None);
+    }
+
+    #[test]
     fn a_server_that_cannot_be_understood_says_why() {
         for (answer, reason) in [
             (r#""result":{"protocolVersion":"2031-01-01"}"#, Reason::Incompatible),
             (r#""result":{}"#, Reason::HandshakeFailed),
             (r#""error":{"code":-32600,"message":"no"}"#, Reason::HandshakeFailed),
+            (r#""error":"no""#, Reason::HandshakeFailed),
+            (r#""error":{"code":-32601,"message":"no such method"}"#, Reason::Incompatible),
+            (r#""error":{"code":-32020,"message":"no header"}"#, Reason::Incompatible),
+            (r#""error":{"code":-32022,"message":"no"}"#, Reason::Incompatible),
         ] {
             assert_eq!(introduce(answer).unwrap_err().reason, reason, "{answer}");
         }

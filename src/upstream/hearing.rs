@@ -39,6 +39,15 @@ impl Upstream {
                 self.board.settle(kind);
                 self.board.refresh[kind].end(Err(why));
             }
+            News::Reintroduced { version, instructions } => {
+                self.take_instructions(instructions);
+                let mut runtime = self.board.runtime();
+                if runtime.protocol_version.is_some_and(|before| before != version) {
+                    tracing::info!(server = %self.board.spec().name, version, "the upstream speaks another revision of MCP now");
+                    runtime.protocol_version = Some(version);
+                    self.board.set_runtime(runtime);
+                }
+            }
             News::Ready { link, version, instructions } => {
                 self.take_instructions(instructions);
                 self.step(Event::WorkerReady, Exit::of(Reason::Ready), ctx);

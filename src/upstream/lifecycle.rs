@@ -317,7 +317,7 @@ impl Lifecycle {
             let (until, actions) = rest(patience.until_probe(now - since, probes, dice));
             return (State::Crashed { since, until, probes }, actions);
         }
-        if reason == Reason::Unauthorized {
+        if matches!(reason, Reason::Unauthorized | Reason::InsufficientScope) {
             let (until, actions) = rest(spread(patience.probe_every, dice));
             return (State::NeedsAuth { until }, actions);
         }

@@ -82,15 +82,23 @@ pub struct Exit {
     pub detail: Option<String>,
     /// How the process ended, if there was one.
     pub code: Option<ExitCode>,
+    /// What our credential lacks, where that is the reason and the upstream says so.
+    pub scope: Option<String>,
 }
 
 impl Exit {
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: Some(detail.into()), code: None }
+        Self { detail: Some(detail.into()), ..Self::of(reason) }
     }
 
     pub fn of(reason: Reason) -> Self {
-        Self { reason, detail: None, code: None }
+        Self { reason, detail: None, code: None, scope: None }
+    }
+
+    /// Our credential has not the rights that it would need.
+    pub fn for_want_of(scope: Option<String>) -> Self {
+        let detail = call_error::want_of(scope.as_deref());
+        Self { scope, ..Self::new(Reason::InsufficientScope, detail) }
     }
 
     /// In words: what happened, the detail, and what the process wrote last where that may say why.

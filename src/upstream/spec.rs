@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::egress::Authorities;
 
 /// One upstream as the operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,9 @@ pub struct Remote {
     pub url: String,
     pub bearer_token: Option<String>,
     pub headers: BTreeMap<String, String>,
+    /// PEM: the authorities that it has to be trusted by, and no others. None for those that the machine
+    /// trusts.
+    pub ca_certificates: Option<String>,
 }
 
 /// Who shares an upstream's process or session (design decision 8).
@@ -100,6 +106,18 @@ impl UpstreamSpec {
         secrets.retain(|secret| secret.len() >= LENGTH_MIN && !secret.contains("${"));
         secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets
+    }
+}
+
+impl Transport {
+    /// What is to be said at `now` of the authorities that it names, if they will not do, or not for long.
+    pub fn authorities_complaint(&self, now: OffsetDateTime) -> Option<String> {
+        match self {
+            Self::Stdio { .. } => None,
+            Self::StreamableHttp(remote) | Self::Sse(remote) => {
+                Authorities::complaint(remote.ca_certificates.as_deref()?, now)
+            }
+        }
     }
 }
 

@@ -14,6 +14,9 @@ pub const INTERNAL_ERROR: i32 = -32603;
 pub const RESOURCE_NOT_FOUND: i32 = -32002;
 /// An unknown or ended session, as the official SDKs number it.
 pub const SESSION_NOT_FOUND: i32 = -32001;
+/// What a server of the modern era says to who does not speak it, or not as it does: a header that is missing or
+/// another than the body, a capability that is, or a revision that it does not speak (2026-07-28).
+pub const MODERN_REFUSALS: std::ops::RangeInclusive<i64> = -32022..=-32020;
 /// A person has to visit a URL before the request can be served (client features, "Elicitation",
 /// 2025-11-25).
 pub const URL_ELICITATION_REQUIRED: i32 = -32042;

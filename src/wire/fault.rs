@@ -30,6 +30,9 @@ pub struct Data {
     /// The resource that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
+    /// The scopes that the gateway's credential lacks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
 }
 
 /// Whose fault it was.
@@ -77,6 +80,7 @@ impl Fault {
             server: None,
             retry: false,
             uri: Some(uri.to_owned()),
+            scope: None,
         };
         Self { code: codes::RESOURCE_NOT_FOUND, message, data: Some(data) }
     }
@@ -139,6 +143,7 @@ mod tests {
             server: Some("a".into()),
             retry: true,
             uri: None,
+            scope: None,
         };
         let fault = Fault::internal("the upstream `a` ended", data);
         assert_eq!(

@@ -6,6 +6,7 @@
 pub mod arguments;
 pub mod batch;
 pub mod capabilities;
+pub mod challenge;
 pub mod codes;
 pub mod documents;
 pub mod era;

@@ -66,6 +66,22 @@ impl EventStream {
         }
     }
 
+    /// How often it brings a notification until it has brought so many heartbeats in a row.
+    pub async fn announcements(&mut self, method: &str, silence: usize) -> usize {
+        let (mut count, mut silent) = (0, 0);
+        while silent < silence {
+            match super::within("a heartbeat", super::SOON, self.arrival()).await {
+                Some(Arrival::Comment) => silent += 1,
+                Some(Arrival::Event(event)) => {
+                    count += usize::from(event.json()["method"] == method);
+                    silent = 0;
+                }
+                None => panic!("the stream ended"),
+            }
+        }
+        count
+    }
+
     /// The next event; fails the test when it takes longer than `patience` or the stream ends.
     pub async fn expect(&mut self, what: &str, patience: Duration) -> Event {
         match super::within(what, patience, self.next()).await {

@@ -43,6 +43,11 @@ pub struct Knobs {
     pub answers: Answers,
     /// The bearer token without which everything is refused.
     pub bearer: Option<String>,
+    /// The only revision of the protocol that it speaks; without it, whichever it is asked for. A request of
+    /// another is answered 400.
+    pub version: Option<&'static str>,
+    /// Refuses every revision of the protocol in that way, the one that it has agreed to as well.
+    pub refuses_all: bool,
     /// Whether GET opens a stream; otherwise it is answered 405.
     pub streams: bool,
     pub tools: Vec<String>,
@@ -82,6 +87,8 @@ impl Default for Knobs {
         Knobs {
             answers: Answers::Json,
             bearer: None,
+            version: None,
+            refuses_all: false,
             streams: true,
             tools,
             hello_delay,

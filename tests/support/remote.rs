@@ -188,6 +188,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
     });
     let session = seen.header("mcp-session-id").map(str::to_owned);
     let last_event = seen.header("last-event-id").map(str::to_owned);
+    let spoken = seen.header("mcp-protocol-version").map(str::to_owned);
     lock(&state.seen).push(seen);
     if !authorized {
         return HttpResponse::Unauthorized().finish();
@@ -201,6 +202,14 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
     if !lock(&state.sessions).contains(&session) {
         let (status, body) = knobs.forgotten;
         return HttpResponse::build(status_of(status)).body(body);
+    }
+    if knobs.refuses_all || knobs.version.is_some_and(|version| spoken.as_deref() != Some(version))
+    {
+        // In the words of the TypeScript SDK.
+        let words = "Bad Request: Unsupported protocol version (supported versions: others)";
+        let error = json!({"code": -32000, "message": words});
+        let body = json!({"jsonrpc": "2.0", "error": error, "id": null});
+        return HttpResponse::BadRequest().content_type("application/json").body(body.to_string());
     }
     match *request.method() {
         Method::GET if last_event.is_some() => {
@@ -240,7 +249,7 @@ fn initialize(message: &Value, state: &State, knobs: &Knobs) -> HttpResponse {
         capabilities["tasks"] = json!({"requests": {"tools": {"call": {}}}});
     }
     let result = json!({
-        "protocolVersion": message["params"]["protocolVersion"],
+        "protocolVersion": knobs.version.map_or(message["params"]["protocolVersion"].clone(), Value::from),
         "capabilities": capabilities,
         "serverInfo": {"name": "remote", "version": "1"},
     });

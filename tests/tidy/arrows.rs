@@ -134,7 +134,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["store", "upstream", "catalogue", "access", "wire", "egress", "settings", "telemetry"],
     ),
     ("session", &["store", "identity", "catalogue", "access", "wire", "settings", "telemetry"]),
-    ("store", &["identity", "upstream", "logs", "catalogue", "access", "settings", "telemetry"]),
+    (
+        "store",
+        &["identity", "upstream", "egress", "logs", "catalogue", "access", "settings", "telemetry"],
+    ),
     ("identity", &["access", "settings", "telemetry"]),
     ("upstream", &["egress", "logs", "catalogue", "access", "wire", "settings", "telemetry"]),
     ("egress", &["settings", "telemetry"]),

@@ -7,6 +7,8 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::wire::codes;
+
 /// Bytes of a refusal that are looked at.
 pub const REFUSAL_MAX: usize = 64 * 1024;
 
@@ -31,10 +33,18 @@ const OF_SESSIONS: &[&str] = &[
     "closed",
 ];
 
+/// What a header names that we send with every request of a session.
+const REVISION: &[&str] = &["protocol version", "protocol-version", "protocolversion"];
+
+/// What is said of a revision of the protocol that a session was agreed on, by a server that has come back as
+/// another version of itself.
+const OF_REVISIONS: &[&str] = &["unsupported", "not supported", "unknown", "invalid", "mismatch"];
+
 /// What is said of a server that was never told `initialize`.
 const OF_SERVERS: &[&str] = &["not initialized", "not initialised", "uninitialized"];
 
-/// Whether this refusal says that the server has no such session, so that nothing was executed.
+/// Whether this refusal says that the server has no such session, or none of that revision of the protocol, so
+/// that nothing was executed.
 /// `is_named`: whether the request named one.
 pub fn has_forgotten(status: StatusCode, body: &[u8], is_named: bool) -> bool {
     match status {
@@ -56,13 +66,16 @@ fn says_so(body: &[u8]) -> bool {
     }
 
     let said = match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) if codes::MODERN_REFUSALS.contains(&refusal.error.code) => return true,
         Ok(refusal) if !CODES.contains(&refusal.error.code) => return false,
         Ok(refusal) => refusal.error.message,
         Err(_no_error_of_the_protocol) => String::from_utf8_lossy(body).into_owned(),
     };
     let said = said.to_lowercase();
     let any = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
-    (said.contains("session") && any(OF_SESSIONS)) || any(OF_SERVERS)
+    (said.contains("session") && any(OF_SESSIONS))
+        || (any(REVISION) && any(OF_REVISIONS))
+        || any(OF_SERVERS)
 }
 
 #[cfg(test)]
@@ -86,6 +99,18 @@ mod tests {
             (400, error(-32600, "Invalid session ID"), true, true),
             (400, error(-32001, "Session has expired"), true, true),
             (400, "No transport found for sessionId".into(), true, true),
+            (
+                400,
+                error(
+                    -32000,
+                    "Bad Request: Unsupported protocol version (supported versions: 2025-06-18)",
+                ),
+                true,
+                true,
+            ),
+            (400, "Bad Request: Unsupported MCP-Protocol-Version: 2025-11-25".into(), true, true),
+            (400, "Invalid MCP-Protocol-Version header".into(), false, true),
+            (400, error(-32022, "no"), true, true),
             // The URL is wrong, rather than the session.
             (404, String::new(), false, false),
             (410, String::new(), false, false),

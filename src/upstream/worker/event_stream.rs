@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{
     belonging::Belonging,
-    carry_out,
+    carry_out, credential,
     dialects::{REFUSAL_MAX, has_forgotten},
     messages::{Kindred, kindred},
     opening::{Unopened, not_connected, refusal},
@@ -59,7 +59,7 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
     }
     if kindred(response.headers()) != Kindred::Events {
         let why = "GET was not answered by a stream of events (`text/event-stream`)";
-        return Err(Unopened::Foreign(why.into()));
+        return Err(Unopened::Foreign(Exit::new(Reason::HttpStatus, why)));
     }
     let reader = sse::Reader::new(remote.frames().message_max);
     let mut events = Events { body: response.into_body(), reader };
@@ -68,7 +68,9 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
     let (place, rest) = match first {
         Ok(Ok(found)) => found,
         Ok(Err(why)) => return Err(Exit::new(Reason::HandshakeFailed, why).into()),
-        Err(_elapsed) => return Err(Unopened::Foreign(silent.into())),
+        Err(_elapsed) => {
+            return Err(Unopened::Foreign(Exit::new(Reason::HttpStatus, silent)));
+        }
     };
     let place = message_url(&remote.address.url, &place)
         .map_err(|why| Exit::new(Reason::HandshakeFailed, why))?;
@@ -140,6 +142,9 @@ impl EventStream {
                 Reason::Unauthorized,
                 "messages are refused for want of a credential",
             )),
+            Err(Refused::Failed(CallError::InsufficientScope { scope, .. })) => {
+                Err(Exit::for_want_of(scope))
+            }
             Err(Refused::Failed(error)) => Err(failed(error.to_string())),
         }
     }
@@ -255,9 +260,11 @@ async fn judge(
         return Ok(());
     }
     if status == StatusCode::UNAUTHORIZED {
+        remote.signals.note_challenge(credential::challenge(response.headers()));
         remote.signals.unauthorized.notify_one();
         return Err(Refused::Failed(CallError::Unauthorized { server }));
     }
+    credential::lacks_scope(remote, status, response.headers()).map_err(Refused::Failed)?;
     let body = timeout(TELL_PATIENCE, response.into_body().collect(REFUSAL_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
     match has_forgotten(status, &body, true) {

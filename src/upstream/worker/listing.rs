@@ -18,8 +18,7 @@ use crate::{
         kind::{Kind, PerKind},
     },
     upstream::{
-        Exit, Reason,
-        handshake::Offer,
+        CallError, Exit, Reason,
         link::Link,
         lists::{self, ListOptions, Listed},
         nesting::Nested,
@@ -49,15 +48,8 @@ impl Announcements {
 ///
 /// Where an earlier list is known it is good enough to begin with: one that is slow to come is asked
 /// for again behind, and one that fails is told of and tried again.
-pub async fn first(
-    assignment: &Assignment,
-    link: &Link,
-    offers: &PerKind<Offer>,
-) -> Result<(), Exit> {
+pub async fn first(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
     let board = &assignment.board;
-    for (kind, offer) in offers.iter() {
-        board.refresh[kind].set_is_offered(offer.is_declared);
-    }
     let listing = list(assignment, link, Kind::Tool);
     match board.list(Kind::Tool).is_some() {
         true => {
@@ -72,7 +64,7 @@ pub async fn first(
             Ok(())
         }
         false => listing.await.map_err(|not_listed| match not_listed {
-            NotListed::Failed(why) => Exit::new(Reason::ListFailed, &*why),
+            NotListed::Failed(exit) => exit,
             NotListed::Unusable(exit) => exit,
         }),
     }
@@ -148,7 +140,7 @@ async fn due(link: &Link, lists: &ListOptions, kind: Kind, has_failed: bool) {
 
 /// Why there is no new list.
 enum NotListed {
-    Failed(Arc<str>),
+    Failed(Exit),
     /// There must not be one, nor may the upstream be called.
     Unusable(Exit),
 }
@@ -187,7 +179,11 @@ async fn list(assignment: &Assignment, link: &Link, kind: Kind) -> Result<(), No
             let why: Arc<str> = Arc::from(error.to_string());
             tracing::warn!(%server, %error, "`{}` failed", kind.list_method());
             tell(News::NotListed { kind, why: why.clone() });
-            Err(NotListed::Failed(why))
+            Err(NotListed::Failed(match error {
+                // A person has to change something first.
+                CallError::InsufficientScope { scope, .. } => Exit::for_want_of(scope),
+                _ => Exit::new(Reason::ListFailed, &*why),
+            }))
         }
     }
 }

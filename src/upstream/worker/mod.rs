@@ -4,8 +4,10 @@
 //! always fresh, tells its actor what happens, and decides nothing about what happens next.
 
 mod belonging;
+mod credential;
 mod dialects;
 mod event_stream;
+mod hot_doors;
 pub mod lifeline;
 mod listing;
 mod messages;
@@ -162,6 +164,8 @@ pub enum News {
         /// What it says of its use.
         instructions: Option<String>,
     },
+    /// It has begun a session anew, and calls go on.
+    Reintroduced { version: &'static str, instructions: Option<String> },
     /// All that it offers of one kind.
     Listed {
         kind: Kind,
@@ -209,16 +213,32 @@ async fn introduce(assignment: &Assignment, link: &Link) -> Result<(), Exit> {
             Err(_elapsed) => return Err(Exit::of(Reason::HandshakeTimeout)),
         },
     };
-    assignment.board.nested.set_is_gateway(answer.is_gateway);
-    assignment.board.port.set_has_subscriptions(answer.has_subscriptions);
-    assignment.board.port.set_has_tasks(answer.has_tasks);
-    listing::first(assignment, link, &answer.offers).await?;
+    note(&assignment.board, &answer);
+    listing::first(assignment, link).await?;
     let handshake::Introduction { version, instructions, has_subscriptions, .. } = answer;
     (assignment.tell)(News::Ready { link: link.clone(), version, instructions });
     if has_subscriptions {
         link.subscribe_again(&assignment.board.port.subscriptions);
     }
     Ok(())
+}
+
+/// Takes what an upstream says of itself when it has begun a session anew.
+fn reintroduce(assignment: &Assignment, remote: &Arc<remote::Remote>, answer: &Introduction) {
+    note(&assignment.board, answer);
+    remote.unlearn_announcements(answer);
+    let (version, instructions) = (answer.version, answer.instructions.clone());
+    (assignment.tell)(News::Reintroduced { version, instructions });
+}
+
+/// What an upstream says that it can do.
+fn note(board: &Board, answer: &Introduction) {
+    board.nested.set_is_gateway(answer.is_gateway);
+    board.port.set_has_subscriptions(answer.has_subscriptions);
+    board.port.set_has_tasks(answer.has_tasks);
+    for (kind, offer) in answer.offers.iter() {
+        board.refresh[kind].set_is_offered(offer.is_declared);
+    }
 }
 
 /// Asks a server that left several calls without an answer whether it lives, and returns when it does

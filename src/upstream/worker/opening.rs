@@ -7,16 +7,19 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, header};
+use tokio::time::timeout;
 
 use super::{
+    credential,
+    dialects::REFUSAL_MAX,
     event_stream,
     messages::{Kindred, Messages, kindred},
-    remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech},
+    remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech, TELL_PATIENCE},
     remote_session::{Established, RemoteSession, Way},
     throttling::refused_to_open,
 };
 use crate::{
-    egress::EgressError,
+    egress::{Body, EgressError},
     upstream::{
         Exit, Reason,
         exchange::own_id,
@@ -28,7 +31,7 @@ use crate::{
 /// Why a session was not opened.
 pub enum Unopened {
     /// What answers does not speak this transport; it may speak the other.
-    Foreign(String),
+    Foreign(Exit),
     Failed(Exit),
 }
 
@@ -50,8 +53,9 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
         Err(Unopened::Foreign(why)) => why,
     };
     if remote.speaks().is_some() {
-        return Err(Exit::new(Reason::HttpStatus, why));
+        return Err(why);
     }
+    let (foreign, why) = (why.reason, why.detail.unwrap_or_default());
     let second = first.other();
     let (reason, why_not) = match attempt(remote, session, second).await {
         Ok(established) => {
@@ -62,7 +66,7 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
             );
             return Ok(established);
         }
-        Err(Unopened::Foreign(why_not)) => (Reason::HttpStatus, why_not),
+        Err(Unopened::Foreign(why_not)) => (foreign, why_not.detail.unwrap_or_default()),
         Err(Unopened::Failed(exit)) => {
             (exit.reason, exit.detail.unwrap_or_else(|| exit.reason.as_str().into()))
         }
@@ -99,7 +103,12 @@ async fn by_post(
         return Err(exit.into());
     }
     if status != StatusCode::OK {
-        return Err(refusal(status, response.headers(), "`initialize`"));
+        return Err(match refusal(status, response.headers(), "`initialize`") {
+            Unopened::Foreign(exit) => another_era(remote, status, response.into_body(), id)
+                .await
+                .unwrap_or(Unopened::Foreign(exit)),
+            failed @ Unopened::Failed(_) => failed,
+        });
     }
     let session_id = response.headers().get(SESSION_ID).cloned();
     let failed = |why: String| Exit::new(Reason::HandshakeFailed, why);
@@ -122,6 +131,19 @@ async fn by_post(
     Ok(Established { introduction, way: Way::Posts { id: session_id } })
 }
 
+/// Whether the body of a refusal says that there is no revision that both speak. That `initialize` is unknown may
+/// be said by a server of the other transport too.
+async fn another_era(remote: &Remote, status: StatusCode, body: Body, id: u64) -> Option<Unopened> {
+    let body = timeout(TELL_PATIENCE, body.collect(REFUSAL_MAX)).await.ok()?.ok()?;
+    let frame = Frame::parse(body, remote.frames().depth_max).ok()?;
+    let error = frame.error().filter(|_| is_answer_to(&frame, id))?;
+    let exit = handshake::incompatible(&error)?;
+    Some(match status {
+        StatusCode::BAD_REQUEST => Unopened::Failed(exit),
+        _ => Unopened::Foreign(exit),
+    })
+}
+
 /// Whether a response to one request's own POST is its answer. An error needs no id: it can only be
 /// about what was sent (JSON-RPC 2.0, section 5).
 pub fn is_answer_to(frame: &Frame, id: u64) -> bool {
@@ -135,13 +157,15 @@ pub fn is_answer_to(frame: &Frame, id: u64) -> bool {
 pub fn refusal(status: StatusCode, headers: &HeaderMap, to: &str) -> Unopened {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let detail = "the upstream wants another credential: see `bearer_token` and `headers`";
-            Unopened::Failed(Exit::new(Reason::Unauthorized, detail))
+            Unopened::Failed(credential::refused(status, headers))
         }
         StatusCode::BAD_REQUEST
         | StatusCode::NOT_FOUND
         | StatusCode::METHOD_NOT_ALLOWED
-        | StatusCode::NOT_ACCEPTABLE => Unopened::Foreign(format!("HTTP status {status} to {to}")),
+        | StatusCode::NOT_ACCEPTABLE => {
+            let detail = format!("HTTP status {status} to {to}");
+            Unopened::Foreign(Exit::new(Reason::HttpStatus, detail))
+        }
         status => {
             let location = headers.get(header::LOCATION);
             let detail = match location.and_then(|location| location.to_str().ok()) {

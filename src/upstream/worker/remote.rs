@@ -4,7 +4,6 @@
 //! worker.
 
 use std::{
-    cell::RefCell,
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -25,6 +24,7 @@ use super::{
     FrameLimits,
     belonging::Belonging,
     carry_out,
+    hot_doors::HotDoors,
     opening::not_connected,
     remote_session::{Established, RemoteSession},
     remote_stream::ResumeOptions,
@@ -118,7 +118,7 @@ pub struct Remote {
     pub belonging: Belonging,
     /// What it turned out to speak.
     speaks: OnceLock<Speech>,
-    egress: Egress,
+    hot: HotDoors,
     steady: Door,
     next_id: AtomicU64,
     sessions: Mutex<HashMap<SessionKey, Arc<RemoteSession>>>,
@@ -129,11 +129,6 @@ pub struct Remote {
     /// Why no more calls are taken; set once, when the worker ends.
     closed: SetOnce<CallError>,
     pub signals: Signals,
-}
-
-thread_local! {
-    /// Each server thread has connections of its own, so a call never changes its thread.
-    static HOT: RefCell<Option<Door>> = const { RefCell::new(None) };
 }
 
 impl Remote {
@@ -151,7 +146,7 @@ impl Remote {
             belonging,
             speaks: OnceLock::new(),
             steady: egress.steady(),
-            egress,
+            hot: HotDoors::new(egress),
             next_id: AtomicU64::new(1),
             sessions: Mutex::default(),
             answers: Arc::new(Semaphore::new(ANSWERS_MAX)),
@@ -183,6 +178,16 @@ impl Remote {
             announces.store(introduction.offers[kind].announces, Ordering::Relaxed);
         }
         Ok(introduction)
+    }
+
+    /// Takes note of the lists that it does not say any more that it announces changes of. Whether
+    /// announcements of the others are heard was found out before, and holds.
+    pub fn unlearn_announcements(&self, introduction: &Introduction) {
+        let silent = |kind| !introduction.offers[kind].announces;
+        let announces = self.signals.announces.iter();
+        announces
+            .filter(|(kind, _)| silent(*kind))
+            .for_each(|(_, it)| it.store(false, Ordering::Relaxed));
     }
 
     /// Ends every call with the reason of `exit`, and takes no more.
@@ -336,7 +341,7 @@ impl Remote {
         begun: Option<&Begun>,
     ) -> Result<http::Response<Body>, EgressError> {
         let sent = match begun {
-            Some(begun) => self.hot().send_noting(request, begun).await,
+            Some(begun) => self.hot.of_this_thread().send_noting(request, begun).await,
             None => self.steady.send(request).await,
         };
         if let Err(error) = &sent {
@@ -465,10 +470,6 @@ impl Remote {
 
     pub fn frames(&self) -> FrameLimits {
         self.limits.frames
-    }
-
-    fn hot(&self) -> Door {
-        HOT.with_borrow_mut(|door| door.get_or_insert_with(|| self.egress.hot()).clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, Arc<RemoteSession>>> {

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
 use super::{
+    credential,
     dialects::{REFUSAL_MAX, has_forgotten},
     event_stream::{Refused, StreamLeg},
     messages::{Kindred, Messages, Read, Unreadable, kindred, read, read_whole},
@@ -112,10 +113,12 @@ async fn deliver(
         match response.status() {
             StatusCode::OK => return Ok(Delivered::Answered(response)),
             StatusCode::UNAUTHORIZED => {
+                remote.signals.note_challenge(credential::challenge(response.headers()));
                 remote.signals.unauthorized.notify_one();
                 return Err(CallError::Unauthorized { server });
             }
             status => {
+                credential::lacks_scope(&remote, status, response.headers())?;
                 let reading = response.into_body().collect(REFUSAL_MAX);
                 let body = timeout(TELL_PATIENCE, reading).await.ok().and_then(Result::ok);
                 let body = body.unwrap_or_default();
@@ -143,8 +146,13 @@ async fn deliver(
 
 fn opening_error(remote: &Remote, exit: Exit) -> CallError {
     let server = remote.server.clone();
+    if exit.reason == Reason::Incompatible {
+        // No session of it will be opened again, whosever it is.
+        remote.signals.suspect.notify_one();
+    }
     match exit.reason {
         Reason::Unauthorized => CallError::Unauthorized { server },
+        Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },
         Reason::Throttled => {
             let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
             CallError::Throttled { server, after }

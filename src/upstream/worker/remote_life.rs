@@ -1,20 +1,27 @@
 //! One life of a remote upstream, over either transport: its sessions, what it announces, and whether
 //! it is still there.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Assignment,
     belonging::Belonging,
-    introduce, keep_listed,
+    credential, introduce, keep_listed, reintroduce,
     remote::{Address, Remote, RemoteLimits, Speech},
     remote_session::DELETE_PATIENCE,
     standing,
 };
-use crate::upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve};
+use crate::{
+    catalogue::kind::Kind,
+    egress::Authorities,
+    upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve},
+};
+
+/// How often the lists of one whose sessions have to be begun anew are looked at for that.
+const RELIST_REST: Duration = Duration::from_secs(30);
 
 pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Speech) -> Exit {
     let remote = match build(assignment, configured, speech) {
@@ -30,6 +37,7 @@ pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Sp
             exit = listen(&remote) => exit,
             exit = watch(assignment, &remote, &link) => exit,
             never = sweep(assignment, &remote) => match never {},
+            never = follow(assignment, &remote) => match never {},
         };
         Err::<Infallible, Exit>(exit)
     };
@@ -101,6 +109,15 @@ fn build(
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
     }
+    let egress = match &configured.ca_certificates {
+        None => workshop.egress.clone(),
+        Some(text) => {
+            let refused =
+                |error: &dyn std::fmt::Display| invalid(format!("`ca_certificates` {error}"));
+            let authorities = Authorities::parse(text).map_err(|error| refused(&error))?;
+            workshop.egress.trusting(&authorities).map_err(|error| refused(&error))?
+        }
+    };
     let name: Arc<str> = Arc::from(&*spec.name);
     let address = Address { url, uri, headers, speech };
     let limits = RemoteLimits {
@@ -122,7 +139,7 @@ fn build(
         breaker: board.port.breaker.clone(),
         retries: board.port.retries.clone(),
     };
-    Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))
+    Ok(Remote::new(name, address, limits, belonging, egress))
 }
 
 /// Hears what the upstream announces, and returns when it has lost the stream that all depends on.
@@ -158,7 +175,7 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         };
         tokio::select! {
             () = remote.signals.unauthorized.notified() => {
-                return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
+                return unauthorized(remote, "the upstream refused our credential");
             }
             () = remote.signals.suspect.notified() => {}
             () = assignment.board.port.conduct.suspected() => {}
@@ -168,8 +185,9 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         if let Err(error) = link.ask(&remote.server, "ping", b"{}", patience).await {
             use crate::upstream::CallError::*;
             match error {
-                Unauthorized { .. } => return Exit::new(Reason::Unauthorized, error.to_string()),
+                Unauthorized { .. } => return unauthorized(remote, &error.to_string()),
                 HttpStatus { status, .. } if status < 500 => {}
+                InsufficientScope { .. } => {}
                 // It lives, and says so.
                 Throttled { .. } => {}
                 _ => return Exit::new(Reason::Unreachable, error.to_string()),
@@ -177,6 +195,44 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         }
         remote.signals.trust();
     }
+}
+
+/// Takes what begins its sessions anew for another version of itself: what it said of itself holds at once, and
+/// its lists are looked at again, though never at a pace at which one that forgets every session would be listed
+/// for ever.
+async fn follow(assignment: &Assignment, remote: &Arc<Remote>) -> Infallible {
+    let mut looked = None;
+    let mut is_due = false;
+    loop {
+        let rest = async {
+            match (is_due, looked) {
+                (true, Some(at)) => sleep_until(at + RELIST_REST).await,
+                (true, None) => {}
+                (false, _) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = remote.signals.reopened.notified() => {
+                let session = remote.known_session(&SessionKey::Shared);
+                if let Some(established) = session.and_then(|session| session.established()) {
+                    reintroduce(assignment, remote, &established.introduction);
+                }
+                is_due = true;
+            }
+            () = rest => {
+                for kind in Kind::ALL {
+                    assignment.board.refresh[kind].ask();
+                }
+                (looked, is_due) = (Some(Instant::now()), false);
+            }
+        }
+    }
+}
+
+fn unauthorized(remote: &Remote, what: &str) -> Exit {
+    let challenge = remote.signals.challenge();
+    Exit::new(Reason::Unauthorized, credential::with_its_words(what, challenge.as_ref()))
 }
 
 /// Ends the sessions of clients that have not called for long. They are opened again on use.

@@ -171,6 +171,9 @@ impl RemoteSession {
             remote.tell(Some(&established), level.request(remote.next_id())).await;
         }
         self.established.store(Some(established.clone()));
+        if current.is_some() {
+            remote.signals.reopened.notify_one();
+        }
         // What came to be wanted while it was told could not be told by whoever wants it.
         if let Some(level) = wanted().filter(|_| wanted() != told) {
             remote.tell(Some(&established), level.request(remote.next_id())).await;

@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::listing::Announcements;
-use crate::catalogue::kind::PerKind;
+use crate::{catalogue::kind::PerKind, wire::challenge::Challenge};
 
 /// How long calls that its breaker would hold back wait for it to be known whether it is there at all.
 const DOUBT_MAX: Duration = Duration::from_secs(1);
@@ -18,12 +18,16 @@ const DOUBT_MAX: Duration = Duration::from_secs(1);
 pub struct Signals {
     /// The upstream says that a list of it has changed.
     pub changed: Announcements,
+    /// A session with it was begun anew, so that it may have become another meanwhile.
+    pub reopened: Notify,
     /// It could not be reached, or broke off.
     pub suspect: Notify,
     /// Since when it is being found out whether it can be reached at all.
     doubted: Mutex<Option<Instant>>,
     /// It refused our credential.
     pub unauthorized: Notify,
+    /// What it said of the credential that it wants instead.
+    challenge: Mutex<Option<Challenge>>,
     /// Whether it would say that a list has changed, and we would hear it.
     pub announces: PerKind<AtomicBool>,
     /// Whether it was seen to offer no standing streams.
@@ -33,6 +37,16 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// It refused our credential, and said this of it.
+    pub fn note_challenge(&self, challenge: Option<Challenge>) {
+        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = challenge;
+    }
+
+    /// What it said last of the credential that it wants.
+    pub fn challenge(&self) -> Option<Challenge> {
+        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// No connection came about.
     pub fn doubt(&self) {
         let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);

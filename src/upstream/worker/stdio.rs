@@ -215,7 +215,7 @@ fn exit_of(ending: Ending, oom_kills: u64) -> Exit {
             let is_likely =
                 exit.signal == Some(SIGKILL) && lifeline::processes::oom_kills() > oom_kills;
             let detail = is_likely.then(|| "most likely by the kernel, for want of memory".into());
-            Exit { reason, detail, code: Some(code) }
+            Exit { detail, code: Some(code), ..Exit::of(reason) }
         }
     }
 }

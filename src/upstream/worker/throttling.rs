@@ -76,7 +76,7 @@ pub fn outcome_of(error: &CallError) -> Outcome {
             reason: ConnectFailed | ConnectTimeout | TlsFailed | HttpStatus | HandshakeTimeout,
             ..
         } => Outcome::Failure,
-        CallError::HttpStatus { .. } => Outcome::Success,
+        CallError::HttpStatus { .. } | CallError::InsufficientScope { .. } => Outcome::Success,
         CallError::Unavailable { .. }
         | CallError::Busy { .. }
         | CallError::Full { .. }
@@ -136,6 +136,10 @@ mod tests {
             (CallError::NotSent { server: server.clone(), detail: None }, Outcome::Failure),
             (CallError::Throttled { server: server.clone(), after: REST }, Outcome::Neither),
             (CallError::Unauthorized { server: server.clone() }, Outcome::Neither),
+            (
+                CallError::InsufficientScope { server: server.clone(), scope: None },
+                Outcome::Success,
+            ),
             (CallError::Cancelled, Outcome::Neither),
         ] {
             assert_eq!(outcome_of(&error), expected, "{error}");

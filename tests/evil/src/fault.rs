@@ -180,6 +180,8 @@ words! {
 
         /// Answers calls with this status and no message.
         Status(u64) = "status",
+        /// Answers lists with this status and no message.
+        ListStatus(u64) = "list-status",
         /// Answers everything with this status, the handshake too.
         Closed(u64) = "closed",
         /// Says `Retry-After`, in seconds, with the status.

@@ -59,6 +59,13 @@ fn post(shared: &Shared, request: &Request, line: &mut Line) -> io::Result<()> {
         if method.ends_with("/list") && shared.character.now().contains(&Fault::HangList) {
             return hang(line);
         }
+        let refusal = shared.character.now().iter().find_map(|fault| match fault {
+            Fault::ListStatus(code) if method.ends_with("/list") => Some(*code),
+            _ => None,
+        });
+        if let Some(code) = refusal {
+            return super::call::status(code, shared.character.now(), line);
+        }
         let answer = shared.answer(method, &message["params"]).message(id);
         return line.answer(200, &[JSON], &encoded(&answer));
     }
