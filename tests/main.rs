@@ -79,5 +79,6 @@ mod tolerance;
 mod unread_log;
 mod untrusted_upstreams;
 mod upstream_resumption;
+mod upstream_tokens;
 mod uri_rewriting;
 mod wrong_answers;

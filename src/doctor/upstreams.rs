@@ -75,7 +75,12 @@ fn cure(reason: &str) -> &'static str {
         "connect_failed" | "unreachable" => "start the server, or mend its `url`",
         "tls_failed" => "give it a certificate that this host trusts, or add its CA to the host's",
         "http_status" => "see whether `url` has the server's MCP path",
-        "unauthorized" => "set its `bearer_token` or `headers` to a credential that is good",
+        "unauthorized" => {
+            "set its `bearer_token`, `headers` or `oauth-session` to a credential that is good"
+        }
+        "token_failed" => {
+            "see whether its token endpoint is there, and take it for what `last_error` says"
+        }
         "stdin_stalled" => "the server stopped reading; see what it waits for",
         _ => "see its history: GET /api/v1/mcp-servers/{name}/history",
     }

@@ -39,8 +39,13 @@ fn closed_port() -> Arc<Port> {
     };
     let limits =
         CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress: true };
-    let facts =
-        Facts { name: "a".into(), isolation: Isolation::Shared, limits, concurrency_max: None };
+    let facts = Facts {
+        name: "a".into(),
+        isolation: Isolation::Shared,
+        limits,
+        concurrency_max: None,
+        admin: "".into(),
+    };
     Port::new(Uuid::nil(), facts, options, &testing::brakes())
 }
 
@@ -151,7 +156,13 @@ async fn progress_keeps_no_call_where_it_is_told_not_to() {
     let scene = scene();
     let facts = |reset_on_progress| {
         let limits = CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress };
-        Facts { name: "a".into(), isolation: Isolation::Shared, limits, concurrency_max: None }
+        Facts {
+            name: "a".into(),
+            isolation: Isolation::Shared,
+            limits,
+            concurrency_max: None,
+            admin: "".into(),
+        }
     };
     scene.port.set_facts(facts(false));
     let began = Instant::now();

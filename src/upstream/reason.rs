@@ -69,6 +69,8 @@ pub enum Reason {
     Throttled,
     /// 401 or 403: a credential is missing, wrong or expired.
     Unauthorized,
+    /// No new access token was to be had of the token endpoint, which may give one another time.
+    TokenFailed,
     /// The server stopped answering pings, or its connection broke.
     Unreachable,
     /// It did too often what the protocol does not allow; it was ended.
@@ -157,6 +159,7 @@ impl Reason {
             Self::HttpStatus => "http_status",
             Self::Throttled => "throttled",
             Self::Unauthorized => "unauthorized",
+            Self::TokenFailed => "token_failed",
             Self::Unreachable => "unreachable",
             Self::ProtocolError => "protocol_error",
             Self::Panicked => "panicked",

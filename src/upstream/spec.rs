@@ -1,10 +1,12 @@
 //! What an upstream is to be: the row of `mcp_servers` as the rooms of the running daemon know it.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use super::oauth::Grant;
 
 /// One upstream as the operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Remote {
     pub url: String,
     pub bearer_token: Option<String>,
     pub headers: BTreeMap<String, String>,
+    /// The OAuth session that an operator has put in. Its token goes before any other.
+    pub oauth: Option<Arc<Grant>>,
 }
 
 /// Who shares an upstream's process or session (design decision 8).
@@ -86,6 +90,14 @@ impl UpstreamSpec {
             || self.upkeep.is_strict != new.upkeep.is_strict
     }
 
+    /// The OAuth session that it is reached with.
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        match &self.transport {
+            Transport::Stdio { .. } => None,
+            Transport::StreamableHttp(remote) | Transport::Sse(remote) => remote.oauth.as_ref(),
+        }
+    }
+
     /// Every configured value that must never be shown, longest first, so that replacing one does
     /// not uncover the rest of another.
     pub fn secrets(&self) -> Vec<&str> {
@@ -94,7 +106,8 @@ impl UpstreamSpec {
         let mut secrets: Vec<&str> = match &self.transport {
             Transport::Stdio { env, .. } => env.values().map(String::as_str).collect(),
             Transport::StreamableHttp(remote) | Transport::Sse(remote) => {
-                remote.headers.values().chain(&remote.bearer_token).map(String::as_str).collect()
+                let own = remote.headers.values().chain(&remote.bearer_token).map(String::as_str);
+                own.chain(remote.oauth.iter().flat_map(|grant| grant.secrets())).collect()
             }
         };
         secrets.retain(|secret| secret.len() >= LENGTH_MIN && !secret.contains("${"));

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use super::{
+    authorizing::NoToken,
     belonging::Belonging,
     carry_out,
     dialects::{REFUSAL_MAX, has_forgotten},
@@ -140,6 +141,9 @@ impl EventStream {
                 Reason::Unauthorized,
                 "messages are refused for want of a credential",
             )),
+            Err(Refused::Failed(CallError::NoToken { why, .. })) => {
+                Err(NoToken::Failed(why).exit())
+            }
             Err(Refused::Failed(error)) => Err(failed(error.to_string())),
         }
     }
@@ -256,7 +260,7 @@ async fn judge(
     }
     if status == StatusCode::UNAUTHORIZED {
         remote.signals.unauthorized.notify_one();
-        return Err(Refused::Failed(CallError::Unauthorized { server }));
+        return Err(Refused::Failed(CallError::unauthorized(server)));
     }
     let body = timeout(TELL_PATIENCE, response.into_body().collect(REFUSAL_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
+    authorizing::SendError,
     event_stream,
     messages::{Kindred, Messages, kindred},
     remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech},
@@ -77,10 +78,14 @@ async fn attempt(
     session: &RemoteSession,
     speech: Speech,
 ) -> Result<Established, Unopened> {
-    match speech {
+    let attempted = match speech {
         Speech::StreamableHttp => by_post(remote, session.declared).await,
         Speech::Sse => event_stream::open(remote, session).await,
-    }
+    };
+    attempted.map_err(|unopened| match unopened {
+        Unopened::Failed(exit) => Unopened::Failed(remote.explained(exit)),
+        Unopened::Foreign(why) => Unopened::Foreign(why),
+    })
 }
 
 /// Streamable HTTP: `initialize` is a POST like any other.
@@ -135,7 +140,7 @@ pub fn is_answer_to(frame: &Frame, id: u64) -> bool {
 pub fn refusal(status: StatusCode, headers: &HeaderMap, to: &str) -> Unopened {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let detail = "the upstream wants another credential: see `bearer_token` and `headers`";
+            let detail = "the upstream wants another credential: see `bearer_token`, `headers` and `oauth-session`";
             Unopened::Failed(Exit::new(Reason::Unauthorized, detail))
         }
         StatusCode::BAD_REQUEST
@@ -158,7 +163,11 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, to: &str) -> Unopened {
     }
 }
 
-pub fn not_connected(error: EgressError) -> Exit {
+pub fn not_connected(error: SendError) -> Exit {
+    let error = match error {
+        SendError::Egress(error) => error,
+        SendError::Token(no_token) => return no_token.exit(),
+    };
     let reason = match &error {
         EgressError::Refused { .. } => Reason::AddressRefused,
         EgressError::NotHttp { .. } | EgressError::NoHost | EgressError::Unsendable { .. } => {

@@ -113,7 +113,7 @@ async fn deliver(
             StatusCode::OK => return Ok(Delivered::Answered(response)),
             StatusCode::UNAUTHORIZED => {
                 remote.signals.unauthorized.notify_one();
-                return Err(CallError::Unauthorized { server });
+                return Err(CallError::unauthorized(server));
             }
             status => {
                 let reading = response.into_body().collect(REFUSAL_MAX);
@@ -144,7 +144,14 @@ async fn deliver(
 fn opening_error(remote: &Remote, exit: Exit) -> CallError {
     let server = remote.server.clone();
     match exit.reason {
-        Reason::Unauthorized => CallError::Unauthorized { server },
+        Reason::Unauthorized => {
+            remote.signals.unauthorized.notify_one();
+            CallError::unauthorized(server)
+        }
+        Reason::TokenFailed => {
+            let why = exit.detail.unwrap_or_default().into();
+            CallError::NoToken { server, why }
+        }
         Reason::Throttled => {
             let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
             CallError::Throttled { server, after }

@@ -8,13 +8,16 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Assignment,
+    authorizing::{Authorizing, resource_of},
     belonging::Belonging,
     introduce, keep_listed,
     remote::{Address, Remote, RemoteLimits, Speech},
     remote_session::DELETE_PATIENCE,
     standing,
 };
-use crate::upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve};
+use crate::upstream::{
+    Exit, Reason, board::Board, exchange::SessionKey, link::Link, spec, variables::resolve,
+};
 
 pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Speech) -> Exit {
     let remote = match build(assignment, configured, speech) {
@@ -101,8 +104,21 @@ fn build(
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
     }
+    let authorizing = board.credential().map(|credential| {
+        let hiding = Hiding(board.clone());
+        // It may have been renewed since the row was read.
+        hiding.hide(credential.tokens().secrets());
+        Authorizing {
+            credential,
+            door: workshop.egress.steady(),
+            keeper: workshop.tokens.clone(),
+            options: workshop.oauth.clone(),
+            resource: resource_of(&url),
+            hiding,
+        }
+    });
     let name: Arc<str> = Arc::from(&*spec.name);
-    let address = Address { url, uri, headers, speech };
+    let address = Address { url, uri, headers, authorizing, speech };
     let limits = RemoteLimits {
         frames: workshop.frames,
         sessions_max: workshop.options.sessions_max,
@@ -123,6 +139,16 @@ fn build(
         retries: board.port.retries.clone(),
     };
     Ok(Remote::new(name, address, limits, belonging, workshop.egress.clone()))
+}
+
+/// What keeps tokens out of an upstream's log.
+#[derive(Clone)]
+pub struct Hiding(Arc<Board>);
+
+impl Hiding {
+    pub fn hide<'a>(&self, tokens: impl Iterator<Item = &'a str>) {
+        self.0.stderr.hide_renewed(tokens);
+    }
 }
 
 /// Hears what the upstream announces, and returns when it has lost the stream that all depends on.
@@ -158,7 +184,8 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         };
         tokio::select! {
             () = remote.signals.unauthorized.notified() => {
-                return Exit::new(Reason::Unauthorized, "the upstream refused our credential");
+                let exit = Exit::new(Reason::Unauthorized, "the upstream refused our credential");
+                return remote.explained(exit);
             }
             () = remote.signals.suspect.notified() => {}
             () = assignment.board.port.conduct.suspected() => {}
@@ -168,10 +195,14 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         if let Err(error) = link.ask(&remote.server, "ping", b"{}", patience).await {
             use crate::upstream::CallError::*;
             match error {
-                Unauthorized { .. } => return Exit::new(Reason::Unauthorized, error.to_string()),
+                Unauthorized { .. } => {
+                    let exit =
+                        Exit::new(Reason::Unauthorized, "the upstream refused our credential");
+                    return remote.explained(exit);
+                }
                 HttpStatus { status, .. } if status < 500 => {}
                 // It lives, and says so.
-                Throttled { .. } => {}
+                Throttled { .. } | NoToken { .. } => {}
                 _ => return Exit::new(Reason::Unreachable, error.to_string()),
             }
         }

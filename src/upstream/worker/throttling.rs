@@ -85,6 +85,7 @@ pub fn outcome_of(error: &CallError) -> Outcome {
         | CallError::TooLong { .. }
         | CallError::Ended { .. }
         | CallError::Unauthorized { .. }
+        | CallError::NoToken { .. }
         | CallError::BadAnswer { .. }
         | CallError::Throttled { .. }
         | CallError::CircuitOpen { .. }
@@ -135,7 +136,11 @@ mod tests {
             (status(404), Outcome::Success),
             (CallError::NotSent { server: server.clone(), detail: None }, Outcome::Failure),
             (CallError::Throttled { server: server.clone(), after: REST }, Outcome::Neither),
-            (CallError::Unauthorized { server: server.clone() }, Outcome::Neither),
+            (CallError::unauthorized(server.clone()), Outcome::Neither),
+            (
+                CallError::NoToken { server: server.clone(), why: "HTTP status 503".into() },
+                Outcome::Neither,
+            ),
             (CallError::Cancelled, Outcome::Neither),
         ] {
             assert_eq!(outcome_of(&error), expected, "{error}");
