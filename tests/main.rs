@@ -41,6 +41,7 @@ mod misbehaviour;
 mod naming;
 mod nesting;
 mod notification_floods;
+mod oauth_session;
 mod official_clients;
 mod orderly_stop;
 mod outcomes;

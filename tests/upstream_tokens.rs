@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -14,48 +14,17 @@ use crate::support::{
     outage::Outage,
     remote::{Knobs, Remote},
     sse_remote::{SseKnobs, SseRemote},
-    token_endpoint::{TokenEndpoint, access_token, refresh_token},
+    token_endpoint::{
+        TokenEndpoint, access_token, needs_auth, put, refresh_token, session, upstream, with,
+    },
     wait_until,
 };
 
 /// The settings of most tests: what failed is tried again soon.
 const SOON_AGAIN: &str = "[oauth]\nretry_min = \"100ms\"\nretry_max = \"100ms\"";
 
-fn session(tokens: &TokenEndpoint, access: Option<&str>) -> Value {
-    json!({
-        "token_endpoint": tokens.url, "client_id": "the client", "client_secret": "canary-client:+/ 9",
-        "refresh_token": refresh_token(0), "access_token": access,
-    })
-}
-
-fn upstream(tokens: &TokenEndpoint) -> Remote {
-    Remote::start(Knobs { bearers: Some(tokens.bearers()), ..Knobs::default() })
-}
-
-async fn put(gateway: &TestGateway, server: &str, session: Value) -> Value {
-    gateway.replace(&format!("mcp-servers/{server}/oauth-session"), session).await
-}
-
-/// A gateway with an upstream that is READY by an access token that was good at first.
-async fn with(gateway: &TestGateway) -> (TokenEndpoint, Remote, Client) {
-    let tokens = TokenEndpoint::start();
-    tokens.accept("canary-access-first");
-    let remote = upstream(&tokens);
-    gateway.remote("remote", &remote.url).await;
-    put(gateway, "remote", session(&tokens, Some("canary-access-first"))).await;
-    let client = gateway.client_of(&["remote"]).await;
-    assert_eq!(client.text_of("remote__echo", json!({"value": "warm"})).await, "warm");
-    assert_eq!(tokens.asked().len(), 0, "it was good");
-    (tokens, remote, client)
-}
-
 fn reason(answer: &Value) -> &str {
     answer["error"]["data"]["reason"].as_str().unwrap_or_default()
-}
-
-async fn needs_auth(gateway: &TestGateway) -> Value {
-    let is_so = |server: &Value| server["runtime"]["state"] == "NEEDS_AUTH";
-    gateway.server_until("remote", "NEEDS_AUTH", is_so).await
 }
 
 #[tokio::test]
@@ -141,6 +110,39 @@ async fn a_token_is_renewed_before_its_end_and_no_call_meets_a_401() {
     assert_eq!(with_first, 0);
     let now = gateway.get("mcp-servers/remote/oauth-session").await;
     assert_ne!(now["expires_at"], shown["expires_at"], "{now}");
+}
+
+#[tokio::test]
+async fn what_needs_no_answer_is_told_with_a_new_token_too() {
+    let gateway = TestGateway::start().await;
+    let (tokens, remote, _client) = with(&gateway).await;
+    let roots = json!({"roots": {"listChanged": true}});
+    let key = gateway.key("another").await;
+    let client = Client::that_can(&gateway.endpoint_url("all"), &key, roots).await;
+    assert_eq!(client.text_of("remote__echo", json!({"value": "hi"})).await, "hi");
+    tokens.expire_all();
+    client.notify("notifications/roots/list_changed", json!({})).await;
+    let told = wait_until("the notification with a good token", SOON, async || {
+        let told = remote.seen_of("notifications/roots/list_changed");
+        (told.len() == 2).then_some(told)
+    })
+    .await;
+    let sent = told[1].header("authorization").unwrap_or_default();
+    assert_eq!(sent, format!("Bearer {}", access_token(1)));
+}
+
+#[tokio::test]
+async fn a_change_beside_a_session_that_was_renewed_restarts_nothing() {
+    let gateway = TestGateway::start().await;
+    let (tokens, remote, client) = with(&gateway).await;
+    tokens.expire_all();
+    client.text_of("remote__echo", json!({"value": "hi"})).await;
+    let before = remote.seen_of("initialize").len();
+    let row = gateway.change("mcp-servers/remote", json!({"description": "another"})).await;
+    assert_eq!(row["runtime"]["state"], "READY", "{row}");
+    client.text_of("remote__echo", json!({"value": "hi"})).await;
+    assert_eq!(remote.seen_of("initialize").len(), before);
+    assert_eq!(tokens.asked().len(), 1);
 }
 
 #[tokio::test]
@@ -375,99 +377,4 @@ async fn an_upstream_without_a_session_says_where_it_is_given_one() {
     assert_eq!(remote.seen().len(), seen, "no request");
     gateway.change("mcp-servers/remote", json!({"bearer_token": "another"})).await;
     gateway.ready("remote").await;
-}
-
-#[tokio::test]
-async fn nothing_of_the_tokens_is_in_a_log_an_answer_or_a_file() {
-    let mut gateway = Start::new().settings("[log]\nlevel = \"trace\"").run().await;
-    let (tokens, _remote, client) = with(&gateway).await;
-    tokens.expire_all();
-    client.text_of("remote__echo", json!({"value": "hi"})).await;
-    tokens.expire_all();
-    client.text_of("remote__echo", json!({"value": "hi"})).await;
-    let mut texts = Vec::new();
-    for path in [
-        "mcp-servers/remote/oauth-session",
-        "mcp-servers/remote",
-        "mcp-servers/remote/history",
-        "logs?limit=500",
-    ] {
-        texts.push((path.to_owned(), gateway.get(path).await.to_string()));
-    }
-    tokens.expire_all();
-    tokens.turn(|knobs| knobs.is_void = true);
-    client.call("remote__echo", json!({"value": "hi"})).await;
-    texts.push(("the row".to_owned(), needs_auth(&gateway).await.to_string()));
-    gateway.stop().await;
-    texts.push(("the log".to_owned(), gateway.log()));
-    for (place, text) in texts {
-        assert!(!text.contains("canary"), "in {place}: {text}");
-    }
-    for file in std::fs::read_dir(gateway.data_dir()).unwrap().map_while(Result::ok) {
-        let bytes = std::fs::read(file.path()).unwrap_or_default();
-        let found = memchr::memmem::find(&bytes, b"canary").is_some();
-        assert!(!found, "in {}", file.path().display());
-    }
-}
-
-#[tokio::test]
-async fn a_session_is_put_in_shown_and_taken_away() {
-    let gateway = Start::new().settings("[supervision]\nprobe_every = \"1h\"").run().await;
-    let (tokens, _remote, _client) = with(&gateway).await;
-    let path = "mcp-servers/remote/oauth-session";
-    let shown = gateway.get(path).await;
-    for (field, expected) in [
-        ("token_endpoint", json!(tokens.url)),
-        ("client_id", json!("the client")),
-        ("client_secret", json!("********")),
-        ("token_endpoint_auth_method", json!("client_secret_basic")),
-        ("access_token", json!("********")),
-        ("refresh_token", json!("********")),
-        ("expires_at", json!(null)),
-        ("unreadable", json!([])),
-    ] {
-        assert_eq!(shown[field], expected, "{field} in {shown}");
-    }
-    let refused = async |path: &str, body: Value| {
-        let (status, body) = gateway.admin(Method::PUT, path, Some(body)).await;
-        let details = body["details"].as_array().cloned().unwrap_or_default();
-        let fields: Vec<_> = details.iter().map(|one| one["field"].to_string()).collect();
-        (status.as_u16(), fields.join(" ").replace('"', ""))
-    };
-    let with = |field: &str, value: Value| {
-        let mut body = session(&tokens, None);
-        body[field] = value;
-        body
-    };
-    for (field, value) in [
-        ("token_endpoint", json!("http://login.example/token")),
-        ("client_id", json!("")),
-        ("client_secret", json!("********")),
-        ("refresh_token", json!("two words")),
-        ("access_token", json!("a\nb")),
-        ("expires_at", json!("tomorrow")),
-        ("expires_in", json!(1_000_000_000)),
-        ("resource", json!("here")),
-    ] {
-        assert_eq!(refused(path, with(field, value)).await, (422, field.to_owned()));
-    }
-    assert_eq!(refused(path, with("expires_in", json!(60))).await, (422, "expires_at".to_owned()));
-    let unknown = refused(path, with("acces_token", json!("x"))).await;
-    assert_eq!(unknown, (422, "acces_token".to_owned()));
-    assert_eq!(refused("mcp-servers/nobody/oauth-session", session(&tokens, None)).await.0, 404);
-    gateway.demo("local").await;
-    let local = refused("mcp-servers/local/oauth-session", session(&tokens, None)).await;
-    assert_eq!(local, (422, "type".to_owned()));
-    let (status, _) = gateway
-        .admin(Method::PATCH, "mcp-servers/remote", Some(json!({"bearer_token": "x"})))
-        .await;
-    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(gateway.get(path).await, shown, "nothing of this changed it");
-
-    gateway.remove(path).await;
-    needs_auth(&gateway).await;
-    let (status, body) = gateway.admin(Method::GET, path, None).await;
-    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
-    let (status, _) = gateway.admin(Method::DELETE, path, None).await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
 }

@@ -266,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn renewed_values_are_hidden_whatever_begins_meanwhile_and_are_not_kept_for_ever() {
+        let mut secrets = Secrets::default();
+        secrets.renew(["access-one", "refresh-one"]);
+        (0..5).for_each(|_| secrets.begin());
+        secrets.renew(["access-two", "refresh-one"]);
+        assert_eq!(secrets.hide("access-one refresh-one access-two"), "*** *** ***");
+        for number in 0..100 {
+            secrets.renew([&*format!("access-later-{number}")]);
+        }
+        assert_eq!(secrets.renewed.len(), RENEWED_MAX);
+        assert_eq!(secrets.hide("access-one access-later-99"), "access-one ***");
+    }
+
+    #[test]
     fn nothing_acts_on_a_terminal() {
         for (text, expected) in [
             ("\u{1b}[31mred\u{1b}[0m", "red"),

@@ -284,3 +284,19 @@ async fn a_level_that_is_asked_for_while_the_server_starts_is_told_once_it_is_up
     let told = told.await.expect("it is told nothing").unwrap();
     assert!(told.windows(16).any(|window| window == b"logging/setLevel"), "{told:?}");
 }
+
+#[tokio::test]
+async fn a_call_of_an_upstream_that_needs_a_credential_says_at_once_where_it_is_given_one() {
+    let port = closed_port();
+    let (state, reason) = (StateWord::NeedsAuth, Reason::Unauthorized);
+    port.close(Outlook::Down(Absence { state, reason, detail: None }));
+    let refused = call(&port, &CancellationToken::new()).await;
+    let Err(error) = refused else { panic!("there is no connection") };
+    let fault = error.fault();
+    assert_eq!(fault.data.as_ref().map(|data| data.reason), Some("upstream_unauthorized"));
+    let message = error.to_string();
+    assert!(
+        message.contains("PUT http://gateway.example/api/v1/mcp-servers/a/oauth-session"),
+        "{message}"
+    );
+}

@@ -9,9 +9,12 @@ use std::{
 
 use actix_web::{HttpRequest, HttpResponse, dev::ServerHandle, web};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::remote::{self, Bearers, lock};
+use super::{
+    Client, TestGateway,
+    remote::{self, Bearers, Knobs, Remote, lock},
+};
 
 /// One request that came in.
 #[derive(Clone, Debug)]
@@ -126,4 +129,43 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         tokens["expires_in"] = json!(seconds);
     }
     HttpResponse::Ok().json(tokens)
+}
+
+// === An upstream behind it ===
+
+/// What an operator puts in, with this access token.
+pub fn session(tokens: &TokenEndpoint, access: Option<&str>) -> Value {
+    json!({
+        "token_endpoint": tokens.url, "client_id": "the client", "client_secret": "canary-client:+/ 9",
+        "refresh_token": refresh_token(0), "access_token": access,
+    })
+}
+
+/// An upstream that takes the access tokens of this endpoint.
+pub fn upstream(tokens: &TokenEndpoint) -> Remote {
+    Remote::start(Knobs { bearers: Some(tokens.bearers()), ..Knobs::default() })
+}
+
+/// Puts a session in.
+pub async fn put(gateway: &TestGateway, server: &str, session: Value) -> Value {
+    gateway.replace(&format!("mcp-servers/{server}/oauth-session"), session).await
+}
+
+/// A gateway with an upstream that is READY by an access token that was good at first.
+pub async fn with(gateway: &TestGateway) -> (TokenEndpoint, Remote, Client) {
+    let tokens = TokenEndpoint::start();
+    tokens.accept("canary-access-first");
+    let remote = upstream(&tokens);
+    gateway.remote("remote", &remote.url).await;
+    put(gateway, "remote", session(&tokens, Some("canary-access-first"))).await;
+    let client = gateway.client_of(&["remote"]).await;
+    assert_eq!(client.text_of("remote__echo", json!({"value": "warm"})).await, "warm");
+    assert_eq!(tokens.asked().len(), 0, "it was good");
+    (tokens, remote, client)
+}
+
+/// Waits until the upstream named `remote` wants a credential.
+pub async fn needs_auth(gateway: &TestGateway) -> Value {
+    let is_so = |server: &Value| server["runtime"]["state"] == "NEEDS_AUTH";
+    gateway.server_until("remote", "NEEDS_AUTH", is_so).await
 }

@@ -92,11 +92,10 @@ impl Remote {
                 attempt.headers_mut().insert(header::AUTHORIZATION, header.clone());
             }
             let response = self.pass_once(attempt, begun).await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
+            if response.status().is_success() {
                 credential.accepted(&present);
-                return Ok(response);
             }
-            if is_repeated {
+            if response.status() != StatusCode::UNAUTHORIZED || is_repeated {
                 return Ok(response);
             }
             if let Some(begun) = begun {
@@ -135,7 +134,8 @@ impl Remote {
             Need::Refresh => {
                 let server = self.server.clone();
                 let renewing = authorizing.clone().renewed(server, refused);
-                let renewed = actix::spawn(self.tasks.track_future(renewing)).await;
+                // Not all that is sent is sent from where tasks of one thread can be begun.
+                let renewed = tokio::spawn(self.tasks.track_future(renewing)).await;
                 renewed.unwrap_or_else(|_panicked| {
                     Err(NoToken::Failed("our own code panicked; please report it".into()))
                 })
@@ -170,7 +170,11 @@ impl Authorizing {
         let answer = match asked {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                Answer::Failed(format!("the token endpoint was not reached: {error}"))
+                if let EgressError::TooLarge { .. } = error {
+                    metrics::counter!("metamcpd_limit_hit_total", "limit" => "oauth.answer_max")
+                        .increment(1);
+                }
+                Answer::Failed(format!("the token endpoint could not be asked: {error}"))
             }
             Err(_elapsed) => Answer::Failed(
                 "the token endpoint did not answer in time (`oauth.refresh_timeout`)".into(),
