@@ -25,6 +25,7 @@ use crate::{
     upstream::{
         lifecycle::Patience,
         lists::ListOptions,
+        oauth::OAuthOptions,
         port::CallOptions,
         worker::{FrameLimits, WorkerOptions},
     },
@@ -50,6 +51,7 @@ pub struct Settings {
     pub sessions: SessionOptions,
     pub supervision: Patience,
     pub upstream: WorkerOptions,
+    pub oauth: OAuthOptions,
     pub egress: EgressOptions,
     pub journal: JournalOptions,
     pub events: EventsSettings,
@@ -209,6 +211,8 @@ impl Settings {
             (self.logs.message_max >= 64, "logs.message_max: at least 64"),
             (self.logs.burst > 0, "logs.burst: at least 1"),
             (self.logs.rate > 0, "logs.rate: at least 1"),
+            (!self.oauth.refresh_timeout.is_zero(), "oauth.refresh_timeout: more than 0s"),
+            (self.oauth.answer_max >= 1024, "oauth.answer_max: at least 1024"),
             (!self.upstream.session_idle.is_zero(), "upstream.session_idle: more than 0s"),
             (
                 (0..=19).contains(&self.upstream.children.niceness),

@@ -11,6 +11,8 @@ use crate::support::{
     database::Database,
     fragile::Fragile,
     gateway::{Start, binary},
+    remote::{Knobs, Remote},
+    token_endpoint::{TokenEndpoint, refresh_token},
     wait_until, within,
 };
 
@@ -246,4 +248,28 @@ async fn a_clients_stream_from_a_remote_server_is_held_again_when_its_holder_pan
     fragile.went_off("standing").await;
     fragile.counted(2.0).await;
     assert_eq!(client.text_of("far__demo__echo", json!({"message": "three"})).await, "three");
+}
+
+#[tokio::test]
+async fn a_renewal_of_tokens_that_panics_fails_the_call_that_waits_and_the_next_session_is_used() {
+    let fragile = Fragile::start("").await;
+    let tokens = TokenEndpoint::start();
+    tokens.accept("canary-access-first");
+    let remote = Remote::start(Knobs { bearers: Some(tokens.bearers()), ..Knobs::default() });
+    fragile.gateway.remote("far", &remote.url).await;
+    let session = |issued| {
+        json!({"token_endpoint": tokens.url, "client_id": "c", "refresh_token": refresh_token(issued),
+            "access_token": "canary-access-first"})
+    };
+    fragile.gateway.replace("mcp-servers/far/oauth-session", session(0)).await;
+    let client = fragile.gateway.client_of(&["far"]).await;
+    assert_eq!(client.text_of("far__echo", json!({"value": "one"})).await, "one");
+    tokens.expire_all();
+    fragile.arm("token-issued");
+    let answer = client.call("far__echo", json!({"value": "two"})).await;
+    assert_eq!(answer["error"]["data"]["reason"], "upstream_token_unavailable", "{answer}");
+    fragile.counted(1.0).await;
+    fragile.gateway.replace("mcp-servers/far/oauth-session", session(1)).await;
+    fragile.gateway.ready("far").await;
+    assert_eq!(client.text_of("far__echo", json!({"value": "three"})).await, "three");
 }

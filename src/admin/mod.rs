@@ -6,6 +6,7 @@
 mod operator;
 
 mod mcp_servers;
+mod oauth_session;
 mod server_body;
 mod server_bulk;
 mod server_view;
@@ -110,6 +111,9 @@ fn routes(config: &mut ServiceConfig<'_>) {
                 .service(refresh::server)
                 .service(mcp_servers::history)
                 .service(mcp_servers::tools)
+                .service(oauth_session::read)
+                .service(oauth_session::put)
+                .service(oauth_session::delete)
                 .service(namespace_items::of_server);
             config
                 .service(namespaces::list)

@@ -8,6 +8,7 @@ mod logbook;
 mod profiles;
 pub mod relay;
 pub mod runtime;
+mod safekeeping;
 pub mod snapshot;
 mod witness;
 
@@ -28,6 +29,7 @@ use uuid::Uuid;
 
 pub use logbook::{Logbook, Watch};
 pub use runtime::RuntimeSettings;
+pub use safekeeping::Safekeeping;
 pub use snapshot::{Defaults, EndpointEntry};
 pub use witness::Witness;
 
@@ -202,7 +204,10 @@ impl Conductor {
         self.keys.store(Arc::new(ring));
 
         let values = self.apply_runtime(&wanted.config);
-        let specs = wanted.servers.iter().map(|server| self.defaults.spec(server, &values));
+        let specs = wanted.servers.iter().map(|server| {
+            let session = wanted.oauth_sessions.get(&server.uuid);
+            self.defaults.spec(server, session.and_then(snapshot::grant), &values)
+        });
         let specs = specs.collect();
         let remembered = snapshot::remembered(&wanted);
         let tried_before = snapshot::tried_before(&wanted, self.began);

@@ -20,13 +20,17 @@ use crate::{
         overrides::Overrides,
         profiles::{Choice, Profile},
     },
-    identity::keys::{KeyHash, KeyRecord},
+    identity::{
+        keys::{KeyHash, KeyRecord},
+        secret::Secret,
+    },
     namespace::{MemberSpec, NamespaceHandle, NamespaceSpec},
     store::{self, ItemKind, SchemaProfile, Server, ServerKind, StartMode, Wanted},
     upstream::{
         Isolation, UpstreamSpec,
         board::Remembered,
         lifecycle::Patience,
+        oauth::{ClientAuth, Grant, OAuthClient, Tokens},
         runners,
         spec::{CallLimits, Remote, Transport, Upkeep},
     },
@@ -43,8 +47,13 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// The upstream that a row describes; `values` hold now where it is silent.
-    pub fn spec(&self, server: &Server, values: &Values) -> UpstreamSpec {
+    /// The upstream that a row describes, with its OAuth session; `values` hold now where it is silent.
+    pub fn spec(
+        &self,
+        server: &Server,
+        oauth: Option<Arc<Grant>>,
+        values: &Values,
+    ) -> UpstreamSpec {
         let exposed =
             |map: &std::collections::BTreeMap<String, crate::identity::secret::Secret>| {
                 map.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect()
@@ -54,6 +63,7 @@ impl Defaults {
             bearer_token: server.bearer_token.as_ref().map(|token| token.expose().to_owned()),
             headers: exposed(&server.headers),
             ca_certificates: server.ca_certificates.clone(),
+            oauth: oauth.clone(),
         };
         let transport = match server.kind {
             ServerKind::Stdio => Transport::Stdio {
@@ -101,6 +111,35 @@ impl Defaults {
             prefetch: prefetches.then_some(self.prefetch_timeout),
         }
     }
+}
+
+/// An OAuth session as its upstream is given it; none where a secret of it does not open any more.
+pub fn grant(session: &store::OAuthSession) -> Option<Arc<Grant>> {
+    if !session.unreadable.is_empty() {
+        return None;
+    }
+    let exposed = |secret: &Option<Secret>| secret.as_ref().map(|one| one.expose().to_owned());
+    let (client, tokens) = (&session.client, &session.tokens);
+    Some(Arc::new(Grant {
+        id: session.uuid,
+        client: OAuthClient {
+            id: client.client_id.clone(),
+            secret: exposed(&client.client_secret),
+            auth: match client.token_endpoint_auth_method {
+                store::AuthMethod::Basic => ClientAuth::Basic,
+                store::AuthMethod::Post => ClientAuth::Post,
+                store::AuthMethod::None => ClientAuth::None,
+            },
+            token_endpoint: client.token_endpoint.clone(),
+            resource: client.resource.clone(),
+        },
+        tokens: Tokens {
+            access_token: exposed(&tokens.access_token),
+            refresh_token: exposed(&tokens.refresh_token),
+            expires_at: tokens.expires_at,
+            scope: tokens.scope.clone(),
+        },
+    }))
 }
 
 /// The keys as the key ring takes them.

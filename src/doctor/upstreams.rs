@@ -91,9 +91,15 @@ fn cure(reason: &str) -> &'static str {
         }
         "http_status" => "see whether `url` has the server's MCP path",
         "insufficient_scope" => {
-            "give its credential the scope that it asks for: see its `bearer_token` and `headers`"
+            "give its credential the scope that it asks for: see its `bearer_token`, `headers` and \
+             `oauth-session`"
         }
-        "unauthorized" => "set its `bearer_token` or `headers` to a credential that is good",
+        "unauthorized" => {
+            "set its `bearer_token`, `headers` or `oauth-session` to a credential that is good"
+        }
+        "token_failed" => {
+            "see whether its token endpoint is there, and take it for what `last_error` says"
+        }
         "stdin_stalled" => "the server stopped reading; see what it waits for",
         _ => "see its history: GET /api/v1/mcp-servers/{name}/history",
     }

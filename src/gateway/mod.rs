@@ -39,7 +39,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    conductor::{Conductor, Defaults, Logbook, Parts, Witness},
+    conductor::{Conductor, Defaults, Logbook, Parts, Safekeeping, Witness},
     data_dir::DataDir,
     egress::{Egress, EgressError},
     endpoint::paging::{self, Paging},
@@ -59,6 +59,7 @@ use crate::{
     telemetry::TelemetryError,
     upstream::{
         actor::{Launch, Post},
+        port::CallOptions,
         worker::{
             self, Assignment, Workshop,
             lifeline::{Lifeline, become_subreaper, sweep},
@@ -76,7 +77,7 @@ const LEFT_UNWRITTEN_WAIT: Duration = Duration::from_secs(30);
 const STRAYS_EVERY: Duration = Duration::from_secs(1);
 
 use files::Files;
-use serving::{Served, bind, listen};
+use serving::{Served, bind, listen, public_url};
 use tending::tend;
 
 /// What a gateway is built from.
@@ -182,7 +183,8 @@ impl Gateway {
         let sealer = vault.sealer(session::PURPOSE)?;
         let task_ids = TaskIds::new(vault.sealer(session::TASKS_PURPOSE)?);
         let ended = remembrance::ended_sessions(&store, &settings.sessions).await?;
-        let kept = Kept { store, journal, logbook, sealer, ended, task_ids };
+        let admin_url = public_url(&listener, &settings)?.into();
+        let kept = Kept { store, journal, logbook, sealer, ended, task_ids, admin_url };
         let (conductor, fleet) = rooms(&settings, &data_dir, &files, kept, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
@@ -253,6 +255,8 @@ struct Kept {
     sealer: Sealer,
     ended: Vec<Mark>,
     task_ids: TaskIds,
+    /// What the URLs of the admin API begin with.
+    admin_url: Arc<str>,
 }
 
 /// The journal. What an earlier run has left unwritten is written before anything of it is read.
@@ -300,7 +304,7 @@ fn rooms(
     admin_key: Option<KeyText>,
     began: OffsetDateTime,
 ) -> Result<(Arc<Conductor>, actix::Addr<Fleet>), StartError> {
-    let Kept { store, journal, logbook, sealer, ended, task_ids } = kept;
+    let Kept { store, journal, logbook, sealer, ended, task_ids, admin_url } = kept;
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
     let (exe, instance) = (PathBuf::from("/proc/self/exe"), data_dir.instance.clone());
@@ -329,6 +333,12 @@ fn rooms(
         dialogue: settings.calls.dialogue(),
         clients: witness.clone(),
         data_dir: data_dir.path().to_owned(),
+        oauth: settings.oauth.clone(),
+        tokens: Arc::new(Safekeeping::new(
+            store.clone(),
+            journal.clone(),
+            settings.oauth.persist_wait,
+        )),
         patience: patience.clone(),
         own_exe: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("metamcpd")),
     });
@@ -345,7 +355,7 @@ fn rooms(
     });
     let fleet = Fleet::new(
         patience.clone(),
-        settings.calls.clone(),
+        CallOptions { admin_url, ..settings.calls.clone() },
         launch,
         witness.clone(),
         roster.clone(),

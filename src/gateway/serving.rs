@@ -59,6 +59,19 @@ pub(super) fn bind(settings: &Settings) -> Result<TcpListener, StartError> {
     Ok(listener)
 }
 
+/// What the URLs that we publish begin with.
+pub(super) fn public_url(
+    listener: &TcpListener,
+    settings: &Settings,
+) -> Result<String, StartError> {
+    let server = &settings.server;
+    if !server.public_url.is_empty() {
+        return Ok(server.public_url.clone());
+    }
+    let failed = |source| StartError::Bind { address: server.bind, source };
+    Ok(format!("http://{}", listener.local_addr().map_err(failed)?))
+}
+
 /// Serves the port, and answers what the URLs that we publish begin with.
 pub(super) fn listen(
     listener: TcpListener,
@@ -69,10 +82,7 @@ pub(super) fn listen(
     let server = &settings.server;
     let failed = |source| StartError::Bind { address: server.bind, source };
     let address = listener.local_addr().map_err(failed)?;
-    let url = match server.public_url.is_empty() {
-        true => format!("http://{address}"),
-        false => server.public_url.clone(),
-    };
+    let url = public_url(&listener, settings)?;
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "listening beyond this host: everyone who reaches it can try keys");
     }

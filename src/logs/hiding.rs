@@ -1,7 +1,7 @@
 //! What is left out of a text before anybody reads it: values that are known to be secret, whatever
 //! has the shape of a secret, and what would act on a reader's terminal.
 
-use std::{cmp::Reverse, sync::LazyLock};
+use std::{cmp::Reverse, collections::VecDeque, sync::LazyLock};
 
 use regex::{Captures, Regex};
 
@@ -10,6 +10,9 @@ const HIDDEN: &str = "***";
 
 /// Shorter values are ordinary words, and to hide them would hide the log itself.
 const LENGTH_MIN: usize = 6;
+
+/// Values that were renewed and are remembered: an access and a refresh token, four times.
+const RENEWED_MAX: usize = 8;
 
 /// The values that one server was given as secrets.
 ///
@@ -21,6 +24,8 @@ pub struct Secrets {
     configured_before: Vec<String>,
     resolved: Vec<String>,
     resolved_before: Vec<String>,
+    /// Tokens that were renewed, newest last. Processes come and go meanwhile.
+    renewed: VecDeque<String>,
     /// All of them in every form, longest first, so that replacing one does not uncover the rest of
     /// another.
     forms: Vec<String>,
@@ -49,6 +54,20 @@ impl Secrets {
         }
     }
 
+    /// Values that were renewed. The last ones before them stay hidden.
+    pub fn renew<'a>(&mut self, values: impl IntoIterator<Item = &'a str>) {
+        for value in values {
+            if self.renewed.iter().any(|known| known == value) {
+                continue;
+            }
+            if self.renewed.len() == RENEWED_MAX {
+                self.renewed.pop_front();
+            }
+            self.renewed.push_back(value.to_owned());
+        }
+        self.arrange();
+    }
+
     /// The text as it may be read.
     pub fn hide(&self, text: &str) -> String {
         let mut text = harmless(text);
@@ -63,7 +82,8 @@ impl Secrets {
     fn arrange(&mut self) {
         let kept =
             [&self.configured, &self.configured_before, &self.resolved, &self.resolved_before];
-        self.forms = kept.into_iter().flatten().flat_map(|value| forms_of(value)).collect();
+        let kept = kept.into_iter().flatten().chain(&self.renewed);
+        self.forms = kept.flat_map(|value| forms_of(value)).collect();
         self.forms.retain(|form| form.len() >= LENGTH_MIN && form != HIDDEN);
         self.forms.sort_unstable_by(|one, other| {
             (Reverse(one.len()), one).cmp(&(Reverse(other.len()), other))
@@ -243,6 +263,20 @@ mod tests {
         secrets.resolve("resolved-new");
         let all = "configured-old configured-new resolved-old resolved-new";
         assert_eq!(secrets.hide(all), "*** *** *** ***");
+    }
+
+    #[test]
+    fn renewed_values_are_hidden_whatever_begins_meanwhile_and_are_not_kept_for_ever() {
+        let mut secrets = Secrets::default();
+        secrets.renew(["access-one", "refresh-one"]);
+        (0..5).for_each(|_| secrets.begin());
+        secrets.renew(["access-two", "refresh-one"]);
+        assert_eq!(secrets.hide("access-one refresh-one access-two"), "*** *** ***");
+        for number in 0..100 {
+            secrets.renew([&*format!("access-later-{number}")]);
+        }
+        assert_eq!(secrets.renewed.len(), RENEWED_MAX);
+        assert_eq!(secrets.hide("access-one access-later-99"), "access-one ***");
     }
 
     #[test]

@@ -81,7 +81,8 @@ fn gone_by(record: &Record) -> &[i64] {
         | Record::ShownNames { .. }
         | Record::Items { .. }
         | Record::Instructions { .. }
-        | Record::SessionEnded(_) => &[],
+        | Record::SessionEnded(_)
+        | Record::OAuthTokens { .. } => &[],
     }
 }
 

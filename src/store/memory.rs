@@ -16,7 +16,7 @@ use super::record::{Before, Record};
 use super::shown_names::{self, ShownName};
 use super::tools::{self, ListedTool};
 use super::words::{ErrorStatus, ItemKind};
-use super::{Store, ended_sessions, logs, transitions};
+use super::{Store, ended_sessions, logs, oauth_sessions, transitions};
 
 impl Store {
     /// Writes a batch as a whole or not at all. What concerns a server or a namespace that is gone
@@ -59,6 +59,7 @@ impl Store {
         }
         logs::put(&transaction, records).await?;
         ended_sessions::put(&transaction, records).await?;
+        oauth_sessions::renew(&transaction, records).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -87,7 +88,8 @@ async fn health_of(
         Record::ShownNames { .. }
         | Record::Log { .. }
         | Record::LogsGone { .. }
-        | Record::SessionEnded(_) => None,
+        | Record::SessionEnded(_)
+        | Record::OAuthTokens { .. } => None,
     });
     let rows: Vec<(Uuid, String)> = mcp_server::Entity::find()
         .select_only()

@@ -24,6 +24,8 @@ mod logs;
 mod members;
 mod memory;
 mod namespaces;
+mod oauth_rules;
+mod oauth_sessions;
 mod offered;
 mod policies;
 mod record;
@@ -74,6 +76,7 @@ pub use items::{Item, ListedItem};
 pub use journal::{Journal, JournalOptions};
 pub use members::{Member, Membership};
 pub use namespaces::{Namespace, NamespaceFilter, NamespacePatch, NewNamespace};
+pub use oauth_sessions::{ClientInformation, NewOAuthSession, OAuthSession, OAuthTokens, Sealed};
 pub use page::{Page, PageRequest};
 pub use policies::{ToolPolicy, ToolPolicyPatch};
 pub use record::Record;
@@ -86,8 +89,8 @@ pub use tools::{ListedTool, StoredTool, Tool, ToolOutline};
 pub use upkeep::{Upkeep, UpkeepPatch};
 pub use wanted::{Running, Wanted};
 pub use words::{
-    ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Profile, Protocol, SchemaProfile,
-    ServerKind, StartMode, Status,
+    AuthMethod, ErrorStatus, Isolation, ItemKind, KeyKind, Naming, Profile, Protocol,
+    SchemaProfile, ServerKind, StartMode, Status,
 };
 
 /// Held in every transaction that writes on PostgreSQL, so that there is one writer at a time as

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::ended_sessions::EndedSession;
 use super::items::ListedItem;
+use super::oauth_sessions::Sealed;
 use super::shown_names::ShownName;
 use super::tools::ListedTool;
 use super::words::{ErrorStatus, ItemKind};
@@ -59,6 +60,8 @@ pub enum Record {
     LogsGone { ids: Vec<i64> },
     /// An MCP session is over, and is not to be revived.
     SessionEnded(EndedSession),
+    /// The tokens of an OAuth session were renewed. They are sealed, wherever this waits.
+    OAuthTokens { session: Uuid, sealed: Sealed },
 }
 
 /// An entry that others hold too, as the entry.
@@ -122,6 +125,10 @@ mod tests {
             Record::Log { entry: Arc::new(LogEntry { id: 7, at, said }), gone: vec![1, 2] },
             Record::LogsGone { ids: vec![3] },
             Record::SessionEnded(EndedSession { id: server, issued_at: at }),
+            Record::OAuthTokens {
+                session: server,
+                sealed: [("access_token".to_owned(), "sealed:v1:a".to_owned())].into(),
+            },
         ];
         for record in records {
             let line = serde_json::to_string(&record).unwrap();

@@ -15,7 +15,7 @@ use super::error::StoreError;
 use super::page::{Page, PageRequest};
 use super::rules::Problem;
 use super::server::{NewServer, Server, ServerFilter, ServerPatch, server_of};
-use super::{Store, now, sealing, server_rules, upkeep};
+use super::{Store, now, oauth_sessions, sealing, server_rules, upkeep};
 
 const WHAT: &str = "server";
 
@@ -132,6 +132,7 @@ impl Store {
         let before = server_of(row, self.vault())?;
         let after = patch.applied_to(&before);
         server_rules::check(&after)?;
+        oauth_sessions::follow(&transaction, uuid, &patch, &after).await?;
         if after.user_id != before.user_id {
             self.refuse_stranded(&transaction, uuid, after.user_id.as_deref()).await?;
         }

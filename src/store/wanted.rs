@@ -18,6 +18,7 @@ use super::endpoints::{Endpoint, endpoint_of};
 use super::error::StoreError;
 use super::item_policies::{self, ItemPolicy};
 use super::namespaces::{self, Namespace};
+use super::oauth_sessions::{self, OAuthSession};
 use super::policies::{self, ToolPolicy};
 use super::server::{Server, server_of};
 use super::shown_names::{ShownName, shown_name_of};
@@ -29,6 +30,8 @@ use super::words::{ItemKind, Naming};
 pub struct Wanted {
     /// Oldest first, like the others.
     pub servers: Vec<Server>,
+    /// By server, of those that have one.
+    pub oauth_sessions: HashMap<Uuid, OAuthSession>,
     pub namespaces: Vec<Namespace>,
     pub endpoints: Vec<Endpoint>,
     pub keys: Vec<KeyRecord>,
@@ -67,6 +70,8 @@ impl Store {
             .into_iter()
             .map(|row| server_of(row, self.vault()))
             .collect::<Result<Vec<_>, _>>()?;
+
+        let oauth_sessions = oauth_sessions::all(&snapshot, self.vault()).await?;
 
         let namespaces =
             namespace::Entity::find().order_by_asc(namespace::Column::Uuid).all(&snapshot).await?;
@@ -138,6 +143,7 @@ impl Store {
 
         Ok(Wanted {
             servers,
+            oauth_sessions,
             namespaces,
             endpoints,
             keys,

@@ -134,6 +134,15 @@ words! {
 }
 
 words! {
+    /// How a client says to a token endpoint who it is.
+    AuthMethod {
+        Basic = "client_secret_basic",
+        Post = "client_secret_post",
+        None = "none",
+    }
+}
+
+words! {
     /// Which family of clients the tools of an endpoint are made fit for.
     SchemaProfile {
         /// None: they are shown as they come.

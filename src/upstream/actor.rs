@@ -171,6 +171,9 @@ impl Handler<Restart> for Upstream {
 
     fn handle(&mut self, _: Restart, ctx: &mut Self::Context) {
         failpoint::pass("upstream-restart");
+        if let Some(credential) = self.board.credential() {
+            credential.forgive();
+        }
         self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
     }
 }

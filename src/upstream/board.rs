@@ -23,6 +23,7 @@ use super::{
     brakes::Brakes,
     lifecycle::Lifecycle,
     nesting::Nested,
+    oauth::{Grant, credential::Credential},
     port::{CallOptions, Facts, Port},
     refresh::Refresh,
     status::{ErrorStatus, ListingReport, Output, Runtime, StateWord},
@@ -50,6 +51,8 @@ pub struct Board {
     pub born: Instant,
     pub stderr: StderrTail,
     listener: Arc<dyn Listener>,
+    /// The tokens of its OAuth session as they stand now, which outlive its connections.
+    credential: ArcSwapOption<Credential>,
     pub refresh: PerKind<Refresh>,
     pub nested: Nested,
     /// Whether what it is started by is certainly there: it was ready before, or had its time to be fetched.
@@ -112,6 +115,7 @@ impl Board {
             id: spec.id,
             port: Port::new(spec.id, facts, calls, brakes),
             stderr: StderrTail::new(&spec),
+            credential: ArcSwapOption::new(spec.grant().cloned().map(Credential::new)),
             listener,
             refresh: PerKind::default(),
             nested: Nested::default(),
@@ -135,10 +139,27 @@ impl Board {
     pub fn set_spec(&self, spec: UpstreamSpec) {
         self.port.set_facts(Facts::from(&spec));
         self.stderr.hide(&spec);
+        self.set_grant(spec.grant());
         if self.spec.load().transport != spec.transport {
             self.set_is_fetched(false);
         }
         self.spec.store(Arc::new(spec));
+    }
+
+    /// One that is known stays as it stands: what was renewed since the row was read is not in that.
+    fn set_grant(&self, grant: Option<&Arc<Grant>>) {
+        let known = self.credential();
+        if known.as_ref().map(|known| known.grant.id) != grant.map(|grant| grant.id) {
+            self.credential.store(grant.cloned().map(Credential::new));
+            if let Some(known) = known {
+                known.retire();
+            }
+        }
+    }
+
+    /// The tokens of its OAuth session, if there is one.
+    pub fn credential(&self) -> Option<Arc<Credential>> {
+        self.credential.load_full()
     }
 
     pub fn runtime(&self) -> Runtime {
@@ -268,6 +289,7 @@ impl From<&UpstreamSpec> for Facts {
             isolation: spec.isolation,
             limits: spec.limits,
             concurrency_max: spec.upkeep.concurrency_max,
+            admin: Arc::default(),
         }
     }
 }

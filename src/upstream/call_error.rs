@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{reason::Reason, status::StateWord};
+use super::{port::Facts, reason::Reason, status::StateWord};
 use crate::wire::{
     Fault,
     fault::{Blame, Data},
@@ -29,13 +29,19 @@ pub enum CallError {
     /// It broke while the call was with it; whether it did its work is unknown.
     #[error("the upstream `{server}` ended during the call ({}){}", reason.as_str(), detail_of(detail))]
     Ended { server: Arc<str>, reason: Reason, detail: Option<String> },
+    /// `admin` is what the URLs of the admin API begin with.
     #[error(
-        "the upstream `{server}` refused the gateway's credential; an operator has to renew it"
+        "the upstream `{server}` wants another credential than the gateway has; an operator gives it one by PUT {admin}/api/v1/mcp-servers/{server}/oauth-session, or its `bearer_token` by PATCH {admin}/api/v1/mcp-servers/{server}"
     )]
-    Unauthorized { server: Arc<str> },
+    Unauthorized { server: Arc<str>, admin: Arc<str> },
     /// 403: the credential is good, and not good for this. `scope` as the upstream names it.
     #[error("the upstream `{server}` refused the call: {}", want_of(scope.as_deref()))]
     InsufficientScope { server: Arc<str>, scope: Option<String> },
+    /// It wants a new access token, and none was to be had. It has executed nothing.
+    #[error(
+        "the upstream `{server}` wants a new access token, and none was to be had: {why}; it is tried again by itself"
+    )]
+    NoToken { server: Arc<str>, why: Arc<str> },
     #[error("the upstream `{server}` answered with HTTP status {status}")]
     HttpStatus { server: Arc<str>, status: u16 },
     #[error("the upstream `{server}` gave an answer that cannot be understood: {why}")]
@@ -84,6 +90,7 @@ impl CallError {
             Self::InsufficientScope { .. } => {
                 ("upstream_insufficient_scope", Blame::Upstream, false)
             }
+            Self::NoToken { .. } => ("upstream_token_unavailable", Blame::Upstream, true),
             Self::HttpStatus { .. } => ("upstream_http_status", Blame::Upstream, false),
             Self::BadAnswer { .. } => ("upstream_bad_answer", Blame::Upstream, false),
             Self::Cancelled => ("cancelled", Blame::Client, false),
@@ -98,10 +105,19 @@ impl CallError {
         Fault::internal(self.to_string(), data)
     }
 
-    /// The same of an upstream that is called `name` now. A connection keeps the name that its
+    /// That the credential of an upstream is refused.
+    pub(super) fn unauthorized(server: Arc<str>) -> Self {
+        Self::Unauthorized { server, admin: Arc::default() }
+    }
+
+    /// The same of an upstream as it is known now. A connection keeps the name that its
     /// upstream had when it was made, and a renamed one is not connected anew.
-    pub fn of(mut self, name: &Arc<str>) -> Self {
+    pub(super) fn of(mut self, facts: &Facts) -> Self {
+        let name = &facts.name;
         match &mut self {
+            Self::Unauthorized { server, admin } => {
+                (*server, *admin) = (name.clone(), facts.admin.clone());
+            }
             Self::Unavailable { server, .. }
             | Self::Busy { server }
             | Self::Full { server, .. }
@@ -109,8 +125,8 @@ impl CallError {
             | Self::Inactive { server, .. }
             | Self::TooLong { server, .. }
             | Self::Ended { server, .. }
-            | Self::Unauthorized { server }
             | Self::InsufficientScope { server, .. }
+            | Self::NoToken { server, .. }
             | Self::HttpStatus { server, .. }
             | Self::BadAnswer { server, .. }
             | Self::Throttled { server, .. }
@@ -130,8 +146,9 @@ impl CallError {
             | Self::Inactive { server, .. }
             | Self::TooLong { server, .. }
             | Self::Ended { server, .. }
-            | Self::Unauthorized { server }
             | Self::InsufficientScope { server, .. }
+            | Self::Unauthorized { server, .. }
+            | Self::NoToken { server, .. }
             | Self::HttpStatus { server, .. }
             | Self::BadAnswer { server, .. }
             | Self::Throttled { server, .. }

@@ -1,6 +1,6 @@
 //! How calls are bounded.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -21,6 +21,9 @@ pub struct CallOptions {
     pub total: Duration,
     /// Whether progress begins `timeout` anew.
     pub reset_on_progress: bool,
+    /// What the URLs of the admin API begin with, for errors that only an operator can mend.
+    #[serde(skip)]
+    pub admin_url: Arc<str>,
     /// Calls that one upstream may have in flight.
     pub in_flight_max: usize,
     /// Calls that wait for their turn at one upstream when that many are.

@@ -178,7 +178,7 @@ impl Conversation {
                     }
                     self.answer = Some(aside(restore));
                 }
-                Heard::Failed(error) => return Step::End(Err(error.of(&self.facts.name))),
+                Heard::Failed(error) => return Step::End(Err(error.of(&self.facts))),
             }
         }
     }

@@ -68,8 +68,13 @@ type Started = Arc<Mutex<Vec<(Arc<Pipe>, mpsc::Receiver<Bytes>)>>>;
 fn port() -> (Arc<Port>, Started) {
     let spec = testing::spec(1);
     let limits = CallLimits { ..spec.limits };
-    let facts =
-        Facts { name: "a".into(), isolation: Isolation::Session, limits, concurrency_max: None };
+    let facts = Facts {
+        name: "a".into(),
+        isolation: Isolation::Session,
+        limits,
+        concurrency_max: None,
+        admin: "".into(),
+    };
     let port = Port::new(spec.id, facts, testing::calls(), &testing::brakes());
     let started = Started::default();
     let (all, tasks) = (started.clone(), port.tasks.clone());

@@ -33,6 +33,7 @@ pub mod link;
 pub mod lists;
 mod log_levels;
 pub mod nesting;
+pub mod oauth;
 pub mod outlook;
 pub mod own_process;
 pub mod pipe;

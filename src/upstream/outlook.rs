@@ -31,6 +31,9 @@ pub struct Absence {
 impl Absence {
     pub(super) fn error(self, facts: &Facts) -> CallError {
         let Self { state, reason, detail } = self;
+        if state == StateWord::NeedsAuth {
+            return CallError::unauthorized(facts.name.clone()).of(facts);
+        }
         CallError::Unavailable { server: facts.name.clone(), state, reason, detail }
     }
 

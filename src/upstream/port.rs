@@ -54,6 +54,8 @@ pub struct Facts {
     pub limits: CallLimits,
     /// Calls that it may have in flight, where the settings do not say that.
     pub concurrency_max: Option<usize>,
+    /// What the URLs of the admin API begin with. The port knows it from the options.
+    pub admin: Arc<str>,
 }
 
 /// The call path of one upstream, for as long as its row exists.
@@ -114,7 +116,8 @@ impl Port {
         let places = Places::new(in_flight_max, options.waiting_max);
         let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
-        let facts = ArcSwap::from_pointee(facts);
+        let admin = options.admin_url.clone();
+        let facts = ArcSwap::from_pointee(Facts { admin, ..facts });
         let tasks = Arc::new(Tasks::new(&options.tasks));
         let waits = Places::new(options.tasks.results_max, options.tasks.results_max);
         Arc::new_cyclic(|me| Self {
@@ -168,7 +171,8 @@ impl Port {
 
     pub fn set_facts(&self, facts: Facts) {
         self.places.set_max(facts.concurrency_max.unwrap_or(self.options.in_flight_max));
-        self.facts.store(Arc::new(facts));
+        let admin = self.options.admin_url.clone();
+        self.facts.store(Arc::new(Facts { admin, ..facts }));
     }
 
     /// Opens the port to a connection.
@@ -357,7 +361,7 @@ impl Port {
                     // The connection has ended, and its actor is about to say so.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                Err(error) => return Err(error.of(&facts.name)),
+                Err(error) => return Err(error.of(&facts)),
             }
         }
     }

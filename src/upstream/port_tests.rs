@@ -39,8 +39,13 @@ fn closed_port() -> Arc<Port> {
     };
     let limits =
         CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress: true };
-    let facts =
-        Facts { name: "a".into(), isolation: Isolation::Shared, limits, concurrency_max: None };
+    let facts = Facts {
+        name: "a".into(),
+        isolation: Isolation::Shared,
+        limits,
+        concurrency_max: None,
+        admin: "".into(),
+    };
     Port::new(Uuid::nil(), facts, options, &testing::brakes())
 }
 
@@ -151,7 +156,13 @@ async fn progress_keeps_no_call_where_it_is_told_not_to() {
     let scene = scene();
     let facts = |reset_on_progress| {
         let limits = CallLimits { inactivity: 10 * SECOND, total: 30 * SECOND, reset_on_progress };
-        Facts { name: "a".into(), isolation: Isolation::Shared, limits, concurrency_max: None }
+        Facts {
+            name: "a".into(),
+            isolation: Isolation::Shared,
+            limits,
+            concurrency_max: None,
+            admin: "".into(),
+        }
     };
     scene.port.set_facts(facts(false));
     let began = Instant::now();
@@ -272,4 +283,20 @@ async fn a_level_that_is_asked_for_while_the_server_starts_is_told_once_it_is_up
     });
     let told = told.await.expect("it is told nothing").unwrap();
     assert!(told.windows(16).any(|window| window == b"logging/setLevel"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_call_of_an_upstream_that_needs_a_credential_says_at_once_where_it_is_given_one() {
+    let port = closed_port();
+    let (state, reason) = (StateWord::NeedsAuth, Reason::Unauthorized);
+    port.close(Outlook::Down(Absence { state, reason, detail: None }));
+    let refused = call(&port, &CancellationToken::new()).await;
+    let Err(error) = refused else { panic!("there is no connection") };
+    let fault = error.fault();
+    assert_eq!(fault.data.as_ref().map(|data| data.reason), Some("upstream_unauthorized"));
+    let message = error.to_string();
+    assert!(
+        message.contains("PUT http://gateway.example/api/v1/mcp-servers/a/oauth-session"),
+        "{message}"
+    );
 }

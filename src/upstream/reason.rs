@@ -71,6 +71,8 @@ pub enum Reason {
     Unauthorized,
     /// 403: the credential is good, and has not the rights that are needed. `last_error` has the scope.
     InsufficientScope,
+    /// No new access token was to be had of the token endpoint, which may give one another time.
+    TokenFailed,
     /// The server stopped answering pings, or its connection broke.
     Unreachable,
     /// It did too often what the protocol does not allow; it was ended.
@@ -160,6 +162,7 @@ impl Reason {
             Self::Throttled => "throttled",
             Self::Unauthorized => "unauthorized",
             Self::InsufficientScope => "insufficient_scope",
+            Self::TokenFailed => "token_failed",
             Self::Unreachable => "unreachable",
             Self::ProtocolError => "protocol_error",
             Self::Panicked => "panicked",

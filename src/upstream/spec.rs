@@ -1,6 +1,6 @@
 //! What an upstream is to be: the row of `mcp_servers` as the rooms of the running daemon know it.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::egress::Authorities;
+use super::oauth::Grant;
 
 /// One upstream as the operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Remote {
     /// PEM: the authorities that it has to be trusted by, and no others. None for those that the machine
     /// trusts.
     pub ca_certificates: Option<String>,
+    /// The OAuth session that an operator has put in. Its token goes before any other.
+    pub oauth: Option<Arc<Grant>>,
 }
 
 /// Who shares an upstream's process or session (design decision 8).
@@ -92,6 +95,14 @@ impl UpstreamSpec {
             || self.upkeep.is_strict != new.upkeep.is_strict
     }
 
+    /// The OAuth session that it is reached with.
+    pub fn grant(&self) -> Option<&Arc<Grant>> {
+        match &self.transport {
+            Transport::Stdio { .. } => None,
+            Transport::StreamableHttp(remote) | Transport::Sse(remote) => remote.oauth.as_ref(),
+        }
+    }
+
     /// Every configured value that must never be shown, longest first, so that replacing one does
     /// not uncover the rest of another.
     pub fn secrets(&self) -> Vec<&str> {
@@ -100,7 +111,8 @@ impl UpstreamSpec {
         let mut secrets: Vec<&str> = match &self.transport {
             Transport::Stdio { env, .. } => env.values().map(String::as_str).collect(),
             Transport::StreamableHttp(remote) | Transport::Sse(remote) => {
-                remote.headers.values().chain(&remote.bearer_token).map(String::as_str).collect()
+                let own = remote.headers.values().chain(&remote.bearer_token).map(String::as_str);
+                own.chain(remote.oauth.iter().flat_map(|grant| grant.secrets())).collect()
             }
         };
         secrets.retain(|secret| secret.len() >= LENGTH_MIN && !secret.contains("${"));

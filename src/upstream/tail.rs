@@ -54,6 +54,11 @@ impl StderrTail {
         self.lock().secrets.resolve(value);
     }
 
+    /// Hides tokens that were renewed.
+    pub fn hide_renewed<'a>(&self, values: impl Iterator<Item = &'a str>) {
+        self.lock().secrets.renew(values);
+    }
+
     /// A text about this server as it may be read.
     pub fn hidden(&self, text: &str) -> String {
         self.lock().secrets.hide(text)

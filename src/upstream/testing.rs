@@ -61,6 +61,7 @@ pub fn calls() -> CallOptions {
         timeout: SECOND,
         total: SECOND,
         reset_on_progress: true,
+        admin_url: "http://gateway.example".into(),
         in_flight_max: 8,
         waiting_max: 8,
         queue_wait: SECOND,

@@ -1,6 +1,22 @@
 //! What a remote upstream that is played can be told to do.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::remote::{Seen, lock};
+
+/// Bearer tokens that are good just now, as whoever issues them and whoever accepts them share them.
+pub type Bearers = Arc<Mutex<BTreeSet<String>>>;
+
+/// Whether what was sent has the one bearer token that is wanted, or one of those that are.
+pub fn may_enter(seen: &Seen, bearer: Option<&String>, bearers: Option<&Bearers>) -> bool {
+    let sent = seen.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    bearer.is_none_or(|token| sent == Some(token))
+        && bearers.is_none_or(|good| sent.is_some_and(|sent| lock(good).contains(sent)))
+}
 
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +64,8 @@ pub struct Knobs {
     pub version: Option<&'static str>,
     /// Refuses every revision of the protocol in that way, the one that it has agreed to as well.
     pub refuses_all: bool,
+    /// Those without one of which everything is refused.
+    pub bearers: Option<Bearers>,
     /// Whether GET opens a stream; otherwise it is answered 405.
     pub streams: bool,
     pub tools: Vec<String>,
@@ -89,6 +107,7 @@ impl Default for Knobs {
             bearer: None,
             version: None,
             refuses_all: false,
+            bearers: None,
             streams: true,
             tools,
             hello_delay,

@@ -27,6 +27,7 @@ pub mod shelf;
 pub mod sse_client;
 pub mod sse_remote;
 pub mod stdio_client;
+pub mod token_endpoint;
 pub mod wait;
 
 pub use client::Client;

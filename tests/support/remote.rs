@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-pub use super::knobs::{Answers, Cuts, Knobs};
+pub use super::knobs::{Answers, Bearers, Cuts, Knobs, may_enter};
 use super::remote_tasks::RemoteTasks;
 
 /// One HTTP request that came in.
@@ -183,9 +183,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
     let knobs = lock(&state.knobs).clone();
     let seen = Seen::of(&request, &body);
     let message = seen.body.clone();
-    let authorized = knobs.bearer.as_ref().is_none_or(|token| {
-        seen.header("authorization") == Some(format!("Bearer {token}").as_str())
-    });
+    let authorized = may_enter(&seen, knobs.bearer.as_ref(), knobs.bearers.as_ref());
     let session = seen.header("mcp-session-id").map(str::to_owned);
     let last_event = seen.header("last-event-id").map(str::to_owned);
     let spoken = seen.header("mcp-protocol-version").map(str::to_owned);

@@ -12,13 +12,15 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::remote::{self, Seen, lock};
+use super::remote::{self, Bearers, Seen, lock};
 
 /// What may be turned while the upstream runs.
 #[derive(Clone, Debug)]
 pub struct SseKnobs {
     /// The bearer token without which everything is refused.
     pub bearer: Option<String>,
+    /// Those without one of which everything is refused.
+    pub bearers: Option<Bearers>,
     /// Where messages go; `{id}` is the session. Nothing: the stream does not say.
     pub endpoint: Option<String>,
     /// The status of a POST that was taken.
@@ -36,6 +38,7 @@ impl Default for SseKnobs {
     fn default() -> SseKnobs {
         SseKnobs {
             bearer: None,
+            bearers: None,
             endpoint: Some("/message?sessionId={id}".to_owned()),
             taken: 202,
             taken_delay: Duration::ZERO,
@@ -139,9 +142,7 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
     let knobs = lock(&state.knobs).clone();
     let seen = Seen::of(&request, &body);
     let message = seen.body.clone();
-    let authorized = knobs.bearer.as_ref().is_none_or(|token| {
-        seen.header("authorization") == Some(format!("Bearer {token}").as_str())
-    });
+    let authorized = remote::may_enter(&seen, knobs.bearer.as_ref(), knobs.bearers.as_ref());
     lock(&state.seen).push(seen);
     if !authorized {
         return HttpResponse::Unauthorized().finish();

@@ -34,6 +34,7 @@ async fn the_description_names_every_route() {
         ("mcp-servers/{id}/restart", &["post"]),
         ("mcp-servers/{id}/history", &["get"]),
         ("mcp-servers/{id}/tools", &["get"]),
+        ("mcp-servers/{id}/oauth-session", &["get", "put", "delete"]),
         ("mcp-servers/{id}/{kinds}", &["get"]),
         ("namespaces/{id}/{kinds}", &["get", "patch"]),
         ("namespaces/{id}/{kinds}/{uuid}", &["patch"]),

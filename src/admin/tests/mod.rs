@@ -246,6 +246,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         timeout: SECOND,
         total: SECOND,
         reset_on_progress: true,
+        admin_url: Arc::default(),
         in_flight_max: 1,
         waiting_max: 8,
         queue_wait: SECOND,

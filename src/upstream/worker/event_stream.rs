@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
 use super::{
+    authorizing::NoToken,
     belonging::Belonging,
     carry_out, credential,
     dialects::{REFUSAL_MAX, has_forgotten},
@@ -145,6 +146,9 @@ impl EventStream {
             Err(Refused::Failed(CallError::InsufficientScope { scope, .. })) => {
                 Err(Exit::for_want_of(scope))
             }
+            Err(Refused::Failed(CallError::NoToken { why, .. })) => {
+                Err(NoToken::Failed(why).exit())
+            }
             Err(Refused::Failed(error)) => Err(failed(error.to_string())),
         }
     }
@@ -262,7 +266,7 @@ async fn judge(
     if status == StatusCode::UNAUTHORIZED {
         remote.signals.note_challenge(credential::challenge(response.headers()));
         remote.signals.unauthorized.notify_one();
-        return Err(Refused::Failed(CallError::Unauthorized { server }));
+        return Err(Refused::Failed(CallError::unauthorized(server)));
     }
     credential::lacks_scope(remote, status, response.headers()).map_err(Refused::Failed)?;
     let body = timeout(TELL_PATIENCE, response.into_body().collect(REFUSAL_MAX)).await;

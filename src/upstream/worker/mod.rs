@@ -3,6 +3,7 @@
 //! A worker is one life of an upstream: from its start to its end, whichever way that comes. It is
 //! always fresh, tells its actor what happens, and decides nothing about what happens next.
 
+mod authorizing;
 mod belonging;
 mod credential;
 mod dialects;
@@ -43,6 +44,7 @@ use super::{
     handshake::{self, Introduction},
     link::{Link, bridged},
     lists::ListOptions,
+    oauth::{OAuthOptions, TokenKeeper},
     own_process::OwnProcess,
     pipe::Pipe,
     spec::Transport,
@@ -120,6 +122,10 @@ pub struct Workshop {
     pub clients: Arc<dyn Clients>,
     /// Where the daemon keeps what is nobody else's.
     pub data_dir: std::path::PathBuf,
+    /// How tokens of upstreams are renewed.
+    pub oauth: OAuthOptions,
+    /// Where renewed tokens of upstreams are kept.
+    pub tokens: Arc<dyn TokenKeeper>,
     /// How long what failed rests.
     pub patience: SharedPatience,
     /// This very program, which a row may call by the name `metamcpd`.

@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::timeout;
 
 use super::{
+    authorizing::SendError,
     credential,
     dialects::REFUSAL_MAX,
     event_stream,
@@ -81,10 +82,14 @@ async fn attempt(
     session: &RemoteSession,
     speech: Speech,
 ) -> Result<Established, Unopened> {
-    match speech {
+    let attempted = match speech {
         Speech::StreamableHttp => by_post(remote, session.declared).await,
         Speech::Sse => event_stream::open(remote, session).await,
-    }
+    };
+    attempted.map_err(|unopened| match unopened {
+        Unopened::Failed(exit) => Unopened::Failed(remote.explained(exit)),
+        Unopened::Foreign(why) => Unopened::Foreign(why),
+    })
 }
 
 /// Streamable HTTP: `initialize` is a POST like any other.
@@ -182,7 +187,11 @@ pub fn refusal(status: StatusCode, headers: &HeaderMap, to: &str) -> Unopened {
     }
 }
 
-pub fn not_connected(error: EgressError) -> Exit {
+pub fn not_connected(error: SendError) -> Exit {
+    let error = match error {
+        SendError::Egress(error) => error,
+        SendError::Token(no_token) => return no_token.exit(),
+    };
     let reason = match &error {
         EgressError::Refused { .. } => Reason::AddressRefused,
         EgressError::NotHttp { .. } | EgressError::NoHost | EgressError::Unsendable { .. } => {

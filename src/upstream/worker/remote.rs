@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     FrameLimits,
+    authorizing::{Authorizing, NoToken, SendError},
     belonging::Belonging,
     carry_out,
     hot_doors::HotDoors,
@@ -93,6 +94,8 @@ pub struct Address {
     pub uri: Uri,
     /// Configured headers and the bearer token.
     pub headers: HeaderMap,
+    /// How requests come by the token of an OAuth session, if there is one.
+    pub authorizing: Option<Authorizing>,
     /// What the row says that it speaks.
     pub speech: Speech,
 }
@@ -310,7 +313,7 @@ impl Remote {
         established: Option<&Established>,
         body: Bytes,
         begun: Option<&Begun>,
-    ) -> Result<http::Response<Body>, EgressError> {
+    ) -> Result<http::Response<Body>, SendError> {
         let place = established.and_then(Established::place).unwrap_or(&self.address.uri).clone();
         let mut request = self.request(method, place, accept, body);
         if let Some(established) = established {
@@ -325,7 +328,7 @@ impl Remote {
         &self,
         established: Option<&Established>,
         last_event: HeaderValue,
-    ) -> Result<http::Response<Body>, EgressError> {
+    ) -> Result<http::Response<Body>, SendError> {
         let place = self.address.uri.clone();
         let mut request = self.request(Method::GET, place, "text/event-stream", Bytes::new());
         request.headers_mut().insert(LAST_EVENT_ID, last_event);
@@ -335,7 +338,8 @@ impl Remote {
         self.pass(request, Some(&Begun::default())).await
     }
 
-    async fn pass(
+    /// Sends a request as it is.
+    pub(super) async fn pass_once(
         &self,
         request: Request<Bytes>,
         begun: Option<&Begun>,
@@ -360,7 +364,7 @@ impl Remote {
         message: Bytes,
     ) -> Result<http::Response<Body>, CallError> {
         let request = self.request(Method::POST, place.clone(), ACCEPT_BOTH, message);
-        self.steady.send(request).await.map_err(|error| self.send_error(error))
+        self.pass(request, None).await.map_err(|error| self.send_error(error))
     }
 
     /// A request with all that was configured, and nothing of a session yet.
@@ -382,13 +386,21 @@ impl Remote {
         request
     }
 
-    fn send_error(&self, error: EgressError) -> CallError {
+    fn send_error(&self, error: SendError) -> CallError {
         let (server, detail) = (self.server.clone(), Some(error.to_string()));
+        let error = match error {
+            SendError::Egress(error) => error,
+            SendError::Token(NoToken::GivenUp(_)) => {
+                self.signals.unauthorized.notify_one();
+                return CallError::unauthorized(server);
+            }
+            SendError::Token(NoToken::Failed(why)) => return CallError::NoToken { server, why },
+        };
         match error.not_sent() {
             true if error.is_passing() => CallError::NotSent { server, detail },
             // The next try would fare no better.
             true => {
-                let (state, reason) = (StateWord::Ready, not_connected(error).reason);
+                let (state, reason) = (StateWord::Ready, not_connected(error.into()).reason);
                 CallError::Unavailable { server, state, reason, detail }
             }
             false => CallError::Ended { server, reason: Reason::Unreachable, detail },

@@ -115,7 +115,7 @@ async fn deliver(
             StatusCode::UNAUTHORIZED => {
                 remote.signals.note_challenge(credential::challenge(response.headers()));
                 remote.signals.unauthorized.notify_one();
-                return Err(CallError::Unauthorized { server });
+                return Err(CallError::unauthorized(server));
             }
             status => {
                 credential::lacks_scope(&remote, status, response.headers())?;
@@ -151,8 +151,15 @@ fn opening_error(remote: &Remote, exit: Exit) -> CallError {
         remote.signals.suspect.notify_one();
     }
     match exit.reason {
-        Reason::Unauthorized => CallError::Unauthorized { server },
         Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },
+        Reason::Unauthorized => {
+            remote.signals.unauthorized.notify_one();
+            CallError::unauthorized(server)
+        }
+        Reason::TokenFailed => {
+            let why = exit.detail.unwrap_or_default().into();
+            CallError::NoToken { server, why }
+        }
         Reason::Throttled => {
             let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
             CallError::Throttled { server, after }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Assignment,
+    authorizing::{Authorizing, resource_of},
     belonging::Belonging,
     credential, introduce, keep_listed, reintroduce,
     remote::{Address, Remote, RemoteLimits, Speech},
@@ -17,11 +18,14 @@ use super::{
 use crate::{
     catalogue::kind::Kind,
     egress::Authorities,
-    upstream::{Exit, Reason, exchange::SessionKey, link::Link, spec, variables::resolve},
+    upstream::{Exit, Reason, board::Board, exchange::SessionKey, link::Link, spec, variables::resolve},
 };
 
 /// How often the lists of one whose sessions have to be begun anew are looked at for that.
 const RELIST_REST: Duration = Duration::from_secs(30);
+
+/// What is said of a credential that was good for as long as the session was open.
+const REFUSED: &str = "the upstream refused our credential";
 
 pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Speech) -> Exit {
     let remote = match build(assignment, configured, speech) {
@@ -118,8 +122,21 @@ fn build(
             workshop.egress.trusting(&authorities).map_err(|error| refused(&error))?
         }
     };
+    let authorizing = board.credential().map(|credential| {
+        let hiding = Hiding(board.clone());
+        // It may have been renewed since the row was read.
+        hiding.hide(credential.tokens().secrets());
+        Authorizing {
+            credential,
+            door: workshop.egress.steady(),
+            keeper: workshop.tokens.clone(),
+            options: workshop.oauth.clone(),
+            resource: resource_of(&url),
+            hiding,
+        }
+    });
     let name: Arc<str> = Arc::from(&*spec.name);
-    let address = Address { url, uri, headers, speech };
+    let address = Address { url, uri, headers, authorizing, speech };
     let limits = RemoteLimits {
         frames: workshop.frames,
         sessions_max: workshop.options.sessions_max,
@@ -140,6 +157,16 @@ fn build(
         retries: board.port.retries.clone(),
     };
     Ok(Remote::new(name, address, limits, belonging, egress))
+}
+
+/// What keeps tokens out of an upstream's log.
+#[derive(Clone)]
+pub struct Hiding(Arc<Board>);
+
+impl Hiding {
+    pub fn hide<'a>(&self, tokens: impl Iterator<Item = &'a str>) {
+        self.0.stderr.hide_renewed(tokens);
+    }
 }
 
 /// Hears what the upstream announces, and returns when it has lost the stream that all depends on.
@@ -175,7 +202,7 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         };
         tokio::select! {
             () = remote.signals.unauthorized.notified() => {
-                return unauthorized(remote, "the upstream refused our credential");
+                return remote.explained(unauthorized(remote, REFUSED));
             }
             () = remote.signals.suspect.notified() => {}
             () = assignment.board.port.conduct.suspected() => {}
@@ -185,11 +212,11 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
         if let Err(error) = link.ask(&remote.server, "ping", b"{}", patience).await {
             use crate::upstream::CallError::*;
             match error {
-                Unauthorized { .. } => return unauthorized(remote, &error.to_string()),
+                Unauthorized { .. } => return remote.explained(unauthorized(remote, REFUSED)),
                 HttpStatus { status, .. } if status < 500 => {}
                 InsufficientScope { .. } => {}
                 // It lives, and says so.
-                Throttled { .. } => {}
+                Throttled { .. } | NoToken { .. } => {}
                 _ => return Exit::new(Reason::Unreachable, error.to_string()),
             }
         }

@@ -18,14 +18,12 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::{
+    authorizing::SendError,
     messages::{Kindred, kindred},
     remote::Remote,
     remote_session::RemoteSession,
 };
-use crate::{
-    egress::{Body, EgressError},
-    wire::sse,
-};
+use crate::{egress::Body, wire::sse};
 
 /// The limits of `upstream.resume` in the settings.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -98,7 +96,7 @@ impl Known {
 enum Source {
     Open(Body),
     /// Waiting for the pace, and then for the server.
-    Reopening(Pin<Box<dyn Future<Output = Result<http::Response<Body>, EgressError>>>>),
+    Reopening(Pin<Box<dyn Future<Output = Result<http::Response<Body>, SendError>>>>),
 }
 
 impl Events {
@@ -189,7 +187,7 @@ impl Events {
 
     fn judge(
         &mut self,
-        response: Result<http::Response<Body>, EgressError>,
+        response: Result<http::Response<Body>, SendError>,
     ) -> Result<(), StreamError> {
         let response = match response {
             Ok(response) => response,

@@ -85,6 +85,7 @@ pub fn outcome_of(error: &CallError) -> Outcome {
         | CallError::TooLong { .. }
         | CallError::Ended { .. }
         | CallError::Unauthorized { .. }
+        | CallError::NoToken { .. }
         | CallError::BadAnswer { .. }
         | CallError::Throttled { .. }
         | CallError::CircuitOpen { .. }
@@ -135,10 +136,14 @@ mod tests {
             (status(404), Outcome::Success),
             (CallError::NotSent { server: server.clone(), detail: None }, Outcome::Failure),
             (CallError::Throttled { server: server.clone(), after: REST }, Outcome::Neither),
-            (CallError::Unauthorized { server: server.clone() }, Outcome::Neither),
+            (CallError::unauthorized(server.clone()), Outcome::Neither),
             (
                 CallError::InsufficientScope { server: server.clone(), scope: None },
                 Outcome::Success,
+            ),
+            (
+                CallError::NoToken { server: server.clone(), why: "HTTP status 503".into() },
+                Outcome::Neither,
             ),
             (CallError::Cancelled, Outcome::Neither),
         ] {

@@ -123,7 +123,8 @@ struct Stage {
     journal: PathBuf,
     panics: f64,
     others: usize,
-    _far: Remote,
+    /// A server over HTTP.
+    far: Remote,
     /// Clients that are listening to their standing streams.
     listening: Vec<(Client, Stream)>,
 }
@@ -170,7 +171,7 @@ impl Stage {
             journal,
             panics,
             others,
-            _far: far,
+            far,
             listening: Vec::new(),
         })
     }

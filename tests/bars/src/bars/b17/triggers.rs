@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Stage, TAKES_MS, echo};
 use crate::{
@@ -69,6 +70,8 @@ pub enum Trigger {
     OwnProcess,
     /// A call to a remote server by a client that listens.
     Listening,
+    /// A remote server whose access token has to be renewed.
+    Token,
     /// An order by the operator's socket.
     Order,
     /// Something that the log warns of.
@@ -121,6 +124,7 @@ pub const TRIGGERS: &[(&str, Trigger)] = &[
     ("stdout", Trigger::Call),
     ("strays", Trigger::Time),
     ("stream", Trigger::Cut("/metamcp/all/sse")),
+    ("token-issued", Trigger::Token),
     ("upstream", Trigger::Restart),
     ("upstream-begins", Trigger::Creation),
     ("upstream-change", Trigger::Edit),
@@ -187,6 +191,7 @@ impl Stage {
                 self.admin.change("namespaces/all", described).await?;
             }
             Trigger::Creation => self.another("stdio").await.map(drop)?,
+            Trigger::Token => self.renewed_token().await?,
             Trigger::Deletion => {
                 let name = self.another("stdio").await?;
                 let path = format!("mcp-servers/{name}");
@@ -302,6 +307,21 @@ impl Stage {
         }
     }
 
+    /// A server with an OAuth session that has no access token yet.
+    async fn renewed_token(&mut self) -> Outcome<()> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}/token", listener.local_addr()?);
+        tokio::spawn(issue_tokens(listener));
+        let name = format!("tokens{}", self.number());
+        let row = json!({"name": name, "type": "STREAMABLE_HTTP", "url": self.far.url(), "enabled": false});
+        self.admin.create("mcp-servers", row).await?;
+        let session =
+            json!({"token_endpoint": endpoint, "client_id": "bars", "refresh_token": "first"});
+        let path = format!("mcp-servers/{name}/oauth-session");
+        self.admin.ask(Method::PUT, &path, Some(session)).await?;
+        self.admin.change(&format!("mcp-servers/{name}"), json!({"enabled": true})).await.map(drop)
+    }
+
     /// A stream that is cut at once, and is there the next time.
     async fn cut(&self, path: &str) -> Outcome<()> {
         let key = if path.starts_with("/api") { ADMIN_KEY } else { &self.key };
@@ -361,5 +381,20 @@ fn is_told(answer: &Value) -> Outcome<()> {
     match answer["error"]["data"]["reason"] == "panicked" {
         true => Ok(()),
         false => Err(format!("an answer where there was a panic: {answer}").into()),
+    }
+}
+
+/// Answers every connection with a token.
+async fn issue_tokens(listener: tokio::net::TcpListener) {
+    const TOKEN: &str = r#"{"access_token":"a","token_type":"Bearer"}"#;
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            TOKEN.len()
+        );
+        let mut asked = [0; 4096];
+        if stream.read(&mut asked).await.is_ok() {
+            drop(stream.write_all(format!("{head}{TOKEN}").as_bytes()).await);
+        }
     }
 }
