@@ -128,7 +128,7 @@ fn stage_of(spec: UpstreamSpec, remembered: Remembered, fates: &'static [Reason]
     });
     let patience = Arc::new(ArcSwap::from_pointee(patience()));
     let kept = patience.clone();
-    let upstream = Upstream::new(board.clone(), patience, launch, witness.clone(), false).start();
+    let upstream = Upstream::new(board.clone(), patience, launch, witness.clone()).start();
     Stage { patience: kept, upstream, board, witness, launches, ends }
 }
 
@@ -250,6 +250,7 @@ async fn a_restart_replaces_the_worker_and_news_of_the_old_one_is_dropped() {
     stage.upstream.send(Start).await.unwrap();
     sleep(SECOND).await;
     let old = stage.ends.borrow().clone().unwrap();
+    stage.board.ask_restart();
     stage.upstream.send(Restart).await.unwrap();
     sleep(SECOND).await;
     assert_eq!((stage.state(), stage.launches.get()), (StateWord::Ready, 2));
@@ -386,6 +387,7 @@ async fn what_does_not_rest_any_more_is_started_and_what_begins_to_rest_does() {
     stage.upstream.send(Reconfigure(resting_after(SECOND, false))).await.unwrap();
     sleep(2 * SECOND).await;
     assert!(stage.board.is_resting());
+    stage.board.ask_restart();
     stage.upstream.send(Restart).await.unwrap();
     sleep(SECOND / 2).await;
     assert_eq!(stage.state(), StateWord::Ready);

@@ -347,8 +347,8 @@ fn three_panics_of_our_own_within_a_minute_are_too_many_whatever_a_server_may() 
 fn what_a_panic_interrupts_counts_as_a_start_and_nothing_before_it_is_forgotten() {
     let interrupted = |state: State| {
         let mut upstream = Lifecycle { state, ..Lifecycle::new(true) };
-        upstream.interrupt();
-        upstream.state
+        let is_any = upstream.interrupt();
+        (upstream.state, is_any)
     };
     let starting = |after| State::Starting { after };
     let crash = After::Crash { since: secs(1), probes: 2 };
@@ -357,9 +357,10 @@ fn what_a_panic_interrupts_counts_as_a_start_and_nothing_before_it_is_forgotten(
         (State::Ending { then: Next::Start }, After::Nothing),
         (State::Backoff { until: secs(2) }, After::Failure),
         (State::Ready { after: After::Failure }, After::Failure),
-        (State::Crashed { since: secs(1), until: secs(9), probes: 2 }, crash),
         (State::Starting { after: crash }, crash),
     ] {
-        assert_eq!(interrupted(state), starting(after));
+        assert_eq!(interrupted(state), (starting(after), true));
     }
+    let crashed = State::Crashed { since: secs(1), until: secs(9), probes: 2 };
+    assert_eq!(interrupted(crashed.clone()), (crashed, false), "no probe was under way");
 }
