@@ -4,6 +4,7 @@
 //! It reads everything at once and tells each room what it is to be; each of them touches only what
 //! has changed. Nothing else carries configuration from the database into the running daemon.
 
+mod graves;
 mod logbook;
 mod profiles;
 pub mod relay;
@@ -31,6 +32,7 @@ pub use runtime::RuntimeSettings;
 pub use snapshot::{Defaults, EndpointEntry};
 pub use witness::Witness;
 
+use graves::Graves;
 use runtime::Values;
 
 use crate::{
@@ -87,6 +89,7 @@ pub struct Conductor {
     began: OffsetDateTime,
     namespace_options: NamespaceOptions,
     namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
+    graves: Graves,
     /// Held while the rows are read and handed on, so that an older reading never wins.
     turn: tokio::sync::Mutex<()>,
     /// How often the rows came to say what is not known here, and how many of these times they were read
@@ -173,6 +176,7 @@ impl Conductor {
             began,
             namespace_options,
             namespaces: Mutex::default(),
+            graves: Graves::default(),
             turn: tokio::sync::Mutex::new(()),
             debts: AtomicU64::new(0),
             debts_paid: AtomicU64::new(0),
@@ -260,8 +264,11 @@ impl Conductor {
             let answered = tokio::time::timeout(PING_PATIENCE, self.store.ping()).await;
             let is_away = !matches!(answered, Ok(Ok(())));
             self.is_database_away.store(is_away, Ordering::Relaxed);
-            let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
-            if (has_dead || self.has_debts())
+            let mut dead = self.handles();
+            dead.retain(|handle| !handle.actor.connected());
+            let dead = dead.iter().map(|handle| handle.id);
+            let are_due = self.graves.are_due(dead, &self.patience.load());
+            if (are_due || self.has_debts())
                 && let Err(error) = self.reconcile().await
             {
                 tracing::warn!(%error, "the configuration could not be read; what runs goes on");
@@ -348,7 +355,13 @@ impl Conductor {
     async fn apply_namespaces(&self, wanted: Vec<namespace::NamespaceSpec>) {
         let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
         for spec in wanted {
-            let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
+            let known = self.namespace(spec.id);
+            let is_dead = known.as_ref().is_some_and(|handle| !handle.actor.connected());
+            if is_dead && !self.graves.take(&spec, &self.patience.load()) {
+                // Its clients are served from what it has published last; its turn will come.
+                continue;
+            }
+            let known = known.filter(|_| !is_dead);
             let (id, naming, uri_naming) = (spec.id, spec.naming, spec.uri_naming);
             let told = match known {
                 Some(handle) => {
@@ -366,6 +379,7 @@ impl Conductor {
             }
         }
         self.lock_namespaces().retain(|id, _| ids.contains(id));
+        self.graves.retain(&ids);
     }
 
     async fn start_namespace(&self, spec: namespace::NamespaceSpec) -> bool {
