@@ -88,7 +88,7 @@ pub struct Conductor {
     defaults: Defaults,
     began: OffsetDateTime,
     namespace_options: NamespaceOptions,
-    namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
+    namespaces: Arc<Mutex<HashMap<Uuid, NamespaceHandle>>>,
     graves: Graves,
     /// Held while the rows are read and handed on, so that an older reading never wins.
     turn: tokio::sync::Mutex<()>,
@@ -175,7 +175,7 @@ impl Conductor {
             defaults,
             began,
             namespace_options,
-            namespaces: Mutex::default(),
+            namespaces: Arc::default(),
             graves: Graves::default(),
             turn: tokio::sync::Mutex::new(()),
             debts: AtomicU64::new(0),
@@ -324,7 +324,7 @@ impl Conductor {
     }
 
     fn lock_namespaces(&self) -> MutexGuard<'_, HashMap<Uuid, NamespaceHandle>> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.namespaces)
     }
 
     /// Tells the namespaces that something about an upstream has changed.
@@ -388,14 +388,16 @@ impl Conductor {
         let keeper = self.witness.clone();
         let before = self.namespace(id);
         let (told, started) = tokio::sync::oneshot::channel();
+        let namespaces = self.namespaces.clone();
         // Whichever server thread asks for it, an actor lives on the daemon's own.
         self.arbiter.spawn_fn(move || {
             let handle = Namespace::start(spec, options, roster, keeper, before.as_ref());
-            drop(told.send(handle));
+            // Before it publishes for the first time, or what is listed just then would be told to nobody.
+            lock(&namespaces).insert(id, handle);
+            // Who asked may have given up.
+            told.send(()).unwrap_or(());
         });
-        let Ok(handle) = started.await else { return false };
-        self.lock_namespaces().insert(id, handle);
-        true
+        started.await.is_ok()
     }
 
     /// Publishes the endpoints, and returns those whose schema profile is another now, with the one before.
@@ -446,4 +448,10 @@ impl Conductor {
         };
         matches!(admit(&entry.facts, facts.as_ref()), Verdict::Allowed(admitted) if admitted == session.principal)
     }
+}
+
+fn lock(
+    namespaces: &Mutex<HashMap<Uuid, NamespaceHandle>>,
+) -> MutexGuard<'_, HashMap<Uuid, NamespaceHandle>> {
+    namespaces.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -214,7 +214,9 @@ impl Handler<Ended> for Upstream {
         if generation == self.generation {
             self.worker = None;
             self.board.set_working(false);
-            if exit.reason == Reason::HandshakeTimeout {
+            let is_starting = matches!(self.lifecycle.state, State::Starting { .. });
+            // One that is being ended may not be what would be fetched now.
+            if is_starting && exit.reason == Reason::HandshakeTimeout {
                 self.board.set_is_fetched(true);
             }
             let rest = self.board.port.breaker.throttled_for();

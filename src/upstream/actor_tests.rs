@@ -430,3 +430,21 @@ async fn a_start_that_had_its_time_to_fetch_gets_no_more_of_it() {
     sleep(SECOND / 100).await;
     assert_eq!(stage.board.start_patience(), SECOND);
 }
+
+#[actix::test]
+async fn what_an_edit_has_in_the_place_of_a_slow_start_has_all_its_time_to_be_fetched() {
+    let upkeep = Upkeep { prefetch: Some(300 * SECOND), ..Upkeep::default() };
+    let cold = UpstreamSpec { upkeep, ..spec(1) };
+    let stage = stage_of(cold.clone(), Remembered::default(), &[]);
+    stage.upstream.send(Start).await.unwrap();
+    let (args, env) = (vec!["new".to_owned()], Default::default());
+    let transport = Transport::Stdio { command: "x".into(), args, env };
+    stage.upstream.do_send(Reconfigure(UpstreamSpec { transport, ..cold }));
+    // The time of the one before was over at the same moment.
+    stage.upstream.do_send(Ended { generation: 1, exit: Exit::of(Reason::HandshakeTimeout) });
+    sleep(SECOND).await;
+    let seen = stage.witness.seen.lock().unwrap().clone();
+    let starts = seen.iter().filter(|(state, ..)| *state == StateWord::Starting);
+    let starts: Vec<Reason> = starts.map(|(_, _, reason)| *reason).collect();
+    assert_eq!(starts, [Reason::Prefetching; 2]);
+}
