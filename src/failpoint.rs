@@ -4,7 +4,7 @@
 
 /// Panics if a test has put a file of this name into the directory that `METAMCPD_FAILPOINTS` names, once
 /// for each time that it does. With the word `always` in it, the file stays; with `kill`, the daemon is
-/// killed as by `kill -9`.
+/// killed as by `kill -9`, and with `kill 2` after two who have passed.
 #[cfg(debug_assertions)]
 pub fn pass(name: &str) {
     use std::{path::PathBuf, sync::LazyLock};
@@ -14,6 +14,12 @@ pub fn pass(name: &str) {
     let Some(directory) = &*DIRECTORY else { return };
     let file = directory.join(name);
     let Ok(wish) = std::fs::read_to_string(&file) else { return };
+    if let Some(left) = wish.strip_prefix("kill ").and_then(|left| left.parse::<u64>().ok()) {
+        let rest = if left > 1 { format!("kill {}", left - 1) } else { "kill".to_owned() };
+        let is_noted = std::fs::write(&file, rest).is_ok();
+        assert!(is_noted, "a test has asked for a kill that cannot be put off");
+        return;
+    }
     let is_ours = wish == "always" || std::fs::remove_file(&file).is_ok();
     if is_ours && wish == "kill" {
         let killed =

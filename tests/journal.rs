@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    SOON, TestGateway, database::Database, events::EventStream, gateway::Start, outage::Outage,
-    postgres, processes, skipped, wait_until,
+    SOON, TestGateway, database::Database, events::EventStream, fragile::Fragile, gateway::Start,
+    outage::Outage, postgres, processes, skipped, wait_until,
 };
 
 /// Little memory, and none of it for the entries of the log, which may be dropped.
@@ -115,6 +115,45 @@ async fn what_a_stop_finds_unwritten_is_written_by_the_next_start_before_anythin
         gateway.ready("demo").await;
         let history: Vec<_> = gateway.history("demo").await.iter().map(change).collect();
         assert_eq!(history[..all.len()], all, "{history:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_is_killed_before_any_batch_of_what_was_left_goes_on_where_it_came_to() {
+    for database in Database::all() {
+        // More than one batch of what is left, and less of it is kept than there is.
+        let settings =
+            format!("{SHORT}\n").replace("batch = 2", "batch = 2\nhistory_max_per_server = 5");
+        let start = Start::new().on(database).settings(&settings);
+        let mut fragile = Fragile::begin(start).await;
+        let mut events = fragile.gateway.events().await;
+        fragile.gateway.demo("demo").await;
+        fragile.gateway.ready("demo").await;
+        let outage = Outage::begin(&fragile.gateway).await;
+        for _ in 0..4 {
+            restart(&fragile.gateway).await;
+        }
+        let mut all = told(&mut events, 5).await;
+        assert_eq!(fragile.gateway.stop().await.code, Some(0), "a stop needs no database");
+        outage.end().await;
+        let restarts = all[all.len() - 1][2].clone();
+        all.push([json!("STOPPED"), json!("stopping"), restarts]);
+
+        // Each comes one batch further than the one before.
+        let left = || std::fs::metadata(fragile.gateway.data_dir().join("journal.spill"));
+        assert!(left().expect("the file").len() > 0);
+        for kill in 1..=3 {
+            fragile.arm_to("journal", "kill 1");
+            let exit = fragile.gateway.restart_and_die().await;
+            assert_eq!(exit.signal, Some(9), "{kill}: {exit:?}");
+        }
+        fragile.gateway.restart().await;
+        fragile.gateway.ready("demo").await;
+        // What this last run has to tell stands behind all that.
+        let history: Vec<_> = fragile.gateway.history("demo").await.iter().map(change).collect();
+        all.extend_from_slice(&history[history.len() - 2..]);
+        assert_eq!(history, all[all.len() - 5..], "{history:?}\n{}", fragile.gateway.log());
+        assert_eq!(fragile.gateway.metric("metamcpd_journal_dropped_total").await, None);
     }
 }
 

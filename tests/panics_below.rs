@@ -184,6 +184,62 @@ async fn an_upstream_whose_keeper_panics_again_and_again_is_crashed_and_the_othe
 }
 
 #[tokio::test]
+async fn a_supervisor_that_panics_before_it_begins_is_shown_so_once_and_obeys_when_it_lives() {
+    let fragile = Fragile::start("[supervision]\nprobe_every = \"1h\"").await;
+    let gateway = &fragile.gateway;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    fragile.arm_to("upstream-begins", "always");
+    gateway.demo("other").await;
+    let crashed = |one: &Value| one["error_status"] == "CRASHED";
+    let other = gateway.server_until("other", "CRASHED", crashed).await;
+    assert_eq!(other["runtime"]["reason"], "panicked", "{other}");
+    wait_until("it to be made anew once more", SOON, async || {
+        (gateway.metric("metamcpd_panics_total").await >= Some(5.0)).then_some(())
+    })
+    .await;
+    let history = gateway.history("other").await;
+    let states: Vec<_> = history.iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["BACKOFF", "BACKOFF", "CRASHED"], "{history:?}");
+    assert_eq!(client.text_of("demo__echo", json!({"message": "hi"})).await, "hi");
+
+    // Nobody is there to take the order, and its probe is an hour away.
+    let restarted = gateway.admin(Method::POST, "mcp-servers/other/restart", None).await;
+    assert_eq!(restarted.0, StatusCode::ACCEPTED, "{restarted:?}");
+    fragile.disarm("upstream-begins");
+    let other = gateway.ready("other").await;
+    assert_eq!(other["error_status"], "NONE", "{other}");
+}
+
+#[tokio::test]
+async fn a_namespace_that_panics_again_and_again_rests_and_serves_what_it_has_published() {
+    let rests = "[supervision]\nbackoff_min = \"1h\"\nbackoff_max = \"1h\"";
+    let fragile = Fragile::start(rests).await;
+    let gateway = &fragile.gateway;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    let before = client.tools().await;
+    fragile.arm_to("namespace-begins", "always");
+    fragile.arm("namespace-change");
+    gateway.change("namespaces/all", json!({"naming": "NEVER"})).await;
+    // Of the change, and of being made anew at once.
+    fragile.counted(2.0).await;
+    for name in ["one", "two", "three"] {
+        gateway.create("api-keys", json!({"name": name})).await;
+        assert_eq!(client.text_of("demo__echo", json!({"message": "hi"})).await, "hi");
+        assert_eq!(client.tools().await, before);
+    }
+    fragile.counted(2.0).await;
+    assert_eq!(gateway.log().matches("a namespace panicked").count(), 1);
+
+    fragile.disarm("namespace-begins");
+    gateway.change("namespaces/all", json!({"naming": "ALWAYS", "uri_naming": "ALWAYS"})).await;
+    gateway.change("namespaces/all", json!({"naming": "NEVER"})).await;
+    assert_eq!(client.text_of("echo", json!({"message": "anew"})).await, "anew");
+    fragile.counted(2.0).await;
+}
+
+#[tokio::test]
 async fn what_was_written_before_a_kill_is_followed_by_the_next_run_and_what_was_confirmed_is_there()
  {
     // Between the row and the memory of it, and in the midst of what is made of the rows.

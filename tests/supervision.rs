@@ -420,3 +420,27 @@ async fn what_is_disabled_is_stopped_and_what_is_enabled_again_starts() {
     gateway.change("mcp-servers/demo", json!({"enabled": true})).await;
     gateway.ready("demo").await;
 }
+
+#[tokio::test]
+async fn what_cannot_be_ended_is_shown_so_and_comes_back_once_it_has_gone() {
+    let stop = "[upstream.stop]\nstdin_close = \"50ms\"\nterm = \"50ms\"";
+    let gateway = Start::new().settings(&format!("{HASTY}\n{stop}")).run().await;
+    gateway.demo("demo").await;
+    gateway.change("mcp-servers/demo", json!({"connect_timeout_ms": 1000})).await;
+    let pid = gateway.server_pid("demo").await;
+    // As what hangs in the kernel: nothing tells that the tree has gone before this goes on.
+    let keeper = processes::parent_of(pid);
+    processes::signal(keeper, Signal::STOP);
+    let asked = gateway.admin(Method::POST, "mcp-servers/demo/restart", None).await;
+    assert_eq!(asked.0, StatusCode::ACCEPTED, "{asked:?}");
+    let is_told = |one: &Value| {
+        let why = one["runtime"]["last_error"].as_str().unwrap_or_default();
+        one["error_status"] != "NONE" && why.contains("does not end")
+    };
+    let server = gateway.server_until("demo", "shown as held", is_told).await;
+    assert_eq!(server["runtime"]["pid"], Value::Null, "nothing is started beside it: {server}");
+    processes::signal(keeper, Signal::CONT);
+    gateway.ready("demo").await;
+    let history = gateway.history("demo").await;
+    assert!(history.iter().any(|one| one["reason"] == "spawn_failed"), "{history:?}");
+}

@@ -4,6 +4,7 @@
 //! It reads everything at once and tells each room what it is to be; each of them touches only what
 //! has changed. Nothing else carries configuration from the database into the running daemon.
 
+mod graves;
 mod logbook;
 mod profiles;
 pub mod relay;
@@ -33,6 +34,7 @@ pub use safekeeping::Safekeeping;
 pub use snapshot::{Defaults, EndpointEntry};
 pub use witness::Witness;
 
+use graves::Graves;
 use runtime::Values;
 
 use crate::{
@@ -88,7 +90,8 @@ pub struct Conductor {
     defaults: Defaults,
     began: OffsetDateTime,
     namespace_options: NamespaceOptions,
-    namespaces: Mutex<HashMap<Uuid, NamespaceHandle>>,
+    namespaces: Arc<Mutex<HashMap<Uuid, NamespaceHandle>>>,
+    graves: Graves,
     /// Held while the rows are read and handed on, so that an older reading never wins.
     turn: tokio::sync::Mutex<()>,
     /// How often the rows came to say what is not known here, and how many of these times they were read
@@ -174,7 +177,8 @@ impl Conductor {
             defaults,
             began,
             namespace_options,
-            namespaces: Mutex::default(),
+            namespaces: Arc::default(),
+            graves: Graves::default(),
             turn: tokio::sync::Mutex::new(()),
             debts: AtomicU64::new(0),
             debts_paid: AtomicU64::new(0),
@@ -265,8 +269,11 @@ impl Conductor {
             let answered = tokio::time::timeout(PING_PATIENCE, self.store.ping()).await;
             let is_away = !matches!(answered, Ok(Ok(())));
             self.is_database_away.store(is_away, Ordering::Relaxed);
-            let has_dead = self.handles().iter().any(|handle| !handle.actor.connected());
-            if (has_dead || self.has_debts())
+            let mut dead = self.handles();
+            dead.retain(|handle| !handle.actor.connected());
+            let dead = dead.iter().map(|handle| handle.id);
+            let are_due = self.graves.are_due(dead, &self.patience.load());
+            if (are_due || self.has_debts())
                 && let Err(error) = self.reconcile().await
             {
                 tracing::warn!(%error, "the configuration could not be read; what runs goes on");
@@ -322,7 +329,7 @@ impl Conductor {
     }
 
     fn lock_namespaces(&self) -> MutexGuard<'_, HashMap<Uuid, NamespaceHandle>> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.namespaces)
     }
 
     /// Tells the namespaces that something about an upstream has changed.
@@ -353,7 +360,13 @@ impl Conductor {
     async fn apply_namespaces(&self, wanted: Vec<namespace::NamespaceSpec>) {
         let ids: HashSet<Uuid> = wanted.iter().map(|spec| spec.id).collect();
         for spec in wanted {
-            let known = self.namespace(spec.id).filter(|handle| handle.actor.connected());
+            let known = self.namespace(spec.id);
+            let is_dead = known.as_ref().is_some_and(|handle| !handle.actor.connected());
+            if is_dead && !self.graves.take(&spec, &self.patience.load()) {
+                // Its clients are served from what it has published last; its turn will come.
+                continue;
+            }
+            let known = known.filter(|_| !is_dead);
             let (id, naming, uri_naming) = (spec.id, spec.naming, spec.uri_naming);
             let told = match known {
                 Some(handle) => {
@@ -371,6 +384,7 @@ impl Conductor {
             }
         }
         self.lock_namespaces().retain(|id, _| ids.contains(id));
+        self.graves.retain(&ids);
     }
 
     async fn start_namespace(&self, spec: namespace::NamespaceSpec) -> bool {
@@ -379,14 +393,16 @@ impl Conductor {
         let keeper = self.witness.clone();
         let before = self.namespace(id);
         let (told, started) = tokio::sync::oneshot::channel();
+        let namespaces = self.namespaces.clone();
         // Whichever server thread asks for it, an actor lives on the daemon's own.
         self.arbiter.spawn_fn(move || {
             let handle = Namespace::start(spec, options, roster, keeper, before.as_ref());
-            drop(told.send(handle));
+            // Before it publishes for the first time, or what is listed just then would be told to nobody.
+            lock(&namespaces).insert(id, handle);
+            // Who asked may have given up.
+            told.send(()).unwrap_or(());
         });
-        let Ok(handle) = started.await else { return false };
-        self.lock_namespaces().insert(id, handle);
-        true
+        started.await.is_ok()
     }
 
     /// Publishes the endpoints, and returns those whose schema profile is another now, with the one before.
@@ -437,4 +453,10 @@ impl Conductor {
         };
         matches!(admit(&entry.facts, facts.as_ref()), Verdict::Allowed(admitted) if admitted == session.principal)
     }
+}
+
+fn lock(
+    namespaces: &Mutex<HashMap<Uuid, NamespaceHandle>>,
+) -> MutexGuard<'_, HashMap<Uuid, NamespaceHandle>> {
+    namespaces.lock().unwrap_or_else(PoisonError::into_inner)
 }

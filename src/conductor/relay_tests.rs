@@ -43,6 +43,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         away_max: MINUTE / 2,
         revival: false,
         tombstones_max: 1,
+        ahead_max: Duration::from_secs(60),
         batch_max: 1,
         replay: ReplayOptions {
             events_max: 9,

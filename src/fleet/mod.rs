@@ -4,7 +4,7 @@
 //! How one upstream is kept alive is its own actor's affair. `plan` decides what is to be done
 //! here, and this actor does it.
 
-mod deaths;
+pub mod deaths;
 pub mod plan;
 
 use std::{
@@ -119,11 +119,15 @@ impl Handler<RestartOne> for Fleet {
     fn handle(&mut self, RestartOne(id): RestartOne, _: &mut Self::Context) -> bool {
         let restarted = contained(|| {
             failpoint::pass("fleet-restart");
-            // Should it be dead, it is made anew by the next look.
-            self.deaths.remove(&id);
             let upstream = self.running.get(&id).filter(|_| !self.is_draining);
+            let board = self.roster.load().get(&id).cloned();
+            let Some((upstream, board)) = upstream.zip(board) else { return false };
+            board.ask_restart();
+            // Should it be dead, it is made anew by the next look, and finds the order on its board.
+            self.deaths.entry(id).and_modify(Deaths::hurry);
             // An operator's orders are few, and each must arrive.
-            upstream.map(|upstream| upstream.do_send(Restart)).is_some()
+            upstream.do_send(Restart);
+            true
         });
         restarted.unwrap_or(false)
     }
@@ -191,7 +195,12 @@ impl Fleet {
         failpoint::pass("fleet");
         let mut changes = Vec::new();
         let boards = self.roster.load();
-        let running = boards.iter().map(|(id, board)| (*id, (*board.spec()).clone())).collect();
+        // What was told last counts, though the one that was told may not have come to it: its successor will.
+        let told = |id: &Uuid, board: &Board| match self.changed.get(id) {
+            Some(spec) => spec.clone(),
+            None => (*board.spec()).clone(),
+        };
+        let running = boards.iter().map(|(id, board)| (*id, told(id, board))).collect();
         for step in plan(wanted, &running) {
             match step {
                 Step::Launch(spec) => {
@@ -204,6 +213,8 @@ impl Fleet {
                     self.launch(Arc::new(board));
                 }
                 Step::Change(spec) => {
+                    // What is changed may be what it dies of.
+                    self.deaths.entry(spec.id).and_modify(Deaths::hurry);
                     let upstream = self.running.get(&spec.id);
                     changes.extend(upstream.map(|one| one.send(Reconfigure(spec.clone()))));
                     self.changed.insert(spec.id, spec);
@@ -214,15 +225,13 @@ impl Fleet {
         changes
     }
 
-    fn supervise(&self, board: Arc<Board>, after_panic: bool) -> Addr<Upstream> {
+    fn supervisor(&self, board: Arc<Board>) -> Upstream {
         let (patience, launch) = (self.patience.clone(), self.launch.clone());
-        Upstream::new(board, patience, launch, self.listener.clone(), after_panic)
-            .with_dice(self.dice.clone())
-            .start()
+        Upstream::new(board, patience, launch, self.listener.clone()).with_dice(self.dice.clone())
     }
 
     fn launch(&mut self, board: Arc<Board>) {
-        let upstream = self.supervise(board.clone(), false);
+        let upstream = self.supervisor(board.clone()).start();
         upstream.do_send(Start);
         self.running.insert(board.id, upstream);
         self.publish(|boards| drop(boards.insert(board.id, board)));
@@ -230,16 +239,19 @@ impl Fleet {
 
     /// The actor's address lives until its worker has ended, and then no longer.
     fn remove(&mut self, id: Uuid) {
+        let board = self.roster.load().get(&id).cloned();
         self.publish(|boards| drop(boards.remove(&id)));
         self.changed.remove(&id);
         self.deaths.remove(&id);
-        if let Some(upstream) = self.running.remove(&id) {
-            actix::spawn(async move {
-                if upstream.send(Stop).await.is_err() {
-                    tracing::warn!(%id, "the supervisor of a removed upstream had panicked");
-                }
-            });
-        }
+        let Some((upstream, board)) = self.running.remove(&id).zip(board) else { return };
+        let successor = self.supervisor(board);
+        actix::spawn(async move {
+            if upstream.send(Stop).await.is_err() {
+                tracing::warn!(%id, "the supervisor of a removed upstream had panicked");
+                // Else its clients' own processes would never hear of it.
+                contained(|| successor.bury());
+            }
+        });
     }
 
     /// actix does not restart an actor that panicked: its address is dead for good.
@@ -252,18 +264,32 @@ impl Fleet {
             self.running.iter().filter(|(_, one)| !one.connected()).map(|(id, _)| *id).collect();
         for id in dead {
             let Some(board) = self.roster.load().get(&id).cloned() else { continue };
-            let (deaths, now) = (self.deaths.entry(id).or_default(), Instant::now());
-            if !deaths.is_due(now) {
-                continue;
-            }
-            deaths.revive(now);
-            tracing::error!(server = %board.spec().name, "the supervisor of an upstream panicked; it is made anew");
-            let upstream = self.supervise(board, true);
-            if let Some(spec) = self.changed.remove(&id) {
-                upstream.do_send(Reconfigure(spec));
-            }
-            self.running.insert(id, upstream);
+            // One that cannot even be mourned keeps no other from being made anew.
+            contained(|| self.replace(id, board));
         }
+    }
+
+    fn replace(&mut self, id: Uuid, board: Arc<Board>) {
+        let (now, patience) = (Instant::now(), self.patience.load());
+        let deaths = self.deaths.entry(id).or_default();
+        let is_news = deaths.notice(now, &patience);
+        let is_due = deaths.is_due(now, &patience);
+        if is_news {
+            // How long it stays dead, operators and callers are to know from the first moment on.
+            let successor = self.supervisor(board.clone());
+            contained(|| successor.mourn());
+        }
+        if !is_due {
+            return;
+        }
+        self.deaths.entry(id).or_default().revive(now);
+        tracing::error!(server = %board.spec().name, "the supervisor of an upstream panicked; it is made anew");
+        let upstream = self.supervisor(board).start();
+        // To be told once more of what it knows already changes nothing.
+        if let Some(spec) = self.changed.get(&id) {
+            upstream.do_send(Reconfigure(spec.clone()));
+        }
+        self.running.insert(id, upstream);
     }
 
     fn publish(&self, change: impl FnOnce(&mut HashMap<Uuid, Arc<Board>>)) {

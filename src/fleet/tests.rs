@@ -14,7 +14,7 @@ use crate::upstream::{
     lifecycle::Patience,
     link::Link,
     outlook::Outlook,
-    status::StateWord,
+    status::{ErrorStatus, StateWord},
     testing::{Deaf, calls, pipe, spec},
     worker::News,
 };
@@ -139,6 +139,111 @@ async fn a_change_that_a_supervisor_panics_over_holds_for_the_next_one() {
     let board = roster.load().get(&id).cloned().unwrap();
     assert!(!board.spec().enabled);
     assert_eq!((board.runtime().state, launches.get()), (StateWord::Disabled, 1));
+}
+
+/// Has a supervisor panic, and others behind it at the same moment are lost with it.
+async fn kill(fleet: &Addr<Fleet>, id: Uuid) {
+    let doomed = fleet.send(AddressOf(id)).await.unwrap().unwrap();
+    assert!(doomed.send(Panic).await.is_err());
+}
+
+#[actix::test]
+async fn a_restart_that_is_ordered_while_the_supervisor_is_dead_is_done_by_the_next_one() {
+    let long = 60 * SECOND;
+    let patience = Patience {
+        burst_window: long,
+        steady_after: long,
+        probe_every: long,
+        backoff_min: long,
+        backoff_max: long,
+        ..patience()
+    };
+    let (fleet, roster, launches) = fleet_with(patience);
+    fleet.send(wanting(&[1])).await.unwrap();
+    let id = Uuid::from_u128(1);
+    let board = roster.load().get(&id).cloned().unwrap();
+    // It would rest for up to a minute after each.
+    for round in 1..=3 {
+        sleep(SECOND).await;
+        assert_eq!((board.runtime().state, launches.get()), (StateWord::Ready, round));
+        if round == 2 {
+            // One that is about to panic takes the order with it.
+            fleet.send(AddressOf(id)).await.unwrap().unwrap().do_send(Panic);
+        } else {
+            kill(&fleet, id).await;
+        }
+        assert!(fleet.send(RestartOne(id)).await.unwrap());
+    }
+    sleep(SECOND).await;
+    assert_eq!((board.runtime().state, launches.get()), (StateWord::Ready, 4));
+    sleep(long).await;
+    assert_eq!(launches.get(), 4, "each order is done once");
+}
+
+#[actix::test]
+async fn what_was_changed_while_the_supervisor_was_dead_and_changed_back_is_as_it_was() {
+    let (fleet, roster, launches) = fleet();
+    fleet.send(wanting(&[1])).await.unwrap();
+    sleep(SECOND).await;
+    let id = Uuid::from_u128(1);
+    kill(&fleet, id).await;
+    let mut off = wanting(&[1]);
+    off.wanted[0].enabled = false;
+    fleet.send(off).await.unwrap();
+    fleet.send(wanting(&[1])).await.unwrap();
+    sleep(3 * SECOND).await;
+    let board = roster.load().get(&id).cloned().unwrap();
+    assert!(board.spec().enabled);
+    assert_eq!((board.runtime().state, launches.get()), (StateWord::Ready, 2));
+}
+
+#[actix::test]
+async fn a_supervisor_that_never_lives_has_its_upstream_crashed_until_it_does() {
+    let long = 60 * SECOND;
+    let patience =
+        Patience { burst_window: long, steady_after: long, probe_every: long, ..patience() };
+    let (fleet, roster, launches) = fleet_with(patience);
+    fleet.send(wanting(&[1])).await.unwrap();
+    sleep(SECOND).await;
+    let id = Uuid::from_u128(1);
+    let board = roster.load().get(&id).cloned().unwrap();
+    // As one that panics before it has said a word, each time.
+    let mut told = Vec::new();
+    for _ in 0..40 {
+        let living = fleet.send(AddressOf(id)).await.unwrap().unwrap();
+        if living.connected() {
+            living.do_send(Panic);
+        }
+        sleep(LOOK_EVERY).await;
+        let runtime = board.runtime();
+        told.push((runtime.state, runtime.error_status, runtime.since));
+    }
+    told.dedup();
+    let (state, status, _) = told.last().unwrap();
+    assert_eq!((*state, *status), (StateWord::Crashed, ErrorStatus::Crashed));
+    assert_eq!(board.runtime().reason, Reason::Panicked);
+    let crashed = told.iter().filter(|(state, ..)| *state == StateWord::Crashed).count();
+    assert_eq!(crashed, 1, "{told:?}");
+    assert!(launches.get() <= 3, "{told:?}");
+    // It lives, and its probe is due.
+    sleep(2 * long).await;
+    assert_eq!(board.runtime().state, StateWord::Ready);
+    assert_eq!(board.runtime().error_status, ErrorStatus::None);
+}
+
+#[actix::test]
+async fn who_is_removed_while_its_supervisor_is_dead_has_come_to_rest() {
+    let (fleet, roster, _) = fleet();
+    fleet.send(wanting(&[1])).await.unwrap();
+    sleep(SECOND).await;
+    let id = Uuid::from_u128(1);
+    let board = roster.load().get(&id).cloned().unwrap();
+    kill(&fleet, id).await;
+    fleet.send(wanting(&[])).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(board.runtime().state, StateWord::Stopped);
+    assert!(matches!(board.port.outlook(), Outlook::Down(_)));
+    assert!(board.at_rest().now_or_never().is_some());
 }
 
 #[actix::test]

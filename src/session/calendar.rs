@@ -45,6 +45,12 @@ impl Today {
         Duration::try_from(self.clock.min(self.counted) - issued).unwrap_or(Duration::ZERO)
     }
 
+    /// How far in the future something was issued at least: by a run whose clock was ahead, or seen by one
+    /// whose clock is behind.
+    pub fn ahead_of(self, issued: OffsetDateTime) -> Duration {
+        Duration::try_from(issued - self.clock.max(self.counted)).unwrap_or(Duration::ZERO)
+    }
+
     /// What was issued before is older than `age`, whatever the clock does.
     pub fn before(self, age: Duration) -> OffsetDateTime {
         self.clock.min(self.counted).saturating_sub(signed(age))
@@ -75,12 +81,15 @@ mod tests {
             assert!(today.for_new() >= at(HOUR), "{jump}");
             assert!(today.age_of(at(HOUR / 2)) <= Duration::from_secs(1800), "{jump}");
             assert!(today.before(Duration::from_secs(3600)) <= at(0), "{jump}");
+            assert!(today.ahead_of(at(2 * HOUR)) <= Duration::from_secs(3600), "{jump}");
         }
         let today = Today { clock: at(HOUR), counted: at(HOUR) };
         assert_eq!(today.for_new(), at(HOUR));
         assert_eq!(today.age_of(at(0)), Duration::from_secs(3600));
         assert_eq!(today.before(Duration::from_secs(3600)), at(0));
         assert_eq!(today.age_of(at(2 * HOUR)), Duration::ZERO, "it comes from the future");
+        assert_eq!(today.ahead_of(at(2 * HOUR)), Duration::from_secs(3600));
+        assert_eq!(today.ahead_of(at(0)), Duration::ZERO);
     }
 
     #[test]

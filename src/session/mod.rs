@@ -76,6 +76,9 @@ pub struct SessionOptions {
     pub revival: bool,
     /// Ended sessions that are remembered, so that none of them is revived.
     pub tombstones_max: usize,
+    /// A session whose id was issued further in the future is not revived.
+    #[serde(with = "humantime_serde")]
+    pub ahead_max: Duration,
     /// Messages of one batch, where batches are allowed.
     pub batch_max: usize,
     /// What is kept for clients whose connection broke.

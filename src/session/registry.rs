@@ -229,7 +229,9 @@ impl Sessions {
         let opened = self.sealer.open(id).ok_or(SessionError::Unknown)?;
         let claims = Claims::from_bytes(&opened.plain).ok_or(SessionError::Unknown)?;
         let mark = Mark { id: opened.mark, issued: claims.issued };
-        let age = self.calendar.today().age_of(claims.issued);
+        let today = self.calendar.today();
+        let age = today.age_of(claims.issued);
+        let ahead = today.ahead_of(claims.issued);
         let is_theirs = claims.endpoint == endpoint
             && claims.principal == PrincipalDigest::of(principal)
             && claims.via == Via::StreamableHttp
@@ -237,6 +239,13 @@ impl Sessions {
         let Some(agreed) = claims.agreed.filter(|_| is_theirs) else {
             return Err(SessionError::Unknown);
         };
+        // Such a one would be new again at each restart, until its day has come: when it began is known to
+        // nobody. Its client begins another.
+        if ahead > self.options.ahead_max {
+            metrics::counter!("metamcpd_limit_hit_total", "limit" => "sessions.ahead_max")
+                .increment(1);
+            return Err(SessionError::Unknown);
+        }
         let open = self.write();
         // Of several requests that come at once, one revives it and the others find it.
         if let Some(session) = open.get(id) {

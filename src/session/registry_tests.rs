@@ -39,6 +39,7 @@ fn options() -> SessionOptions {
         away_max: Duration::from_secs(60),
         revival: true,
         tombstones_max: 100,
+        ahead_max: Duration::from_secs(90),
         batch_max: 3,
         replay: crate::session::ReplayOptions {
             events_max: 4,
@@ -282,6 +283,7 @@ async fn sessions_over_sse_and_ids_that_are_too_old_are_not_revived() {
     let find = |id: &str| after.find(id, HERE, &someone(1), Via::StreamableHttp);
     assert!(find(&issued_ago(102)).is_err());
     assert!(find(&issued_ago(-60)).is_ok(), "the clock was set back");
+    assert!(find(&issued_ago(-95)).is_err(), "it would outlive every restart");
     let old = find(&issued_ago(60)).unwrap();
     assert!(old.age(Instant::now()) >= Duration::from_secs(60), "its age goes on counting");
 }

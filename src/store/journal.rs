@@ -5,6 +5,7 @@
 //! until the database has taken it, however often that is tried. It decides when to write; what a
 //! record becomes in the tables is `memory`'s business.
 
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +37,8 @@ const PUT_ASIDE: Duration = Duration::from_secs(2);
 pub struct JournalOptions {
     /// Records that wait in memory at most.
     pub capacity: usize,
+    /// Bytes of them at most. One that is larger waits there alone.
+    pub bytes_max: u64,
     /// Bytes of those that wait in a file. 0: none do.
     pub spill_max: u64,
     /// Records in one transaction at most.
@@ -51,6 +54,7 @@ impl Default for JournalOptions {
     fn default() -> JournalOptions {
         JournalOptions {
             capacity: 10_000,
+            bytes_max: 32 * 1024 * 1024,
             spill_max: 64 * 1024 * 1024,
             batch: 500,
             flush_every: Duration::from_millis(250),
@@ -71,6 +75,7 @@ pub struct Journal {
     over: CancellationToken,
     /// What of it is for those records alone that cannot be had again.
     reserved_from: u64,
+    bytes_max: u64,
 }
 
 #[derive(Default)]
@@ -78,6 +83,20 @@ struct Counts {
     dropped: AtomicU64,
     /// Recorded, and neither written, put aside nor dropped.
     unwritten: AtomicU64,
+    /// Of what waits in memory, or is being written.
+    bytes: AtomicU64,
+}
+
+/// Bytes of memory that a record takes, until it is written or somewhere else.
+struct Room {
+    counts: Arc<Counts>,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.counts.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The file beside the queue, where there is one.
@@ -87,7 +106,7 @@ struct Aside {
 }
 
 enum Entry {
-    Record(Box<Record>),
+    Record(Box<Record>, Room),
     /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
     /// The same, and nothing is taken after it.
@@ -100,6 +119,7 @@ impl Journal {
     pub fn start(store: Store, options: JournalOptions, spill: Option<Spill>) -> Journal {
         let (queue, entries) = mpsc::channel(options.capacity.max(1));
         let reserved_from = u64::try_from(options.capacity / 2).unwrap_or(u64::MAX);
+        let bytes_max = options.bytes_max;
         let counts = Arc::new(Counts::default());
         let spill = Aside { spill: Arc::new(Mutex::new(spill)) };
         let (give_up, over) = (CancellationToken::new(), CancellationToken::new());
@@ -113,7 +133,7 @@ impl Journal {
             _over: over.clone().drop_guard(),
         };
         tokio::spawn(writer.run_on());
-        Journal { queue, counts, spill, give_up, over, reserved_from }
+        Journal { queue, counts, spill, give_up, over, reserved_from, bytes_max }
     }
 
     /// Never waits for the database. What finds neither the queue nor the file with room for it, or
@@ -122,21 +142,11 @@ impl Journal {
         // Held until it has its place, so that what is recorded later never stands before it.
         let mut spill = self.spill.lock();
         let record = match &*spill {
-            Some(spill) if !spill.is_empty() => Box::new(record),
-            _ => {
-                self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
-                match self.queue.try_send(Entry::Record(Box::new(record))) {
-                    Ok(()) => return,
-                    Err(
-                        mpsc::error::TrySendError::Full(entry)
-                        | mpsc::error::TrySendError::Closed(entry),
-                    ) => {
-                        self.counts.settle(1);
-                        let Entry::Record(record) = entry else { return };
-                        record
-                    }
-                }
-            }
+            Some(spill) if !spill.is_empty() => record,
+            _ => match self.queue_up(record) {
+                Ok(()) => return,
+                Err(record) => record,
+            },
         };
         let is_kept = spill.as_mut().is_some_and(|spill| {
             spill.put(&record).unwrap_or_else(|error| {
@@ -150,11 +160,31 @@ impl Journal {
         }
     }
 
+    /// Gives it back where the queue has no place for it, or is closed.
+    fn queue_up(&self, record: Record) -> Result<(), Record> {
+        let place = match self.queue.try_reserve() {
+            Ok(place) => place,
+            Err(mpsc::error::TrySendError::Full(())) => {
+                hit("journal.capacity");
+                return Err(record);
+            }
+            Err(mpsc::error::TrySendError::Closed(())) => return Err(record),
+        };
+        let Some(room) = self.counts.room(record.bytes(), self.bytes_max) else {
+            hit("journal.bytes_max");
+            return Err(record);
+        };
+        self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
+        place.send(Entry::Record(Box::new(record), room));
+        Ok(())
+    }
+
     /// The same for what may come in floods: it leaves half of the queue to everything else, and the
     /// whole of the file.
     pub fn record_minor(&self, record: Record) {
         let waiting = self.counts.unwritten.load(Ordering::Relaxed);
-        if waiting < self.reserved_from && self.spill.is_empty() {
+        let bytes = self.counts.bytes.load(Ordering::Relaxed);
+        if waiting < self.reserved_from && bytes < self.bytes_max / 2 && self.spill.is_empty() {
             self.record(record);
         } else {
             self.counts.count_dropped(1);
@@ -199,7 +229,22 @@ impl Journal {
     }
 }
 
+fn hit(limit: &'static str) {
+    metrics::counter!("metamcpd_limit_hit_total", "limit" => limit).increment(1);
+}
+
 impl Counts {
+    /// Room for so many bytes, where there is; for a record that nothing could ever make room for, where
+    /// nothing else waits. Asked by one at a time.
+    fn room(self: &Arc<Self>, bytes: u64, max: u64) -> Option<Room> {
+        let taken = self.bytes.load(Ordering::Relaxed);
+        if taken > 0 && taken.saturating_add(bytes) > max {
+            return None;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Some(Room { counts: Arc::clone(self), bytes })
+    }
+
     fn lose(&self, records: u64) {
         self.settle(records);
         self.count_dropped(records);
@@ -263,15 +308,16 @@ impl Writer {
     async fn run(&mut self) {
         self.write_spilled().await;
         loop {
-            let (batch, end) = self.gather().await;
-            let count = batch.len() as u64;
-            match self.write(&batch, Before::Nothing).await {
+            let (Batch { records, rooms }, end) = self.gather().await;
+            let count = records.len() as u64;
+            match self.write(&records, Before::Nothing).await {
                 Written::AllBut { lost } => {
                     self.counts.settle(count - lost);
                     self.counts.lose(lost);
                 }
-                Written::GivenUp => return self.put_aside(batch),
+                Written::GivenUp => return self.put_aside(records),
             }
+            drop((records, rooms));
             let is_written = self.write_spilled().await;
             if self.give_up.is_cancelled() {
                 return self.put_aside(Vec::new());
@@ -295,12 +341,12 @@ impl Writer {
 
     /// Takes entries until the batch is full, its first record has waited long enough, or somebody
     /// waits for it.
-    async fn gather(&mut self) -> (Vec<Record>, BatchEnd) {
-        let mut batch = Vec::new();
+    async fn gather(&mut self) -> (Batch, BatchEnd) {
+        let mut batch = Batch::default();
         // What is in the file wakes nobody.
         let waits = !self.spill.is_empty();
         let mut deadline = waits.then(|| Instant::now() + RETRY_MAX);
-        while batch.len() < self.options.batch.max(1) {
+        while batch.records.len() < self.options.batch.max(1) {
             let next = match deadline {
                 None => self.entries.recv().await,
                 Some(deadline) => match time::timeout_at(deadline, self.entries.recv()).await {
@@ -309,11 +355,12 @@ impl Writer {
                 },
             };
             match next {
-                Some(Entry::Record(record)) => {
-                    if batch.is_empty() {
+                Some(Entry::Record(record, room)) => {
+                    if batch.records.is_empty() {
                         deadline = Some(Instant::now() + self.options.flush_every);
                     }
-                    batch.push(*record);
+                    batch.records.push(*record);
+                    batch.rooms.push(room);
                 }
                 Some(Entry::Flush(done)) if done.is_closed() => {}
                 Some(Entry::Flush(done)) => return (batch, BatchEnd::Flush(done)),
@@ -330,7 +377,7 @@ impl Writer {
         loop {
             let portion = match self.spill.lock().as_ref() {
                 Some(spill) if !spill.is_empty() && self.has_no_record_queued() => {
-                    spill.portion(self.options.batch)
+                    spill.portion(self.options.batch, self.options.bytes_max)
                 }
                 _ => return true,
             };
@@ -376,14 +423,14 @@ impl Writer {
             return Written::AllBut { lost: 0 };
         }
         failpoint::pass("journal");
-        match self.persist(batch, before).await {
+        match self.persist(batch, 0..batch.len(), before).await {
             Persisted::Yes => return Written::AllBut { lost: 0 },
             Persisted::GivenUp => return Written::GivenUp,
             Persisted::Refused => {}
         }
         let mut lost = 0;
-        for record in batch.chunks(1) {
-            match self.persist(record, Before::Tried).await {
+        for index in 0..batch.len() {
+            match self.persist(batch, index..index + 1, Before::Tried).await {
                 Persisted::Yes => {}
                 Persisted::GivenUp => return Written::GivenUp,
                 Persisted::Refused => lost += 1,
@@ -392,12 +439,13 @@ impl Writer {
         Written::AllBut { lost }
     }
 
-    async fn persist(&self, records: &[Record], mut before: Before) -> Persisted {
+    /// Writes some of a batch.
+    async fn persist(&self, batch: &[Record], some: Range<usize>, mut before: Before) -> Persisted {
         let (mut rest, mut doublings) = (RETRY_MIN, 0);
         loop {
             let patience = self.store.write_timeout() * (1 << doublings);
             let history_max = self.options.history_max_per_server;
-            let writing = self.store.write_down(records, before, history_max);
+            let writing = self.store.write_down(batch, some.clone(), before, history_max);
             let tried = tokio::select! {
                 biased;
                 () = self.give_up.cancelled() => return Persisted::GivenUp,
@@ -416,7 +464,7 @@ impl Writer {
             if !error.is_passing() {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    records = records.len(),
+                    records = some.len(),
                     "the journal could not write what has happened",
                 );
                 return Persisted::Refused;
@@ -439,7 +487,7 @@ impl Writer {
         let mut spill = self.spill.lock();
         self.entries.close();
         while let Ok(entry) = self.entries.try_recv() {
-            if let Entry::Record(record) = entry {
+            if let Entry::Record(record, _room) = entry {
                 held.push(*record);
             }
         }
@@ -461,6 +509,13 @@ impl Writer {
             _ => tracing::error!(lost, "the journal was closed before everything was written"),
         }
     }
+}
+
+/// Records that are written together, and the room that they take.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    rooms: Vec<Room>,
 }
 
 enum Persisted {

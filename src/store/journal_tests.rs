@@ -249,3 +249,96 @@ async fn connections_that_are_cut_are_made_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_too_many_bytes_for_memory_goes_into_the_file_and_one_that_is_alone_never_does() {
+    on_both_databases(async |options, data_dir| {
+        let acquire_timeout = Duration::from_millis(500);
+        let store = open(&DatabaseOptions { acquire_timeout, ..options }, data_dir).await;
+        let server = store.create_server(process("files")).await.unwrap().uuid;
+        let long = |number| {
+            let mut record = failure(server, number);
+            if let Record::Transition { message, .. } = &mut record {
+                *message = Some("x".repeat(1_000));
+            }
+            record
+        };
+        let (options, size) = (JournalOptions::default(), long(0).bytes());
+        let options = JournalOptions { bytes_max: 3 * size, ..options };
+        let spill = Spill::open(data_dir, options.spill_max).unwrap();
+        let journal = Journal::start(store.clone(), options.clone(), Some(spill));
+        let outage = store.write().await.unwrap();
+        (0..3).for_each(|number| journal.record(long(number)));
+        assert!(journal.spill.is_empty());
+        journal.record_minor(Record::LogsGone { ids: vec![1] });
+        assert_eq!(journal.dropped(), 1, "they are to crowd out nothing else");
+        (3..7).for_each(|number| journal.record(long(number)));
+        assert!(!journal.spill.is_empty());
+        assert!(!journal.flush(SHORT).await);
+        assert_eq!(journal.counts.bytes.load(Ordering::Relaxed), 3 * size);
+        outage.rollback().await.unwrap();
+        assert!(journal.flush(LONG).await);
+        assert_eq!(restarts(&store, server).await, (0..7).collect::<Vec<_>>());
+        assert_eq!(journal.counts.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(journal.dropped(), 1);
+        assert!(journal.close(LONG).await);
+
+        let options = JournalOptions { bytes_max: 1, spill_max: 0, ..options };
+        let journal = Journal::start(store.clone(), options, None);
+        for number in 7..9 {
+            journal.record(long(number));
+            assert!(journal.flush(LONG).await);
+        }
+        assert_eq!(journal.dropped(), 0);
+        assert!(journal.close(LONG).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_at_any_point_of_writing_down_the_file_writes_nothing_twice_and_loses_nothing() {
+    const RECORDS: u64 = 9;
+    on_both_databases(async |options, data_dir| {
+        let store = open(&options, data_dir).await;
+        // Less is kept than is written at once, so that much is pushed out again at once.
+        for (batch, next_batch, history_max) in [(3, 3, 2), (3, 5, 2), (4, 9, 2), (2, 2, 100)] {
+            let options = |batch| JournalOptions {
+                batch,
+                history_max_per_server: history_max,
+                ..JournalOptions::default()
+            };
+            for kill in 0.. {
+                let name = format!("files-{batch}-{next_batch}-{kill}");
+                let server = store.create_server(process(&name)).await.unwrap().uuid;
+                let mut spill = Spill::open(data_dir, MANY).unwrap();
+                (0..RECORDS)
+                    .for_each(|number| assert!(spill.put(&failure(server, number)).unwrap()));
+                // As the writer does it: a portion is written down, and that is noted.
+                let mut steps = 0;
+                while steps < kill && !spill.is_empty() {
+                    let portion = spill.portion(batch, MANY).unwrap();
+                    let (records, all) = (&portion.records, 0..portion.records.len());
+                    store.write_down(records, all, Before::Tried, history_max).await.unwrap();
+                    steps += 1;
+                    if steps < kill {
+                        spill.done(&portion);
+                        steps += 1;
+                    }
+                }
+                drop(spill);
+                let spill = Spill::open(data_dir, MANY).unwrap();
+                let next = Journal::start(store.clone(), options(next_batch), Some(spill));
+                assert!(next.close(LONG).await);
+                let all: Vec<u64> = (RECORDS.saturating_sub(history_max)..RECORDS).collect();
+                assert_eq!(restarts(&store, server).await, all, "{name}");
+                assert_eq!(next.dropped(), 0);
+                if steps < kill {
+                    break;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+const MANY: u64 = 1 << 20;

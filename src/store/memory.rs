@@ -4,6 +4,7 @@
 //! the last of a batch is written. When it is written is the journal's business.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use entity::{mcp_server, namespace};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
@@ -19,18 +20,20 @@ use super::words::{ErrorStatus, ItemKind};
 use super::{Store, ended_sessions, logs, oauth_sessions, transitions};
 
 impl Store {
-    /// Writes a batch as a whole or not at all. What concerns a server or a namespace that is gone
-    /// is left out, and what an earlier try has written stands once.
+    /// Writes some of a batch, as a whole or not at all. What concerns a server or a namespace that is
+    /// gone is left out, and what an earlier try has written stands once.
     pub(super) async fn write_down(
         &self,
-        records: &[Record],
+        batch: &[Record],
+        some: Range<usize>,
         before: Before,
         history_max: u64,
     ) -> Result<(), StoreError> {
+        let records = batch.get(some.clone()).unwrap_or_default();
         let transaction = self.write().await?;
         let servers = health_of(&transaction, records).await?;
 
-        transitions::append(&transaction, records, &servers, before).await?;
+        transitions::append(&transaction, batch, some, &servers, before).await?;
         for (server, before) in &servers {
             if let Some(report) = transitions::report_on(*server, *before, records) {
                 report.exec(&transaction).await?;
@@ -71,7 +74,7 @@ impl Store {
         records: &[Record],
         history_max: u64,
     ) -> Result<(), StoreError> {
-        self.write_down(records, Before::Nothing, history_max).await
+        self.write_down(records, 0..records.len(), Before::Nothing, history_max).await
     }
 }
 

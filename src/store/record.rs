@@ -64,6 +64,39 @@ pub enum Record {
     OAuthTokens { session: Uuid, sealed: Sealed },
 }
 
+impl Record {
+    /// About how many bytes of memory it takes: what it says, and something for each piece of that.
+    pub(super) fn bytes(&self) -> u64 {
+        const PIECE: usize = 64;
+        let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let bytes = match self {
+            Self::Transition { state, reason, message, stderr_tail, .. } => {
+                state.len() + reason.len() + optional(message) + optional(stderr_tail)
+            }
+            Self::Tools { listed, .. } => {
+                let tool = |tool: &ListedTool| {
+                    let ListedTool { name, title, description, input_schema_json, definition } =
+                        tool;
+                    let said = optional(title) + optional(description);
+                    PIECE + name.len() + said + input_schema_json.len() + definition.len()
+                };
+                listed.iter().map(tool).sum()
+            }
+            Self::Items { listed, .. } => {
+                listed.iter().map(|item| PIECE + item.key.len() + item.definition.len()).sum()
+            }
+            Self::Instructions { text, .. } => optional(text),
+            Self::ShownNames { names, .. } => {
+                names.iter().map(|name| PIECE + name.tool_name.len() + name.shown_name.len()).sum()
+            }
+            Self::Log { entry, gone } => PIECE + entry.said.message.len() + 8 * gone.len(),
+            Self::LogsGone { ids } => 8 * ids.len(),
+            Self::SessionEnded(_) => 0,
+        };
+        u64::try_from(PIECE + bytes).unwrap_or(u64::MAX)
+    }
+}
+
 /// An entry that others hold too, as the entry.
 mod shared {
     use super::{Arc, Deserialize, LogEntry, Serialize};
@@ -134,6 +167,37 @@ mod tests {
             let line = serde_json::to_string(&record).unwrap();
             assert!(!line.contains('\n'), "{line}");
             assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+            // What is counted of it is neither much less nor much more than what it says.
+            assert!((64..64 + 2 * line.len() as u64).contains(&record.bytes()), "{line}");
+        }
+    }
+
+    #[test]
+    fn whatever_of_a_record_is_long_is_counted() {
+        let (server, at, long) = (no_one(), now(), "x".repeat(1_000));
+        let mut failed = failure(server, 1);
+        if let Record::Transition { message, .. } = &mut failed {
+            *message = Some(long.clone());
+        }
+        let tool = ListedTool { description: Some(long.clone()), ..listed("a") };
+        let mut item = listed_item("p");
+        item.definition = long.clone();
+        let said = crate::logs::entry::Said::new(
+            crate::logs::entry::Level::Warn,
+            crate::logs::entry::Kind::Stderr,
+            None,
+            long.clone(),
+        );
+        let entry = Arc::new(LogEntry { id: 7, at, said });
+        for record in [
+            failed,
+            Record::Tools { server, listed: vec![tool], at },
+            Record::Items { server, kind: ItemKind::Prompt, listed: vec![item], at },
+            Record::Instructions { server, text: Some(long) },
+            Record::Log { entry, gone: Vec::new() },
+            Record::LogsGone { ids: vec![1; 125] },
+        ] {
+            assert!((1_000..2_000).contains(&record.bytes()), "{record:?}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What is to be remembered and found no room, kept in a file until the database takes it.
 //!
-//! One record a line, in the order in which they came. A line that a crash has torn is the last, and is
-//! left out. When something goes here, and when it is read again, is the journal's business.
+//! A first line says how far it was written down already, and then there is one record a line, in the order
+//! in which they came. A line that a crash has torn is the last, and is left out. When something goes here,
+//! and when it is read again, is the journal's business.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -14,6 +15,16 @@ const FILE: &str = "journal.spill";
 
 /// Where the file is made anew before it takes the place of the old one.
 const NEXT: &str = "journal.spill.next";
+
+/// What the first line begins with. Then comes the place of the first record that was not written down yet,
+/// always as long, so that another takes its place.
+const HEAD: &[u8] = b"done ";
+
+/// Digits of that place.
+const DIGITS: usize = 20;
+
+/// Where the first record begins.
+const FIRST: u64 = (HEAD.len() + DIGITS + 1) as u64;
 
 /// Records in a file, those that were written down already left aside.
 pub struct Spill {
@@ -45,8 +56,45 @@ impl Spill {
         let mut spill = Spill { path, file, max, begin: 0, end: 0 };
         spill.end = spill.whole_until()?;
         spill.file.set_len(spill.end)?;
+        match spill.noted() {
+            Some(begin) => spill.begin = begin,
+            // Of a version that noted nothing.
+            None if spill.end > 0 => {
+                if let Err(error) = spill.make_anew(&[]) {
+                    tracing::warn!(%error, "how far the file of what waits for the database is written down will not be noted");
+                }
+            }
+            None => {}
+        }
         spill.tell();
         Ok(spill)
+    }
+
+    /// Where the first record begins that was not written down, where that is noted. What cannot be true
+    /// leaves nothing out.
+    fn noted(&self) -> Option<u64> {
+        let mut line = [0; FIRST as usize];
+        self.file.read_exact_at(&mut line, 0).ok()?;
+        let digits = line.strip_prefix(HEAD)?.strip_suffix(b"\n")?;
+        let begin = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        let is_true = |begin: &u64| {
+            let mut before = [0];
+            let is_read = (FIRST..=self.end).contains(begin)
+                && self.file.read_exact_at(&mut before, begin - 1).is_ok();
+            is_read && before == *b"\n"
+        };
+        Some(begin.filter(is_true).unwrap_or(FIRST))
+    }
+
+    /// Not synced, so that it is never on the disk before what the database has taken is: by a crash of the
+    /// whole machine some may be read once more, and none is left out.
+    fn note(&self) {
+        if self.noted().is_none() {
+            return;
+        }
+        if let Err(error) = self.file.write_all_at(&digits(self.begin), HEAD.len() as u64) {
+            tracing::warn!(%error, "how far the file of what waits for the database is written down could not be noted");
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -55,7 +103,10 @@ impl Spill {
 
     /// Adds one record; false where there is no room for it.
     pub fn put(&mut self, record: &Record) -> io::Result<bool> {
-        let Ok(line) = line_of(record) else { return Ok(false) };
+        let Ok(mut line) = line_of(record) else { return Ok(false) };
+        if self.end == 0 {
+            line.splice(..0, head());
+        }
         let end = self.end + line.len() as u64;
         if end - self.begin > self.max || end > self.max.saturating_mul(2) {
             metrics::counter!("metamcpd_limit_hit_total", "limit" => "journal.spill_max")
@@ -65,6 +116,9 @@ impl Spill {
         let put = self.file.seek(SeekFrom::Start(self.end));
         match put.and_then(|_| self.file.write_all(&line)) {
             Ok(()) => {
+                if self.end == 0 {
+                    self.begin = FIRST;
+                }
                 self.end = end;
                 self.tell();
                 Ok(true)
@@ -77,16 +131,18 @@ impl Spill {
         }
     }
 
-    /// The next records, so many at most; none at the end.
-    pub fn portion(&self, max: usize) -> io::Result<Portion> {
-        self.portion_from(self.begin, max)
+    /// The next records, so many at most, and no more of them than reach so many bytes; none at the end.
+    pub fn portion(&self, max: usize, bytes_max: u64) -> io::Result<Portion> {
+        self.portion_from(self.begin, max, bytes_max)
     }
 
-    fn portion_from(&self, begin: u64, max: usize) -> io::Result<Portion> {
+    fn portion_from(&self, begin: u64, max: usize, bytes_max: u64) -> io::Result<Portion> {
         let mut portion = Portion { records: Vec::new(), unreadable: 0, next: begin };
         let mut lines = BufReader::new(Onward { file: &self.file, begin }.take(self.end - begin));
         let mut line = Vec::new();
-        while portion.records.len() < max.max(1) {
+        while portion.records.len() < max.max(1)
+            && (portion.records.is_empty() || portion.next - begin < bytes_max)
+        {
             line.clear();
             let bytes = lines.read_until(b'\n', &mut line)?;
             if line.last() != Some(&b'\n') {
@@ -107,18 +163,15 @@ impl Spill {
     /// These are written down, or can never be.
     pub fn done(&mut self, portion: &Portion) {
         self.begin = portion.next.min(self.end);
-        if self.is_empty() {
-            self.clear();
+        if !self.is_empty() {
+            self.note();
+        } else if let Err(error) = self.file.set_len(0) {
+            tracing::warn!(%error, "the file of what waits for the database could not be emptied");
+            self.note();
+        } else {
+            (self.begin, self.end) = (0, 0);
         }
         self.tell();
-    }
-
-    fn clear(&mut self) {
-        (self.begin, self.end) = (0, 0);
-        if let Err(error) = self.file.set_len(0) {
-            // What is read again at the next start is not written twice.
-            tracing::warn!(%error, "the file of what waited for the database could not be emptied");
-        }
     }
 
     /// Puts records before all that is there, as the older ones; how many found no room. Where that
@@ -127,8 +180,12 @@ impl Spill {
         if records.is_empty() {
             return Ok(0);
         }
+        self.make_anew(records)
+    }
+
+    fn make_anew(&mut self, first: &[Record]) -> io::Result<u64> {
         let next = self.path.with_file_name(NEXT);
-        let made = match self.made_anew(&next, records) {
+        let made = match self.made_anew(&next, first) {
             Ok((other, lost)) => {
                 *self = other;
                 Ok(lost)
@@ -155,7 +212,7 @@ impl Spill {
         let mut lost = put_all(records)?;
         let mut begin = self.begin;
         while begin < self.end {
-            let portion = self.portion_from(begin, PORTION)?;
+            let portion = self.portion_from(begin, PORTION, PORTION_BYTES)?;
             lost += put_all(&portion.records)? + portion.unreadable;
             begin = portion.next;
         }
@@ -192,6 +249,9 @@ impl Spill {
 /// Records that are held at once when the file is made anew.
 const PORTION: usize = 500;
 
+/// The same in bytes.
+const PORTION_BYTES: u64 = 1024 * 1024;
+
 /// A file from some place on, read beside whoever writes it.
 struct Onward<'a> {
     file: &'a File,
@@ -208,6 +268,15 @@ impl Read for Onward<'_> {
 
 fn open(path: &Path, empty: bool) -> io::Result<File> {
     OpenOptions::new().create(true).read(true).write(true).truncate(empty).mode(0o600).open(path)
+}
+
+/// The first line of a file of which nothing is written down.
+fn head() -> Vec<u8> {
+    [HEAD, &digits(FIRST), b"\n"].concat()
+}
+
+fn digits(place: u64) -> Vec<u8> {
+    format!("{place:0DIGITS$}").into_bytes()
 }
 
 fn line_of(record: &Record) -> serde_json::Result<Vec<u8>> {
@@ -234,7 +303,7 @@ mod tests {
             Record::Transition { restarts, .. } => *restarts,
             other => panic!("{other:?}"),
         };
-        spill.portion(max).unwrap().records.iter().map(number).collect()
+        spill.portion(max, MANY).unwrap().records.iter().map(number).collect()
     }
 
     #[test]
@@ -244,17 +313,16 @@ mod tests {
         let mut spill = Spill::open(place.path(), MANY).unwrap();
         assert!(spill.is_empty());
         assert!((0..5).all(|number| put(&mut spill, number)));
-        let portion = spill.portion(2).unwrap();
+        let portion = spill.portion(2, MANY).unwrap();
         spill.done(&portion);
         assert_eq!(numbers(&spill, 2), [2, 3]);
         let mode = std::fs::metadata(place.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(spill);
 
-        // What was written down already is told once more: that it stands once is not decided here.
         let mut spill = Spill::open(place.path(), MANY).unwrap();
-        assert_eq!(numbers(&spill, 9), [0, 1, 2, 3, 4]);
-        spill.done(&spill.portion(9).unwrap());
+        assert_eq!(numbers(&spill, 9), [2, 3, 4], "what was written down is not told again");
+        spill.done(&spill.portion(9, MANY).unwrap());
         assert!(spill.is_empty());
         assert_eq!(std::fs::metadata(place.path().join(FILE)).unwrap().len(), 0);
         assert!(put(&mut spill, 7));
@@ -271,11 +339,12 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         let whole = text.clone();
         text.push_str("{\"Unheard\":{}}\n");
-        text.push_str(&whole[..whole.len() / 2]);
+        let record = &whole[FIRST as usize..];
+        text.push_str(&record[..record.len() / 2]);
         std::fs::write(&path, text).unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
         assert!(put(&mut spill, 2));
-        let portion = spill.portion(9).unwrap();
+        let portion = spill.portion(9, MANY).unwrap();
         assert_eq!((numbers(&spill, 9), portion.unreadable), (vec![1, 2], 1));
         spill.done(&portion);
         assert!(spill.is_empty());
@@ -288,13 +357,13 @@ mod tests {
         let mut spill = Spill::open(place.path(), 3 * line + line / 4).unwrap();
         assert!((1..=3).all(|number| put(&mut spill, number)));
         assert!(!put(&mut spill, 4));
-        spill.done(&spill.portion(1).unwrap());
+        spill.done(&spill.portion(1, MANY).unwrap());
         assert!(put(&mut spill, 4), "what is written down takes no room");
         (5..7).for_each(|number| {
-            spill.done(&spill.portion(1).unwrap());
+            spill.done(&spill.portion(1, MANY).unwrap());
             assert!(put(&mut spill, number));
         });
-        spill.done(&spill.portion(1).unwrap());
+        spill.done(&spill.portion(1, MANY).unwrap());
         assert!(!put(&mut spill, 7), "the file is twice as large");
         assert_eq!(numbers(&spill, 9), [5, 6]);
         let lost = spill.put_first(&[failure(no_one(), 8), failure(no_one(), 9)]).unwrap();
@@ -310,7 +379,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
         assert!((1..=3).all(|number| put(&mut spill, number)));
-        spill.done(&spill.portion(1).unwrap());
+        spill.done(&spill.portion(1, MANY).unwrap());
         // A device that is always full.
         std::os::unix::fs::symlink("/dev/full", place.path().join(NEXT)).unwrap();
         assert!(spill.put_first(&[failure(no_one(), 8)]).is_err());
@@ -319,7 +388,51 @@ mod tests {
         assert!(put(&mut spill, 4));
         drop(spill);
         let spill = Spill::open(place.path(), MANY).unwrap();
-        assert_eq!(numbers(&spill, 9), [1, 2, 3, 4]);
+        assert_eq!(numbers(&spill, 9), [2, 3, 4]);
+    }
+
+    #[test]
+    fn a_file_without_a_note_or_with_a_false_one_is_told_from_its_beginning() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(FILE);
+        let lines: Vec<Vec<u8>> =
+            (1..=3).map(|number| line_of(&failure(no_one(), number)).unwrap()).collect();
+        // Of an earlier version.
+        std::fs::write(&path, lines.concat()).unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert_eq!(numbers(&spill, 9), [1, 2, 3]);
+        spill.done(&spill.portion(1, MANY).unwrap());
+        drop(spill);
+        let spill = Spill::open(place.path(), MANY).unwrap();
+        assert_eq!(numbers(&spill, 9), [2, 3], "from then on it is noted");
+        drop(spill);
+        for false_one in [0, FIRST - 1, FIRST + 1, 1 << 40] {
+            let head = [HEAD, &digits(false_one), b"\n"].concat();
+            std::fs::write(&path, [head, lines.concat()].concat()).unwrap();
+            let spill = Spill::open(place.path(), MANY).unwrap();
+            assert_eq!(numbers(&spill, 9), [1, 2, 3], "{false_one}");
+        }
+        // A kill in the midst of the first line, and just behind it.
+        for bytes in [FIRST - 1, FIRST] {
+            std::fs::write(&path, &head()[..bytes as usize]).unwrap();
+            let mut spill = Spill::open(place.path(), MANY).unwrap();
+            assert!(spill.is_empty() && put(&mut spill, 7));
+            drop(spill);
+            let spill = Spill::open(place.path(), MANY).unwrap();
+            assert_eq!(numbers(&spill, 9), [7], "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_portion_has_no_more_bytes_than_it_may_but_always_a_record() {
+        let place = tempfile::tempdir().unwrap();
+        let mut spill = Spill::open(place.path(), MANY).unwrap();
+        assert!((1..=3).all(|number| put(&mut spill, number)));
+        let line = line_of(&failure(no_one(), 1)).unwrap().len() as u64;
+        for (bytes_max, records) in [(0, 1), (line, 1), (line + 1, 2), (3 * line, 3)] {
+            let portion = spill.portion(9, bytes_max).unwrap();
+            assert_eq!(portion.records.len(), records, "{bytes_max}");
+        }
     }
 
     #[test]
@@ -334,13 +447,13 @@ mod tests {
             let mut spill = Spill::open(place.path(), MANY).unwrap();
             assert!((1..=4).all(|number| put(&mut spill, number)));
             let text = std::fs::read_to_string(place.path().join(FILE)).unwrap();
-            let left: usize = text.split_inclusive('\n').take(lines).map(str::len).sum();
+            let left: usize = text.split_inclusive('\n').take(1 + lines).map(str::len).sum();
             cut_to(left as u64 + more);
             let lost = spill.put_first(&[failure(no_one(), 8)]).unwrap();
             assert_eq!(lost, 1);
             assert_eq!(numbers(&spill, 9), whole);
             cut_to(9);
-            let portion = spill.portion(9).unwrap();
+            let portion = spill.portion(9, MANY).unwrap();
             assert_eq!((portion.records.len(), portion.unreadable), (0, 1));
             spill.done(&portion);
             assert!(spill.is_empty());

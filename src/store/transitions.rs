@@ -1,6 +1,7 @@
 //! The history of servers as it is written, and what it comes to in their own rows.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use entity::{mcp_server, upstream_transition as transition};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -17,20 +18,26 @@ use super::record::{Before, Record};
 use super::rules::keepable;
 use super::words::ErrorStatus;
 
-/// Adds the changes of state of a batch.
+/// Adds the changes of state in some of a batch. The batch is one whose records are written in their order,
+/// so that of each server what stands before a written one is written too, though it may have been pushed
+/// out of the history since.
 pub(super) async fn append(
     connection: &impl ConnectionTrait,
-    records: &[Record],
+    batch: &[Record],
+    some: Range<usize>,
     servers: &HashMap<Uuid, ErrorStatus>,
     before: Before,
 ) -> Result<(), StoreError> {
-    let mut written = match before {
+    let written = match before {
         Before::Nothing => HashMap::new(),
-        Before::Tried => already_written(connection, records).await?,
+        Before::Tried => last_written(batch, already_written(connection, batch).await?),
     };
-    let rows: Vec<transition::ActiveModel> = records
+    let is_written = |server: &Uuid, index| written.get(server).is_some_and(|last| index <= *last);
+    let rows: Vec<transition::ActiveModel> = batch
         .iter()
-        .filter_map(|record| match record {
+        .enumerate()
+        .filter(|(index, _)| some.contains(index))
+        .filter_map(|(index, record)| match record {
             Record::Transition {
                 server,
                 at,
@@ -42,9 +49,7 @@ pub(super) async fn append(
                 exit_signal,
                 restarts,
                 stderr_tail: _,
-            } if servers.contains_key(server)
-                && !take_one(&mut written, (*server, kept(*at), keepable(state), *restarts)) =>
-            {
+            } if servers.contains_key(server) && !is_written(server, index) => {
                 Some(transition::ActiveModel {
                     id: NotSet,
                     mcp_server_uuid: Set(*server),
@@ -65,6 +70,19 @@ pub(super) async fn append(
         transition::Entity::insert_many(rows.to_vec()).exec_without_returning(connection).await?;
     }
     Ok(())
+}
+
+/// Which of a batch was the last of each server that was written.
+fn last_written(batch: &[Record], mut written: HashMap<Change, usize>) -> HashMap<Uuid, usize> {
+    let mut last = HashMap::new();
+    for (index, record) in batch.iter().enumerate() {
+        if let Record::Transition { server, at, state, restarts, .. } = record
+            && take_one(&mut written, (*server, kept(*at), keepable(state), *restarts))
+        {
+            last.insert(*server, index);
+        }
+    }
+    last
 }
 
 /// What a change of state is told from others by: one server is in one state at a time.
@@ -238,7 +256,7 @@ mod tests {
                 page.items.into_iter().rev().map(|item| item.restarts).collect()
             };
             // It was not written.
-            store.write_down(&batch[..2], Before::Tried, MANY).await.unwrap();
+            store.write_down(&batch, 0..2, Before::Tried, MANY).await.unwrap();
             assert_eq!(restarts(server).await, [0, 1]);
             // It was, and more has happened to others at the same time.
             let mut batch = batch;
@@ -248,10 +266,38 @@ mod tests {
                 *then = at;
             }
             batch.push(of_another);
-            store.write_down(&batch, Before::Tried, MANY).await.unwrap();
-            store.write_down(&batch, Before::Tried, MANY).await.unwrap();
+            store.write_down(&batch, 0..batch.len(), Before::Tried, MANY).await.unwrap();
+            store.write_down(&batch, 0..batch.len(), Before::Tried, MANY).await.unwrap();
             assert_eq!(restarts(server).await, [0, 1, 2, 3]);
             assert_eq!(restarts(other).await, [0]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_was_written_and_pushed_out_again_is_not_written_by_another_try() {
+        on_both(async |store| {
+            let server = store.create_server(process("files")).await.unwrap().uuid;
+            let batch: Vec<Record> = (0..6).map(|number| failure(server, number)).collect();
+            let restarts = async || -> Vec<u64> {
+                let page = store.history(server, &PageRequest::default()).await.unwrap();
+                page.items.into_iter().rev().map(|item| item.restarts).collect()
+            };
+            store.write_down(&batch, 0..6, Before::Nothing, 2).await.unwrap();
+            store.write_down(&batch, 0..6, Before::Tried, 2).await.unwrap();
+            assert_eq!(restarts().await, [4, 5]);
+            for index in 0..6 {
+                store.write_down(&batch, index..index + 1, Before::Tried, 2).await.unwrap();
+            }
+            assert_eq!(restarts().await, [4, 5], "nor by one for each of them");
+
+            // One after another, and then from the beginning.
+            let batch: Vec<Record> = (6..12).map(|number| failure(server, number)).collect();
+            for index in 0..4 {
+                store.write_down(&batch, index..index + 1, Before::Tried, 2).await.unwrap();
+            }
+            store.write_down(&batch, 0..6, Before::Tried, 9).await.unwrap();
+            assert_eq!(restarts().await, [8, 9, 10, 11]);
         })
         .await;
     }

@@ -56,8 +56,6 @@ pub struct Upstream {
     pub(super) rest_look: Option<SpawnHandle>,
     /// What the clock of the lifecycle counts from.
     epoch: Instant,
-    /// Whether this actor stands in for one that panicked.
-    after_panic: bool,
 }
 
 /// Ends its task with itself, should the actor panic.
@@ -84,7 +82,7 @@ pub struct Start;
 #[rtype(result = "()")]
 pub struct Stop;
 
-/// The operator's wish: what was counted is forgiven, and it starts now.
+/// The operator's wish, where it is noted on the board: what was counted is forgiven, and it starts now.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Restart;
@@ -128,19 +126,12 @@ impl Actor for Upstream {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         failpoint::pass("upstream-begins");
-        self.board.set_working(false);
         self.heed_calls(ctx);
-        let is_enabled = self.board.spec().enabled;
-        if self.after_panic && (is_enabled || self.lifecycle.state != State::Disabled) {
-            // What the panic interrupted counts as a start that failed.
-            self.lifecycle.interrupt();
-            let exit = Exit::new(Reason::Panicked, "the supervisor of this upstream panicked");
-            self.step(Event::WorkerEnded(exit.reason), exit, ctx);
-            if !is_enabled {
-                // It was being disabled: nobody is left to tell that its worker has ended.
-                self.step(Event::DisableRequested, Exit::of(Reason::Disabled), ctx);
-            }
+        // The reminder of one that panicked went with it.
+        if let Some(until) = self.lifecycle.next_attempt() {
+            self.remind(until.saturating_sub(self.epoch.elapsed()), ctx);
         }
+        self.restart_if_asked(ctx);
     }
 }
 
@@ -171,10 +162,7 @@ impl Handler<Restart> for Upstream {
 
     fn handle(&mut self, _: Restart, ctx: &mut Self::Context) {
         failpoint::pass("upstream-restart");
-        if let Some(credential) = self.board.credential() {
-            credential.forgive();
-        }
-        self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
+        self.restart_if_asked(ctx);
     }
 }
 
@@ -226,7 +214,9 @@ impl Handler<Ended> for Upstream {
         if generation == self.generation {
             self.worker = None;
             self.board.set_working(false);
-            if exit.reason == Reason::HandshakeTimeout {
+            let is_starting = matches!(self.lifecycle.state, State::Starting { .. });
+            // One that is being ended may not be what would be fetched now.
+            if is_starting && exit.reason == Reason::HandshakeTimeout {
                 self.board.set_is_fetched(true);
             }
             let rest = self.board.port.breaker.throttled_for();
@@ -261,14 +251,14 @@ impl Handler<Panic> for Upstream {
 // === What the handlers share ===
 
 impl Upstream {
+    /// Goes on from where an earlier one of this board has left it.
     pub fn new(
         board: Arc<Board>,
         patience: SharedPatience,
         launch: Launch,
         listener: Arc<dyn Listener>,
-        after_panic: bool,
     ) -> Self {
-        let before = board.supervised().filter(|_| after_panic);
+        let before = board.supervised();
         let Supervised { lifecycle, epoch, generation } = before.unwrap_or_else(|| Supervised {
             lifecycle: Lifecycle::new(board.spec().enabled),
             epoch: Instant::now(),
@@ -286,7 +276,6 @@ impl Upstream {
             reminder: None,
             rest_look: None,
             epoch,
-            after_panic,
         }
     }
 
@@ -295,8 +284,57 @@ impl Upstream {
         Self { dice, ..self }
     }
 
+    /// Says of one that has panicked, and was never started again, what has become of its upstream: what was
+    /// interrupted counts as a start that failed. So one that panics before it can say anything itself is
+    /// given up like any other.
+    pub fn mourn(mut self) {
+        self.mourn_it();
+    }
+
+    /// The same of one whose upstream is not wanted any more.
+    pub fn bury(mut self) {
+        self.mourn_it();
+        self.move_on(Event::StopRequested, Exit::of(Reason::Stopping));
+    }
+
+    fn mourn_it(&mut self) {
+        self.board.set_working(false);
+        let is_enabled = self.board.spec().enabled;
+        if (is_enabled || self.lifecycle.state != State::Disabled) && self.lifecycle.interrupt() {
+            let exit = Exit::new(Reason::Panicked, "the supervisor of this upstream panicked");
+            self.move_on(Event::WorkerEnded(exit.reason), exit);
+        }
+        if !is_enabled {
+            // It was being disabled: nobody is left to tell that its worker has ended.
+            self.move_on(Event::DisableRequested, Exit::of(Reason::Disabled));
+        }
+    }
+
+    /// Whoever orders a restart notes it first, so it is done even where this very actor has panicked
+    /// before it came to that.
+    fn restart_if_asked(&mut self, ctx: &mut Context<Self>) {
+        if self.board.take_restart() {
+            // Whoever asks for that has done something about its credential, too, for all we know.
+            if let Some(credential) = self.board.credential() {
+                credential.forgive();
+            }
+            self.step(Event::RestartRequested, Exit::of(Reason::Asked), ctx);
+        }
+    }
+
     /// Takes one step, does what it asks for, and reports it. `cause` says why.
     pub(super) fn step(&mut self, event: Event, cause: Exit, ctx: &mut Context<Self>) {
+        for action in self.move_on(event, cause) {
+            match action {
+                Action::StartWorker => self.start_worker(ctx),
+                Action::EndWorker => self.end_worker(),
+                Action::RemindMe { after } => self.remind(after, ctx),
+            }
+        }
+    }
+
+    /// Takes one step and reports it. What is to be done then.
+    fn move_on(&mut self, event: Event, cause: Exit) -> Vec<Action> {
         self.board.port.processes.notice(&event);
         let before = self.lifecycle.state.clone();
         let now = self.epoch.elapsed();
@@ -321,13 +359,7 @@ impl Upstream {
         if after != before && !is_steady && !is_known {
             self.report(&after, cause, now, starts);
         }
-        for action in actions {
-            match action {
-                Action::StartWorker => self.start_worker(ctx),
-                Action::EndWorker => self.end_worker(),
-                Action::RemindMe { after } => self.remind(after, ctx),
-            }
-        }
+        actions
     }
 
     fn report(&mut self, state: &State, cause: Exit, now: Duration, starts: bool) {

@@ -128,7 +128,7 @@ fn stage_of(spec: UpstreamSpec, remembered: Remembered, fates: &'static [Reason]
     });
     let patience = Arc::new(ArcSwap::from_pointee(patience()));
     let kept = patience.clone();
-    let upstream = Upstream::new(board.clone(), patience, launch, witness.clone(), false).start();
+    let upstream = Upstream::new(board.clone(), patience, launch, witness.clone()).start();
     Stage { patience: kept, upstream, board, witness, launches, ends }
 }
 
@@ -250,6 +250,7 @@ async fn a_restart_replaces_the_worker_and_news_of_the_old_one_is_dropped() {
     stage.upstream.send(Start).await.unwrap();
     sleep(SECOND).await;
     let old = stage.ends.borrow().clone().unwrap();
+    stage.board.ask_restart();
     stage.upstream.send(Restart).await.unwrap();
     sleep(SECOND).await;
     assert_eq!((stage.state(), stage.launches.get()), (StateWord::Ready, 2));
@@ -386,6 +387,7 @@ async fn what_does_not_rest_any_more_is_started_and_what_begins_to_rest_does() {
     stage.upstream.send(Reconfigure(resting_after(SECOND, false))).await.unwrap();
     sleep(2 * SECOND).await;
     assert!(stage.board.is_resting());
+    stage.board.ask_restart();
     stage.upstream.send(Restart).await.unwrap();
     sleep(SECOND / 2).await;
     assert_eq!(stage.state(), StateWord::Ready);
@@ -427,4 +429,22 @@ async fn a_start_that_had_its_time_to_fetch_gets_no_more_of_it() {
     stage.upstream.send(Start).await.unwrap();
     sleep(SECOND / 100).await;
     assert_eq!(stage.board.start_patience(), SECOND);
+}
+
+#[actix::test]
+async fn what_an_edit_has_in_the_place_of_a_slow_start_has_all_its_time_to_be_fetched() {
+    let upkeep = Upkeep { prefetch: Some(300 * SECOND), ..Upkeep::default() };
+    let cold = UpstreamSpec { upkeep, ..spec(1) };
+    let stage = stage_of(cold.clone(), Remembered::default(), &[]);
+    stage.upstream.send(Start).await.unwrap();
+    let (args, env) = (vec!["new".to_owned()], Default::default());
+    let transport = Transport::Stdio { command: "x".into(), args, env };
+    stage.upstream.do_send(Reconfigure(UpstreamSpec { transport, ..cold }));
+    // The time of the one before was over at the same moment.
+    stage.upstream.do_send(Ended { generation: 1, exit: Exit::of(Reason::HandshakeTimeout) });
+    sleep(SECOND).await;
+    let seen = stage.witness.seen.lock().unwrap().clone();
+    let starts = seen.iter().filter(|(state, ..)| *state == StateWord::Starting);
+    let starts: Vec<Reason> = starts.map(|(_, _, reason)| *reason).collect();
+    assert_eq!(starts, [Reason::Prefetching; 2]);
 }

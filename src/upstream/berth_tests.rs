@@ -108,6 +108,12 @@ fn a_call_takes_starts_or_awaits_the_process_and_one_that_failed_rests() {
         (&[(0, Call), (1, Ready), (2, Told), (3, Gone)], 3, "start"),
         (&[(0, Call), (1, Told), (2, Ready)], 3, "wait"),
         (&[(0, Call), (1, Told), (2, Lost), (3, Gone)], 3, "start"),
+        // And what was counted before is forgiven with it.
+        (
+            &[(0, Call), (0, Gone), (20, Call), (21, Told), (22, Gone), (23, Call), (23, Gone)],
+            23,
+            "rest 10",
+        ),
         // A restart that comes while something is left of a failure forgives it.
         (&[(0, Call), (1, Lost), (2, Told), (3, Gone)], 3, "start"),
     ];

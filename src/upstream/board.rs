@@ -61,6 +61,8 @@ pub struct Board {
     pub lease: Arc<Semaphore>,
     /// What its supervisor knew when it took its last step.
     supervised: Mutex<Option<Supervised>>,
+    /// Whether an operator has ordered a restart that was not begun yet.
+    is_restart_asked: AtomicBool,
 }
 
 /// What is to outlive a supervisor that panics, so that one which does so again and again is given up like
@@ -129,6 +131,7 @@ impl Board {
             is_fetched: AtomicBool::new(false),
             lease: Arc::new(Semaphore::new(1)),
             supervised: Mutex::default(),
+            is_restart_asked: AtomicBool::new(false),
         }
     }
 
@@ -252,6 +255,16 @@ impl Board {
 
     pub(super) fn supervised(&self) -> Option<Supervised> {
         self.supervised.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that an operator wants it started anew. It outlives the supervisor that is to do it.
+    pub fn ask_restart(&self) {
+        self.is_restart_asked.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether that is wanted, and is nobody else's to do.
+    pub(super) fn take_restart(&self) -> bool {
+        self.is_restart_asked.swap(false, Ordering::SeqCst)
     }
 
     /// A process that a client has to itself has failed. The upstream goes on.

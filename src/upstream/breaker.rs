@@ -87,7 +87,9 @@ enum State {
     Closed,
     /// Until then; after that one call probes.
     Open(Uptime),
-    Probing,
+    /// The word of that call is waited for until then; after that the next one probes too, since some calls
+    /// take long, and may be well.
+    Probing(Uptime),
 }
 
 /// The rules. It reads no clock and rolls no dice.
@@ -114,19 +116,19 @@ impl Circuit {
         Self { state, streak: 0, recent, opened: 0, throttled_until: None, is_refused: false }
     }
 
-    pub fn admit(&mut self, now: Uptime) -> Admission {
+    pub fn admit(&mut self, now: Uptime, options: &BreakerOptions) -> Admission {
         if let Some(rest) = self.throttled_for(now) {
             return Admission::Throttled(rest);
         }
         match self.state {
             State::Closed => Admission::Pass,
-            State::Open(until) if until <= now => {
-                self.state = State::Probing;
+            State::Open(until) | State::Probing(until) if until <= now => {
+                self.state = State::Probing(now + options.open);
                 Admission::Probe
             }
             State::Open(until) => Admission::Open(until - now),
-            // It will be known very soon.
-            State::Probing => Admission::Open(Duration::from_secs(1)),
+            // Most of the time it is known very soon.
+            State::Probing(until) => Admission::Open(Duration::from_secs(1).min(until - now)),
         }
     }
 
@@ -142,12 +144,12 @@ impl Circuit {
         may_open: impl FnOnce() -> bool,
     ) -> Settled {
         match (self.state, is_probe, outcome) {
-            (State::Probing, true, Outcome::Success) => {
+            (State::Probing(_), true, Outcome::Success) => {
                 self.forgive();
                 Settled::Closed
             }
-            (State::Probing, true, Outcome::Failure) => self.open(now, dice, options),
-            (State::Probing, true, Outcome::Neither) => {
+            (State::Probing(_), true, Outcome::Failure) => self.open(now, dice, options),
+            (State::Probing(_), true, Outcome::Neither) => {
                 self.state = State::Open(now);
                 Settled::Unmoved
             }
@@ -165,7 +167,7 @@ impl Circuit {
                     false => Settled::MayNotOpen,
                 }
             }
-            (State::Closed, _, Outcome::Neither) | (State::Open(_) | State::Probing, ..) => {
+            (State::Closed, _, Outcome::Neither) | (State::Open(_) | State::Probing(_), ..) => {
                 Settled::Unmoved
             }
         }
@@ -263,7 +265,7 @@ impl Breaker {
 
     /// Lets a call through, or says for how long none is.
     pub fn admit(self: &Arc<Self>) -> Result<Pass, Admission> {
-        let admission = self.lock().admit(self.now());
+        let admission = self.lock().admit(self.now(), &self.options);
         let is_probe = admission == Admission::Probe;
         match admission {
             Admission::Pass | Admission::Probe => {

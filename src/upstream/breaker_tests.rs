@@ -30,7 +30,7 @@ impl Story {
     }
 
     fn admits(&mut self) -> Admission {
-        self.circuit.admit(self.now)
+        self.circuit.admit(self.now, &OPTIONS)
     }
 
     fn ends(&mut self, is_probe: bool, outcome: Outcome) -> bool {
@@ -116,6 +116,24 @@ fn a_probe_that_is_taken_back_leaves_its_place_to_the_next_call() {
 }
 
 #[test]
+fn a_probe_that_takes_long_does_not_hold_back_the_others_for_as_long() {
+    let mut story = Story::begins();
+    story.opens();
+    story.now += secs(5);
+    assert_eq!(story.admits(), Admission::Probe);
+    assert_eq!(story.admits(), Admission::Open(secs(1)));
+    story.now += Duration::from_millis(4_700);
+    assert_eq!(story.admits(), Admission::Open(Duration::from_millis(300)));
+    story.now += Duration::from_millis(300);
+    assert_eq!(story.admits(), Admission::Probe);
+    assert!(matches!(story.admits(), Admission::Open(_)));
+    assert!(!story.ends(true, Success));
+    assert_eq!(story.admits(), Admission::Pass);
+    assert!(!story.ends(true, Failure), "the first has its word too, as any other call");
+    assert_eq!(story.admits(), Admission::Pass);
+}
+
+#[test]
 fn what_asks_to_be_left_alone_is_for_so_long_and_is_not_taken_for_ill() {
     let mut story = Story::begins();
     story.circuit.throttle(secs(10), story.now, &OPTIONS);
@@ -128,6 +146,54 @@ fn what_asks_to_be_left_alone_is_for_so_long_and_is_not_taken_for_ill() {
     assert_eq!(story.admits(), Admission::Throttled(secs(300)), "no longer than we say");
     story.circuit.forgive();
     assert!(matches!(story.admits(), Admission::Throttled(_)), "a new connection is no excuse");
+}
+
+#[test]
+fn what_is_open_and_asks_to_be_left_alone_is_left_alone_for_as_long_as_it_asks() {
+    let mut story = Story::begins();
+    story.opens();
+    story.circuit.throttle(secs(60), story.now, &OPTIONS);
+    assert_eq!(story.admits(), Admission::Throttled(secs(60)));
+}
+
+#[test]
+fn those_that_open_together_are_not_tried_together_and_no_number_of_calls_is_too_many() {
+    let mut story = Story::begins();
+    for _ in 0..2 * RECENT_MAX {
+        story.ends(false, Success);
+    }
+    assert_eq!(story.circuit.recent.len(), RECENT_MAX);
+    for (dice, rest) in [(0.0, secs(4)), (1.0, secs(6))] {
+        let mut circuit = Circuit::new();
+        for _ in 0..3 {
+            circuit.settle(false, Failure, secs(1), dice, &OPTIONS, || true);
+        }
+        assert_eq!(circuit.admit(secs(1), &OPTIONS), Admission::Open(rest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_says_how_long_and_makes_room_when_it_is_forgiven_or_gone() {
+    let ejections = Arc::new(Ejections::new(50));
+    let one = |id| Breaker::new(Uuid::from_u128(id), OPTIONS, ejections.clone());
+    let (a, b, c) = (one(1), one(2), one(3));
+    assert_eq!(a.throttle(secs(400)), (secs(300), false));
+    assert_eq!(b.throttle(secs(1)), (secs(1), true));
+    assert_eq!(b.throttle(Duration::from_millis(1_001)).1, false);
+    [&a, &b, &c].iter().for_each(|breaker| breaker.joins());
+    let fail = |breaker: &Arc<Breaker>| {
+        for _ in 0..3 {
+            breaker.settle(false, Failure);
+        }
+        breaker.is_open()
+    };
+    assert!(fail(&a) && !fail(&b), "one of three");
+    a.forgive();
+    assert!(fail(&b) && !fail(&c));
+    drop(a);
+    drop(b);
+    assert!(fail(&c), "it is alone");
+    assert_eq!(ejections.eject(Uuid::from_u128(9)), true);
 }
 
 #[test]
@@ -145,7 +211,7 @@ fn one_that_may_not_open_says_so_once_lets_calls_through_and_opens_when_it_may()
         settle(Failure, false);
     }
     assert_eq!(settle(Failure, false), Settled::MayNotOpen, "that is another time");
-    assert_eq!(circuit.admit(secs(1)), Admission::Pass);
+    assert_eq!(circuit.admit(secs(1), &OPTIONS), Admission::Pass);
     let settled = circuit.settle(false, Failure, secs(1), 0.5, &OPTIONS, || true);
     assert_eq!(settled, Settled::Opened);
 }
@@ -179,5 +245,5 @@ fn it_can_be_switched_off() {
         let settled = circuit.settle(false, Failure, secs(1), 0.5, &options, || true);
         assert_eq!(settled, Settled::Unmoved);
     }
-    assert_eq!(circuit.admit(secs(1)), Admission::Pass);
+    assert_eq!(circuit.admit(secs(1), &OPTIONS), Admission::Pass);
 }

@@ -149,15 +149,17 @@ impl Lifecycle {
     }
 
     /// What was under way, whatever it was, is to count as a start: its supervisor has panicked, and the
-    /// end of the worker is all that is left to be told.
-    pub fn interrupt(&mut self) {
+    /// end of the worker is all that is left to be told. False where nothing was: what is CRASHED waits for
+    /// its probe, and is no more so for that.
+    pub fn interrupt(&mut self) -> bool {
         let after = match self.state {
             State::Starting { after } | State::Ready { after } => after,
-            State::Crashed { since, probes, .. } => After::Crash { since, probes },
+            State::Crashed { .. } => return false,
             State::Backoff { .. } | State::NeedsAuth { .. } => After::Failure,
             State::Disabled | State::Stopped | State::Idle | State::Ending { .. } => After::Nothing,
         };
         self.state = State::Starting { after };
+        true
     }
 
     /// Moves on. `dice` is random in `0.0..1.0`.

@@ -122,6 +122,7 @@ fn failures_far_apart_crash_it_when_they_do_not_end() {
         // Long enough for the burst's window, too short to be steady.
         story.now += secs(59);
         story.fails_and_starts_again();
+        assert_eq!(story.upstream.state, State::Starting { after: After::Failure }, "not yet");
     }
     story.now += secs(59);
     story.fails();
@@ -211,6 +212,8 @@ fn what_asks_to_be_left_alone_is_and_that_is_no_failure() {
         assert_eq!(story.hears(TimeCame), [Action::StartWorker]);
     }
     assert_eq!(story.fails_and_starts_again(), Duration::from_millis(500), "it is its first");
+    let least = Action::RemindMe { after: secs(1).mul_f64(1.1) };
+    assert_eq!(story.hears(WorkerThrottled(Duration::ZERO)), [least], "never at once");
 
     let mut story = Story::begins();
     story.crashes();
@@ -347,8 +350,8 @@ fn three_panics_of_our_own_within_a_minute_are_too_many_whatever_a_server_may() 
 fn what_a_panic_interrupts_counts_as_a_start_and_nothing_before_it_is_forgotten() {
     let interrupted = |state: State| {
         let mut upstream = Lifecycle { state, ..Lifecycle::new(true) };
-        upstream.interrupt();
-        upstream.state
+        let is_any = upstream.interrupt();
+        (upstream.state, is_any)
     };
     let starting = |after| State::Starting { after };
     let crash = After::Crash { since: secs(1), probes: 2 };
@@ -357,9 +360,102 @@ fn what_a_panic_interrupts_counts_as_a_start_and_nothing_before_it_is_forgotten(
         (State::Ending { then: Next::Start }, After::Nothing),
         (State::Backoff { until: secs(2) }, After::Failure),
         (State::Ready { after: After::Failure }, After::Failure),
-        (State::Crashed { since: secs(1), until: secs(9), probes: 2 }, crash),
         (State::Starting { after: crash }, crash),
     ] {
-        assert_eq!(interrupted(state), starting(after));
+        assert_eq!(interrupted(state), (starting(after), true));
     }
+    let crashed = State::Crashed { since: secs(1), until: secs(9), probes: 2 };
+    assert_eq!(interrupted(crashed.clone()), (crashed, false), "no probe was under way");
+}
+
+#[test]
+fn whatever_an_operator_orders_forgives_what_was_before() {
+    let half = Duration::from_millis(500);
+    // What runs, or rests, with two failures behind it; all that is forgiven by each of the orders.
+    let orders: [&[Event]; 4] = [
+        &[WorkerReady, RestartRequested, WorkerEnded(Reason::Asked)],
+        &[WorkerReady, DisableRequested, WorkerEnded(Reason::Asked), StartRequested],
+        &[WorkerEnded(Reason::Exited), DisableRequested, StartRequested],
+        &[WorkerEnded(Reason::Exited), RestartRequested],
+    ];
+    for order in orders {
+        let mut story = Story::begins();
+        story.fails_and_starts_again();
+        story.fails_and_starts_again();
+        for event in order {
+            story.hears(event.clone());
+        }
+        assert_eq!(story.fails_and_starts_again(), half, "{order:?}");
+    }
+
+    let panicked = WorkerEnded(Reason::Panicked);
+    let mut story = Story::begins();
+    for event in [panicked.clone(), TimeCame, panicked.clone(), RestartRequested, panicked] {
+        story.hears(event);
+    }
+    assert!(matches!(story.upstream.state, State::Backoff { .. }), "the two are forgiven");
+
+    let mut story = Story::begins();
+    story.crashes();
+    assert!(story.upstream.flapping_until(&patience()).is_some());
+    story.hears(RestartRequested);
+    assert_eq!(story.upstream.flapping_until(&patience()), None);
+}
+
+#[test]
+fn the_last_order_holds_whatever_was_to_come_of_the_ones_before() {
+    use Next::*;
+    for (events, then) in [
+        ([DisableRequested, RestRequested], Rest),
+        ([RestartRequested, DisableRequested], Disable),
+        ([RestartRequested, StopRequested], Stop),
+        ([DisableRequested, StartRequested], Start),
+        ([StopRequested, RestRequested], Stop),
+    ] {
+        let mut story = Story::begins();
+        story.hears(WorkerReady);
+        for event in &events {
+            story.hears(event.clone());
+        }
+        assert_eq!(story.upstream.state, State::Ending { then }, "{events:?}");
+    }
+    let mut refused = Story::begins();
+    refused.hears(WorkerEnded(Reason::Unauthorized));
+    assert!(refused.upstream.next_attempt().is_some());
+    let mut crashed = Story::begins();
+    crashed.crashes();
+    for mut story in [refused, crashed] {
+        story.hears(StopRequested);
+        assert_eq!(story.upstream.state, State::Stopped);
+        assert_eq!(story.upstream.next_attempt(), None);
+    }
+}
+
+#[test]
+fn a_failure_as_old_as_the_window_still_counts() {
+    let mut story = Story::begins();
+    let first = story.now;
+    for _ in 0..3 {
+        story.fails_and_starts_again();
+    }
+    story.now = first + secs(60);
+    story.fails();
+    assert!(matches!(story.upstream.state, State::Crashed { .. }));
+}
+
+#[test]
+fn rests_and_probes_keep_to_their_limits_and_are_not_the_same_for_all() {
+    assert_eq!(patience().backoff(10, 1.0), secs(8));
+    let probing = |since, patience: &Patience, dice| {
+        let state = State::Starting { after: After::Crash { since, probes: 0 } };
+        let mut upstream = Lifecycle { state, ..Lifecycle::new(true) };
+        upstream.step(WorkerEnded(Reason::Exited), secs(1_000), dice, patience);
+        upstream.next_attempt().map(|until| until - secs(1_000))
+    };
+    assert_eq!(probing(secs(100), &patience(), 0.5), Some(secs(120)), "the early time is over");
+    assert_eq!(probing(secs(101), &patience(), 0.5), Some(secs(60)));
+    assert_eq!(probing(secs(101), &patience(), 0.0), Some(secs(48)));
+    assert_eq!(probing(secs(101), &patience(), 1.0), Some(secs(72)));
+    let hasty = Patience { probe_every_max: secs(10), ..patience() };
+    assert_eq!(probing(secs(101), &hasty, 0.5), Some(secs(60)), "the pace is the least");
 }

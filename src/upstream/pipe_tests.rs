@@ -100,6 +100,7 @@ async fn the_end_of_the_server_ends_every_call_once_and_takes_no_more() {
     pipe.close(CallError::Cancelled);
     let Heard::Failed(error) = leg.next().await else { panic!() };
     assert_eq!(error, ended());
+    assert_eq!(leg.why_over(), Some(ended()), "by what came first");
     assert!(matches!(begin(&pipe).await, Err(CallError::NotSent { .. })));
 }
 
@@ -248,4 +249,34 @@ async fn what_the_server_takes_back_or_leaves_behind_needs_no_answer() {
     second.withdrawn().await;
     drop((first, second));
     assert!(lines.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn an_id_that_was_not_given_yet_was_never_asked() {
+    let (pipe, _lines) = pipe();
+    let _leg = begin(&pipe).await.unwrap();
+    pipe.hear(reply(1, "{}"));
+    pipe.hear(reply(1, "{}"));
+    assert_eq!(pipe.unasked(), 0, "it may come once more");
+    pipe.hear(reply(2, "{}"));
+    assert_eq!(pipe.unasked(), 1);
+}
+
+#[tokio::test]
+async fn what_is_over_is_with_nobody_and_what_somebody_waits_for_is_not_over() {
+    let (pipe, mut lines) = pipe();
+    let late = Instant::now() + 60 * SECOND;
+    let leg = begin(&pipe).await.unwrap();
+    lines.recv().await.unwrap();
+    pipe.expire(late);
+    assert!(pipe.has_calls() && lines.try_recv().is_err(), "its client waits");
+    drop(leg);
+    assert!(pipe.has_calls());
+    pipe.expire(late);
+    assert!(!pipe.has_calls() && lines.try_recv().is_ok());
+
+    let mut leg = begin(&pipe).await.unwrap();
+    pipe.refuse(2, "it is too long");
+    assert!(!pipe.has_calls());
+    assert!(matches!(leg.next().await, Heard::Failed(CallError::BadAnswer { .. })));
 }

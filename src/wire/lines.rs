@@ -152,6 +152,8 @@ mod tests {
     #[test]
     fn a_line_over_the_limit_is_reported_once_and_the_next_is_whole() {
         let torn = |text: &'static str| TooLong(Torn::from(&Bytes::from(text)));
+        let just = || vec![Whole("abc".into())];
+        assert_eq!((feed(3, &[b"abc\n"]), feed(3, &[b"abc", b"\n"])), (just(), just()));
         assert_eq!(feed(3, &[b"abcd\nok\n"]), [torn("abcd"), Whole("ok".into())]);
         assert_eq!(feed(3, &[b"ab", b"cd", b"ef\nok\n"]), [torn("abcdef"), Whole("ok".into())]);
     }
@@ -163,6 +165,7 @@ mod tests {
             ("\u{feff}{}", "{}"),
             (" \t\u{feff} {}", "{}"),
             ("\x1b[2K\x1b[1;32m{}", "{}"),
+            ("\x1b[3~{}", "{}"),
             ("\r{}", "{}"),
             ("\x1b[1;", ""),
             ("DEBUG {}", "DEBUG {}"),

@@ -253,6 +253,12 @@ impl TestGateway {
         self.begin().await;
     }
 
+    /// Starts the daemon again where it is to die before it is ready, and waits until it has.
+    pub async fn restart_and_die(&mut self) -> Exit {
+        self.spawn();
+        self.ended().await
+    }
+
     /// Waits until no process of this data directory is left; the ones that are at the end.
     pub async fn leftovers_after(&self, patience: Duration) -> Vec<processes::Process> {
         let begun = tokio::time::Instant::now();
@@ -266,6 +272,15 @@ impl TestGateway {
     }
 
     async fn begin(&mut self) {
+        self.spawn();
+        self.await_ready().await;
+        self.base = self.fact("listening").expect("the address it listens on");
+        let instance = std::fs::read_to_string(self.data_dir().join("instance"));
+        self.instance = instance.expect("the instance id").trim().to_owned();
+        assert!(!self.instance.is_empty(), "an instance id");
+    }
+
+    fn spawn(&mut self) {
         let root = self.directory.path();
         let config = self.settings_file();
         std::fs::write(&config, &self.start.settings).expect("the settings file");
@@ -301,11 +316,6 @@ impl TestGateway {
                 facts.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
-        self.await_ready().await;
-        self.base = self.fact("listening").expect("the address it listens on");
-        let instance = std::fs::read_to_string(self.data_dir().join("instance"));
-        self.instance = instance.expect("the instance id").trim().to_owned();
-        assert!(!self.instance.is_empty(), "an instance id");
     }
 
     async fn await_ready(&mut self) {

@@ -38,6 +38,13 @@ pub fn is_alive(pid: u32) -> bool {
         .is_some_and(|rest| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
 }
 
+/// The process that has started this one.
+pub fn parent_of(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("its parent");
+    parent.trim().parse().expect("a number")
+}
+
 /// Sends a signal that a test means: the process is a gateway under test or one of its children.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);

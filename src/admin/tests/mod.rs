@@ -278,6 +278,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         stream_buffer: 1,
         revival: false,
         tombstones_max: 1,
+        ahead_max: Duration::from_secs(60),
         batch_max: 1,
         replay: ReplayOptions {
             events_max: 1,

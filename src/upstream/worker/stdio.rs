@@ -53,6 +53,10 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 /// end longer than `upstream.stop` says by much.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(400);
 
+/// Why nothing is started beside what nobody can end, such as a process that hangs in the kernel.
+const STILL_THERE: &str = "what is left of its earlier process was killed and does not end, and two are never \
+    run at once: see what holds it (`ps -o pid,stat,wchan,cmd`)";
+
 pub async fn work(
     assignment: &Assignment,
     command: &str,
@@ -63,9 +67,10 @@ pub async fn work(
     let oom_kills = lifeline::processes::oom_kills();
     let starting = async {
         // The process of an earlier generation must be gone before the next one starts.
-        match assignment.lease().acquire_owned().await {
-            Ok(lease) => start(assignment, command, args, env, lease).await,
-            Err(_closed) => Err(Exit::of(Reason::SpawnFailed)),
+        match timeout(board.start_patience(), assignment.lease().acquire_owned()).await {
+            Ok(Ok(lease)) => start(assignment, command, args, env, lease).await,
+            Ok(Err(_closed)) => Err(Exit::of(Reason::SpawnFailed)),
+            Err(_elapsed) => Err(Exit::new(Reason::SpawnFailed, STILL_THERE)),
         }
     };
     let started = tokio::select! {
