@@ -45,6 +45,8 @@ pub struct Knobs {
     pub bearer: Option<String>,
     /// Whether GET opens a stream; otherwise it is answered 405.
     pub streams: bool,
+    /// Whether what is said on them has ids, by which they can be resumed.
+    pub stream_ids: bool,
     pub tools: Vec<String>,
     /// How long `initialize` takes.
     pub hello_delay: Duration,
@@ -83,6 +85,7 @@ impl Default for Knobs {
             answers: Answers::Json,
             bearer: None,
             streams: true,
+            stream_ids: false,
             tools,
             hello_delay,
             list_delay,
