@@ -22,7 +22,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde::Deserialize;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;

@@ -4,6 +4,8 @@
 
 use std::{path::Path, sync::Mutex, time::Duration};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::{
     identity::vault::Vault,

@@ -322,13 +322,10 @@ impl Call {
                         self.part = Part::Messages(Box::new(messages));
                         continue;
                     }
-                    message
+                    Some(message)
                 }
                 Part::Messages(messages) => match messages.next().await {
-                    Ok(Some(message)) => match self.parse(message) {
-                        Some(parsed) => parsed,
-                        None => continue,
-                    },
+                    Ok(Some(message)) => self.parse(message),
                     Ok(None) => {
                         return Err(self.broken("it ended without the answer".into()));
                     }
@@ -336,14 +333,12 @@ impl Call {
                     Err(error) => return Err(self.bad(&error.to_string())),
                 },
                 Part::Events(events) => match events.next().await {
-                    Ok(message) => match self.parse(message) {
-                        Some(parsed) => parsed,
-                        None => continue,
-                    },
+                    Ok(message) => self.parse(message),
                     Err(StreamError::Broken(why)) => return Err(self.broken(why)),
                     Err(StreamError::TooLarge(error)) => return Err(self.bad(&error.to_string())),
                 },
             };
+            let Some(parsed) = parsed else { continue };
             match self.judge(parsed)? {
                 Some(heard @ Heard::Reply(_)) => return Ok(heard),
                 // Nothing more comes of such a body.
