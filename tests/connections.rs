@@ -40,6 +40,64 @@ async fn who_is_refused_while_it_still_sends_has_the_answer_to_read() {
 }
 
 #[tokio::test]
+async fn who_asks_on_without_reading_what_is_answered_is_not_answered_on() {
+    let (gateway, _) = impatient().await;
+    let mut raw = Raw::connect(&gateway).await;
+    // As a browser asks, without any credential. The answer has no body, which is where it is bounded
+    // otherwise.
+    let ask = format!(
+        "OPTIONS /metamcp/all/mcp HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\n\
+         Access-Control-Request-Method: POST\r\n\r\n",
+        raw.address
+    );
+    let (asks, before) = (ask.repeat(100), gateway.memory());
+    let patience = Duration::from_secs(2);
+    while tokio::time::timeout(patience, raw.send(&asks)).await.is_ok_and(|is_taken| is_taken) {
+        let held = gateway.memory().saturating_sub(before);
+        assert!(held < 30_000, "{held} KB for one who reads nothing");
+    }
+    let held = gateway.memory().saturating_sub(before);
+    assert!(held < 30_000, "{held} KB for one who reads nothing");
+    let answer = raw.head().await;
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_sends_empty_lines_and_asks_nothing_is_let_go_like_others() {
+    let settings = "[server]\nkeep_alive = \"1s\"\n[sessions]\nheartbeat = \"200ms\"";
+    let gateway = Start::new().settings(settings).run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    for behind in ["\r\n", "\n", "\r\n\r\n\r\n"] {
+        // With the request, and by itself.
+        for is_late in [false, true] {
+            let mut raw = Raw::connect(&gateway).await;
+            let ask = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", raw.address);
+            raw.send(&(ask + if is_late { "" } else { behind })).await;
+            raw.head().await;
+            if is_late {
+                raw.send(behind).await;
+            }
+            raw.rest().await;
+        }
+    }
+    // A stream is not let go for that: its client has nothing to ask.
+    let mut stream = Raw::connect(&gateway).await;
+    let listen = format!(
+        "GET /metamcp/all/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\n\
+         Accept: text/event-stream\r\nMcp-Session-Id: {}\r\n\r\n\r\n",
+        stream.address,
+        client.headers[0].1,
+        client.session.as_deref().expect("a session"),
+    );
+    stream.send(&listen).await;
+    stream.head().await;
+    stream.send("\r\n").await;
+    let beats = stream.until(|heard| heard.matches(": keep-alive").count() >= 12).await;
+    assert!(beats, "it went on for longer than anybody may be idle");
+}
+
+#[tokio::test]
 async fn who_sends_a_head_or_a_body_slowly_or_never_is_told_so_and_disconnected() {
     let (gateway, client) = impatient().await;
     let key = client.headers[0].1.clone();

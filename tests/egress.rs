@@ -50,6 +50,20 @@ impl Canary {
         Canary { port, connections }
     }
 
+    /// Ends every connection by a reset, once something has come on it.
+    async fn resetting() -> Canary {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // With some of it unread.
+                stream.readable().await.unwrap();
+            }
+        });
+        Canary { port, connections: Arc::default() }
+    }
+
     fn url(&self, host: &str) -> String {
         format!("http://{host}:{}/mcp?a=b", self.port)
     }
@@ -188,6 +202,7 @@ async fn a_failure_tells_its_cause_and_whether_anything_was_sent() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let plain = Canary::answering("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
     let rude = Canary::answering("").await;
+    let resetting = Canary::resetting().await;
     let garbled = Canary::answering("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await;
     // Accepted by the kernel, and never answered: a handshake that does not end.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -209,6 +224,14 @@ async fn a_failure_tells_its_cause_and_whether_anything_was_sent() {
         let insecure = way.send(post(&insecure)).await.unwrap_err();
         assert!(matches!(insecure, EgressError::Tls { .. }), "{door}: {insecure:?}");
         assert!(insecure.not_sent());
+
+        // Whoever goes away before there was a certificate is not there, rather than not trusted.
+        for leaving in [&rude, &resetting] {
+            let left = way.send(post(&leaving.url("localhost").replace("http:", "https:"))).await;
+            let left = left.unwrap_err();
+            assert!(matches!(left, EgressError::Connect { .. }), "{door}: {left:?}");
+            assert!(left.not_sent() && left.is_passing());
+        }
 
         let late = way.send(post(&format!("https://{}/", mute.1))).await.unwrap_err();
         assert!(matches!(late, EgressError::ConnectTimeout), "{door}: {late:?}");

@@ -91,6 +91,11 @@ async fn where_no_process_can_be_had_a_server_fails_with_that_cause_and_is_tried
         let text = format!("{number}");
         assert_eq!(client.text_of("calm__echo", json!({"value": text})).await, text);
     }
+    // What would be read by a thread of its own is read all the same.
+    let long = "x".repeat(600_000);
+    assert_eq!(client.text_of("calm__echo", json!({"value": long})).await, long);
+    let in_place = gateway.metric("metamcpd_work_in_place_total").await;
+    assert!(in_place.is_some_and(|count| count > 0.0), "{in_place:?}");
     let mut another = client.again();
     assert_eq!(another.initialize(LATEST).await.status, 200);
 

@@ -87,7 +87,8 @@ async fn a_child_that_breaks_the_protocol_fails_its_own_call_once_and_no_other()
 
 #[tokio::test]
 async fn what_a_clients_own_process_does_is_laid_at_no_other_processs_door() {
-    let gateway = hasty().await;
+    // Nothing here has to run into a timeout, and each client's first call waits for a process to start.
+    let gateway = Start::new().settings("[wire]\nmessage_max = 1000000").run().await;
     gateway.stdio("evil", &evil(&Character::good())).await;
     gateway.change("mcp-servers/evil", json!({"isolation": "SESSION"})).await;
     let shared = gateway.server_pid("evil").await;

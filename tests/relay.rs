@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Client, SOON, SseClient, TestGateway,
-    client::{call, request},
+    client::{Exchange, call, request},
+    events::{Arrival, Event},
     fixtures::without_python,
     gateway::Start,
     python, wait_until, within,
@@ -227,6 +228,49 @@ async fn a_client_that_vanishes_while_it_is_asked_is_answered_for() {
     noted("the session ends").await;
     let answer = exchange.events.find("an answer", SOON, |one| one["id"] == 1).await;
     assert_eq!(answer["error"]["data"]["reason"], "session_ended", "{answer}");
+}
+
+#[tokio::test]
+async fn who_comes_back_too_late_to_answer_sees_that_and_no_question_that_it_was_never_asked() {
+    let settings = "[sessions]\naway_max = \"100ms\"\nheartbeat = \"50ms\"";
+    let Some((gateway, key, diary)) = asking_in(Start::new().settings(settings)).await else {
+        return;
+    };
+    let client = able(&gateway, &key).await;
+    let noted = async |message: &str| diary_has(&diary, |note| note["asked"] == message).await;
+    let first_id = async |exchange: &mut Exchange| {
+        let first = within("the first event", SOON, exchange.events.arrival()).await;
+        let Some(Arrival::Event(Event { id: Some(id), .. })) = first else { panic!("{first:?}") };
+        id
+    };
+    let rest_after = async |id: &str| -> Vec<Value> {
+        let mut back = client.listen_after(id).await;
+        assert_eq!(back.status, StatusCode::OK);
+        within("the rest", SOON, back.events.rest()).await.iter().map(Event::json).collect()
+    };
+
+    let mut exchange = client.open(&call(json!(1), "asking__ask_noting", elicit("seen"))).await;
+    let begin = first_id(&mut exchange).await;
+    let asked = |one: &Value| one["method"] == "elicitation/create";
+    let question = exchange.events.find("the question", SOON, asked).await;
+    drop(exchange);
+    noted("seen").await;
+    let rest = rest_after(&begin).await;
+    assert_eq!(rest.len(), 3, "{rest:?}");
+    assert_eq!(rest[0], question);
+    assert_eq!(rest[1]["method"], "notifications/cancelled");
+    assert_eq!(rest[1]["params"]["requestId"], question["id"]);
+    assert!(rest[2]["result"].is_object(), "{rest:?}");
+
+    let mut late = elicit("never seen");
+    late["delay"] = json!(1.0);
+    let mut exchange = client.open(&call(json!(2), "asking__ask_noting", late)).await;
+    let begin = first_id(&mut exchange).await;
+    drop(exchange);
+    noted("never seen").await;
+    let rest = rest_after(&begin).await;
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(rest[0]["result"].is_object(), "{rest:?}");
 }
 
 #[tokio::test]

@@ -198,6 +198,55 @@ async fn a_client_that_stops_reading_before_anything_is_full_is_closed_with_a_ca
     drop((sse, readers));
 }
 
+#[tokio::test]
+async fn what_is_asked_behind_a_stream_that_is_not_read_is_nobodys_second_fault() {
+    let settings = "[server]\nwrite_timeout = \"2s\"\n[sessions]\nstream_buffer = 4";
+    let gateway = Start::new().settings(settings).run().await;
+    gateway.demo("demo").await;
+    let client = gateway.client_of(&["demo"]).await;
+    let key = client.headers[0].1.clone();
+    let address = gateway.base.trim_start_matches("http://");
+    let (mut reader, path) = stalled(&gateway, &key).await;
+    // It waits for the end of the stream.
+    let behind = format!("GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    reader.write_all(behind.as_bytes()).await.unwrap();
+
+    let url = format!("{}{path}", gateway.base);
+    let arguments = json!({"message": "x".repeat(1_000_000)});
+    wait_until("its session to be ended", SOON, async || {
+        let body =
+            crate::support::client::call(client.next_id().into(), "demo__echo", arguments.clone());
+        let post = client.http.post(&url).header("authorization", &key);
+        let post = post.header("content-type", "application/json").body(body);
+        (post.send().await.expect("an answer").status() == 404).then_some(())
+    })
+    .await;
+    // Its connection is cut some time after that.
+    wait_until("its connection to be gone", SOON, async || {
+        let mut chunk = [0; 64 * 1024];
+        (!is_open(&gateway, &reader) && reader.try_read(&mut chunk).is_ok_and(|count| count > 0))
+            .then_some(())
+    })
+    .await;
+    let closed = gateway.metric("metamcpd_slow_clients_closed_total").await;
+    assert_eq!(closed, Some(1.0), "{}", gateway.log());
+    assert!(!gateway.log().contains("server.write_timeout"), "{}", gateway.log());
+}
+
+/// Whether the gateway still has its end of this connection.
+fn is_open(gateway: &TestGateway, client: &TcpStream) -> bool {
+    let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
+    let ours = port(client.local_addr().expect("an address"));
+    let theirs = port(gateway.base.trim_start_matches("http://").parse().expect("an address"));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, remote) =
+            (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        local.ends_with(&theirs) && remote.ends_with(&ours)
+    })
+}
+
 /// Somebody who reads, while others do not, hears all.
 async fn listening(gateway: &TestGateway, client: &Client) {
     let key = client.headers[0].1.trim_start_matches("Bearer ").to_owned();

@@ -1,5 +1,5 @@
-//! A remote upstream that closes the stream of a call before its answer: the rest is fetched from where
-//! the last event was, at the upstream's own pace (conformance scenario `sse-retry`).
+//! A remote upstream that closes a stream before all is said: the rest is fetched from where the last event was, at
+//! the upstream's own pace (conformance scenario `sse-retry`).
 
 use std::time::Duration;
 
@@ -78,4 +78,72 @@ async fn an_upstream_that_no_longer_knows_the_event_fails_the_call_at_once() {
     let (answer, ()) = tokio::join!(call, forget);
     let message = answer["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("400"), "{answer}");
+}
+
+const CHANGED: &str = "notifications/tools/list_changed";
+
+/// A remote upstream whose standing stream has ids, and that has said something by it.
+async fn standing() -> (TestGateway, Remote) {
+    let settings = "[lists]\ndebounce = \"10ms\"\nrefresh_rest = \"10ms\"\nrefresh_every = \"0s\"";
+    let gateway = Start::new().settings(settings).run().await;
+    let remote = Remote::start(Knobs { stream_ids: true, ..Knobs::default() });
+    gateway.remote("remote", &remote.url).await;
+    gateway.ready("remote").await;
+    wait_until("the stream to be open", SOON, async || (remote.push(CHANGED) > 0).then_some(()))
+        .await;
+    listed(&remote, 2).await;
+    (gateway, remote)
+}
+
+async fn listed(remote: &Remote, times: usize) {
+    wait_until("the tools to be listed", SOON, async || {
+        (remote.seen_of("tools/list").len() >= times).then_some(())
+    })
+    .await;
+}
+
+/// The GETs so far, by the event after which each wants to go on.
+fn gets(remote: &Remote) -> Vec<Option<String>> {
+    let gets = remote.seen().into_iter().filter(|seen| seen.http == "GET");
+    gets.map(|seen| seen.header("last-event-id").map(str::to_owned)).collect()
+}
+
+async fn opened(remote: &Remote, times: usize) -> Vec<Option<String>> {
+    wait_until("the stream to be open again", SOON, async || {
+        Some(gets(remote)).filter(|gets| gets.len() >= times)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_standing_stream_that_broke_is_taken_up_where_it_was_and_nothing_is_looked_at_for_that() {
+    let (gateway, remote) = standing().await;
+    let (pushed, lists) = (remote.seen().len(), remote.seen_of("tools/list").len());
+    let last = opened(&remote, 1).await.len();
+    remote.cut_streams();
+    let resumed = opened(&remote, last + 1).await;
+    assert!(resumed[last].as_deref().is_some_and(|id| id.starts_with("said-")), "{resumed:?}");
+    assert!(remote.seen().len() > pushed);
+
+    // What is said while nobody hears it comes after the break, and what was heard before it does not count.
+    remote.cut_streams();
+    assert_eq!(remote.push(CHANGED), 0);
+    listed(&remote, lists + 1).await;
+    assert_eq!(opened(&remote, last + 2).await.len(), last + 2);
+    let duplicates = gateway.metric("metamcpd_upstream_duplicate_events_total").await;
+    assert!(duplicates.is_some_and(|count| count >= 2.0), "{duplicates:?}");
+    // Once for what was said, and not for either break.
+    assert_eq!(remote.seen_of("tools/list").len(), lists + 1);
+}
+
+#[tokio::test]
+async fn where_the_rest_of_a_standing_stream_is_not_to_be_had_the_lists_are_looked_at_again() {
+    let (_gateway, remote) = standing().await;
+    let (lists, last) = (remote.seen_of("tools/list").len(), opened(&remote, 1).await.len());
+    remote.forget_said();
+    remote.cut_streams();
+    let anew = opened(&remote, last + 2).await;
+    assert!(anew[last].is_some(), "{anew:?}");
+    assert_eq!(anew[last + 1], None);
+    listed(&remote, lists + 1).await;
 }

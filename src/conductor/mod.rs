@@ -316,10 +316,10 @@ impl Conductor {
     fn put(&self, session: &Arc<Session>, question: Question) {
         let patience = self.sessions.options.question_timeout;
         let asking = relay::ask(session, question, patience, CancellationToken::new());
-        let Some(relay::Asking { request, outcome }) = asking else { return };
+        let Some(asking) = asking else { return };
         // Dropped where there is no way to the client, which gives the question up.
-        if session.push(request) {
-            let outcome = relay::while_there_is_a_stream(session.clone(), outcome);
+        if session.push(asking.request.clone()) {
+            let outcome = relay::while_there_is_a_stream(session.clone(), asking);
             relay::see_through_later(session.clone(), [outcome]);
         }
     }

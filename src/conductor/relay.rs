@@ -20,6 +20,8 @@ use crate::{
 
 /// A question that is being put to a client.
 pub struct Asking {
+    /// Our id of it.
+    pub id: u64,
     /// What the client is to be sent.
     pub request: Bytes,
     /// Ends when the question has its outcome. What it then gives is to be sent to the client too:
@@ -45,9 +47,10 @@ pub fn ask(
         question.refuse("the client is asked as much as it may be at once", "busy");
         return None;
     };
-    let request = question.under(place.id);
+    let id = place.id;
+    let request = question.under(id);
     let outcome = see_through(session.clone(), question, place, patience, abandoned);
-    Some(Asking { request, outcome: outcome.boxed_local() })
+    Some(Asking { id, request, outcome: outcome.boxed_local() })
 }
 
 async fn see_through(
@@ -94,17 +97,27 @@ async fn see_through(
     }
 }
 
-/// The same outcome of a question that goes by the session's own stream; and where nobody reads that
-/// for as long as a client may be away, the question is given up.
-pub fn while_there_is_a_stream(session: Arc<Session>, outcome: Outcome) -> Outcome {
+/// The outcome of a question that goes by the session's own stream; and where nobody reads that for as
+/// long as a client may be away, the question is given up.
+pub fn while_there_is_a_stream(session: Arc<Session>, asking: Asking) -> Outcome {
+    let Asking { id, outcome, .. } = asking;
     let seeing = async move {
         tokio::select! {
             biased;
             taken_back = outcome => taken_back,
-            () = session.is_deserted() => None,
+            () = session.is_deserted() => {
+                session.take_back_from_standing(id, deserted(id));
+                None
+            }
         }
     };
     seeing.boxed_local()
+}
+
+/// What a client is told of a question that was given up while it was away: whoever gives up waiting for
+/// what it asked says so (basic/utilities/cancellation), and an answer would find nobody.
+pub fn deserted(id: u64) -> Bytes {
+    message::cancelled(id, "nobody was there to answer in time")
 }
 
 /// Sees questions through that no call waits for any more, or never did. What the client is to be told

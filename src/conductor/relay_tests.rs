@@ -38,6 +38,7 @@ fn scene(capabilities: ClientCapabilities) -> Scene {
         subscriptions_max: 4,
         heartbeat: MINUTE,
         stream_buffer: 9,
+        stream_bytes_max: 9_999,
         questions_max: 1,
         question_timeout: MINUTE,
         away_max: MINUTE / 2,
@@ -94,7 +95,7 @@ fn takes_back(said: Option<Bytes>) -> bool {
 #[tokio::test(start_paused = true)]
 async fn an_answer_ends_the_question_and_frees_its_place() {
     let scene = scene(ClientCapabilities::ALL);
-    let Asking { request, outcome } = scene.ask().unwrap();
+    let Asking { request, outcome, .. } = scene.ask().unwrap();
     assert_eq!(request, r#"{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{}}"#);
     assert!(scene.ask().is_none(), "it is asked as much as it may be");
     assert!(scene.told()[0].contains("-32603"), "which the other upstream hears at once");
@@ -143,22 +144,55 @@ async fn silence_the_end_of_the_call_and_the_end_of_the_session_are_each_an_outc
 async fn what_is_asked_by_a_sessions_own_stream_waits_for_a_reader_and_not_for_ever() {
     let deserted = scene(ClientCapabilities::ALL);
     let began = Instant::now();
-    let outcome = deserted.ask().unwrap().outcome;
-    assert!(while_there_is_a_stream(deserted.session.clone(), outcome).await.is_none());
+    let asking = deserted.ask().unwrap();
+    assert!(while_there_is_a_stream(deserted.session.clone(), asking).await.is_none());
     assert_eq!(deserted.told(), [CANCELLED]);
     assert_eq!(began.elapsed(), deserted.sessions.options.away_max);
 
     let read = scene(ClientCapabilities::ALL);
     let _reader = read.session.listen(None).unwrap();
-    let outcome = read.ask().unwrap().outcome;
-    let seeing = while_there_is_a_stream(read.session.clone(), outcome);
+    let asking = read.ask().unwrap();
+    let seeing = while_there_is_a_stream(read.session.clone(), asking);
     assert!(takes_back(seeing.await), "it had all the time there was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_too_late_sees_nothing_of_a_question_or_that_it_was_taken_back() {
+    async fn all_that_is_read(session: &Arc<Session>, after: Option<&str>) -> Vec<String> {
+        let mut reader = session.listen(after).unwrap();
+        let mut read = Vec::new();
+        while let Some(Some(event)) = reader.next().now_or_never() {
+            read.push(String::from_utf8(event.to_vec()).unwrap());
+        }
+        read
+    }
+
+    let unseen = scene(ClientCapabilities::ALL);
+    let asking = unseen.ask().unwrap();
+    assert!(unseen.session.push(asking.request.clone()));
+    while_there_is_a_stream(unseen.session.clone(), asking).await;
+    assert_eq!(all_that_is_read(&unseen.session, None).await, [""; 0]);
+
+    let seen = scene(ClientCapabilities::ALL);
+    let asking = seen.ask().unwrap();
+    assert!(seen.session.push(asking.request.clone()));
+    let question = all_that_is_read(&seen.session, None).await;
+    while_there_is_a_stream(seen.session.clone(), asking).await;
+    assert_eq!(seen.told(), [CANCELLED]);
+    let rest = all_that_is_read(&seen.session, None).await;
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(rest[0].contains("notifications/cancelled") && rest[0].contains(r#""requestId":1"#));
+    // Who did not get it, and asks for it again, gets both.
+    let id = question[0].lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    let before = id.rsplit_once('-').map(|(stream, _)| format!("{stream}-0")).unwrap();
+    let both = [question, rest].concat();
+    assert_eq!(all_that_is_read(&seen.session, Some(&before)).await, both);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_did_not_reach_the_client_is_answered_for() {
     let scene = scene(ClientCapabilities::ALL);
-    let Asking { request, outcome } = scene.ask().unwrap();
+    let Asking { request, outcome, .. } = scene.ask().unwrap();
     scene.session.questions.lose(&Frame::parse(request, 16).unwrap());
     assert!(outcome.await.is_none());
     assert_eq!(scene.told(), [CANCELLED]);

@@ -19,6 +19,7 @@ use hyper_util::client::legacy::Client;
 use super::connector::Connector;
 use super::error::{EgressError, Trust};
 use super::policy::AddressPolicy;
+use crate::aside::IN_PLACE_MAX;
 
 type HotClient = Client<Connector, Outbound>;
 
@@ -74,6 +75,8 @@ enum Way {
 #[derive(Debug)]
 pub struct Body {
     source: Source,
+    /// Bytes since others had their turn.
+    at_once: usize,
 }
 
 #[derive(Debug)]
@@ -113,7 +116,7 @@ impl Door {
                 let sent = client.execute(request).await;
                 let response = sent.map_err(|error| EgressError::from_steady(error, self.trust))?;
                 let response = Response::<reqwest::Body>::from(response);
-                Ok(response.map(|body| Body { source: Source::Steady(body) }))
+                Ok(response.map(|body| Body::of(Source::Steady(body))))
             }
             Way::Hot(client) => {
                 self.check_destination(request.uri())?;
@@ -121,7 +124,7 @@ impl Door {
                     request.map(|body| Outbound { whole: Full::new(body), begun: begun.clone() });
                 let sent = client.request(request).await;
                 let response = sent.map_err(|error| EgressError::from_hot(error, self.trust))?;
-                Ok(response.map(|body| Body { source: Source::Hot(body) }))
+                Ok(response.map(|body| Body::of(Source::Hot(body))))
             }
         }
     }
@@ -149,8 +152,18 @@ impl Door {
 }
 
 impl Body {
-    /// The next piece, in whatever size it came; `None` at the end. Trailers are passed over.
+    fn of(source: Source) -> Body {
+        Body { source, at_once: 0 }
+    }
+
+    /// The next piece, in whatever size it came; `None` at the end. Trailers are passed over. Safe to be
+    /// dropped while it waits.
     pub async fn chunk(&mut self) -> Option<Result<Bytes, EgressError>> {
+        if self.at_once >= IN_PLACE_MAX {
+            // A body may come as fast as it is read, and others wait for this thread.
+            self.at_once = 0;
+            tokio::task::yield_now().await;
+        }
         loop {
             let frame = match &mut self.source {
                 Source::Steady(body) => body.frame().await?.map_err(EgressError::from_steady_body),
@@ -160,7 +173,10 @@ impl Body {
                     .map_err(|error| EgressError::Broken { source: error.into() }),
             };
             match frame.map(|frame| frame.into_data().ok()) {
-                Ok(Some(data)) => return Some(Ok(data)),
+                Ok(Some(data)) => {
+                    self.at_once += data.len();
+                    return Some(Ok(data));
+                }
                 Ok(None) => {}
                 Err(error) => return Some(Err(error)),
             }

@@ -126,9 +126,14 @@ impl EgressError {
         if let Some(NotResolved { name, why }) = find(&*error) {
             return why.to_error(name);
         }
-        match find::<io::Error>(&*error).map(|cause| (cause.kind(), cause.raw_os_error())) {
+        let is_distrusted = find::<rustls::Error>(&*error).is_some();
+        match last::<io::Error>(&*error).map(|cause| (cause.kind(), cause.raw_os_error())) {
             Some((io::ErrorKind::ConnectionRefused, _)) => EgressError::ConnectRefused,
             Some((io::ErrorKind::TimedOut, _)) => EgressError::ConnectTimeout,
+            // Whoever only goes away in the middle of the handshake has said nothing that could not be trusted.
+            Some((io::ErrorKind::UnexpectedEof, None)) if !is_distrusted => {
+                EgressError::Connect { source: error }
+            }
             // Connecting fails by a word of the kernel's. The handshake is all that has words of its
             // own.
             Some((_, None)) => EgressError::Tls { source: error, trust },
@@ -139,19 +144,24 @@ impl EgressError {
 
 /// The first cause of this type.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(found) = cause.downcast_ref() {
-            return Some(found);
-        }
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// The last one: what has gone wrong during the handshake is wrapped in another of its kind.
+fn last<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).last()
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    fn next<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
         // What an I/O error wraps is not its source, but has one.
         let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match wrapped {
+        match wrapped {
             Some(wrapped) => Some(wrapped),
             None => cause.source(),
-        };
+        }
     }
-    None
+    std::iter::successors(Some(error), |cause| next(*cause))
 }
 
 /// Why a certificate, or a handshake, is not trusted, in words that say what to mend.

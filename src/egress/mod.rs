@@ -9,6 +9,7 @@ mod authorities;
 mod connector;
 mod door;
 mod error;
+mod lookups;
 mod policy;
 mod resolver;
 
@@ -54,8 +55,13 @@ pub struct EgressOptions {
     /// For looking up a name, as a part of `connect_timeout`.
     #[serde(with = "humantime_serde")]
     pub resolve_timeout: Duration,
-    /// Names that are being looked up at once.
+    /// Names that are being looked up at once; and so many more of those that hang.
     pub resolves_max: usize,
+    /// How long the addresses that a name last had serve where the resolver fails. Zero: not at all.
+    #[serde(with = "humantime_serde")]
+    pub resolved_keep: Duration,
+    /// Names of which that is remembered.
+    pub resolved_max: usize,
     /// Idle connections that are kept, for each host and each pool.
     pub pool_idle_max_per_host: usize,
     #[serde(with = "humantime_serde")]
@@ -85,6 +91,8 @@ impl Default for EgressOptions {
             tcp_user_timeout: Duration::from_secs(30),
             resolve_timeout: Duration::from_secs(2),
             resolves_max: 64,
+            resolved_keep: Duration::from_secs(15 * 60),
+            resolved_max: 1024,
             pool_idle_max_per_host: 32,
             pool_idle_timeout: Duration::from_secs(90),
         }

@@ -2,80 +2,53 @@
 //!
 //! Both HTTP clients use it and connect to nothing but what it returns, so that a name which
 //! resolves differently the next time gains nothing. Addresses that a URL spells out never come
-//! here; the door judges them.
+//! here; the door judges them. Who is asked how often, and what is remembered, is `lookups`' affair.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use std::vec;
 
 use hyper_util::client::legacy::connect::dns::Name;
 use reqwest::dns::{Addrs, Resolve, Resolving};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 use tower_service::Service;
 
 use super::EgressOptions;
 use super::error::{Cause, NotResolved, WhyNotResolved};
+use super::lookups::{Ask, Failure, Lookups};
 use super::policy::AddressPolicy;
 
-/// Asks the operating system, which may take its time.
-type Ask = fn(&str) -> io::Result<Vec<SocketAddr>>;
-
-/// Clones ask so many names at once together.
+/// Clones look up together.
 #[derive(Clone, Debug)]
 pub struct JudgingResolver {
     policy: AddressPolicy,
-    patience: Duration,
-    /// Each takes a thread until it is answered, whether anybody waits for it or not.
-    turns: Arc<Semaphore>,
-    ask: Ask,
+    lookups: Lookups,
 }
 
 type Lookup = Pin<Box<dyn Future<Output = Result<vec::IntoIter<SocketAddr>, NotResolved>> + Send>>;
 
 impl JudgingResolver {
     pub fn new(options: &EgressOptions) -> JudgingResolver {
-        JudgingResolver {
-            policy: options.policy(),
-            patience: options.resolve_timeout,
-            turns: Arc::new(Semaphore::new(options.resolves_max)),
-            // The port is the connector's to fill in.
-            ask: |name| Ok((name, 0).to_socket_addrs()?.collect()),
-        }
+        // The port is the connector's to fill in.
+        JudgingResolver::asking(options, |name| Ok((name, 0).to_socket_addrs()?.collect()))
+    }
+
+    fn asking(options: &EgressOptions, ask: Ask) -> JudgingResolver {
+        JudgingResolver { policy: options.policy(), lookups: Lookups::new(options, ask) }
     }
 
     fn look_up(&self, name: String) -> Lookup {
         let resolver = self.clone();
         Box::pin(async move {
-            let found = match timeout(resolver.patience, resolver.addresses(&name)).await {
-                Ok(found) => found,
-                Err(_elapsed) => {
-                    metrics::counter!("metamcpd_limit_hit_total", "limit" => "egress.resolve_timeout")
-                        .increment(1);
-                    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))
-                }
-            };
+            let found = resolver.lookups.addresses(&name).await;
             let allowed = match found {
-                Ok(addresses) => resolver.policy.allowed(addresses),
-                Err(error) => Err(unknown(&error)),
+                // What is remembered is judged like what is new.
+                Ok(addresses) => resolver.policy.allowed(addresses.iter().copied()),
+                Err(failure) => Err(unknown(&failure)),
             };
             allowed.map(Vec::into_iter).map_err(|why| NotResolved { name, why })
         })
-    }
-
-    async fn addresses(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
-        let turn = self.turns.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (ask, name) = (self.ask, name.to_owned());
-        let asking = tokio::task::spawn_blocking(move || {
-            let found = ask(&name);
-            drop(turn);
-            found
-        });
-        asking.await.map_err(io::Error::other)?
     }
 }
 
@@ -97,7 +70,10 @@ impl AddressPolicy {
         if !allowed.is_empty() {
             return Ok(allowed);
         }
-        let no_addresses = || unknown(&io::Error::new(io::ErrorKind::NotFound, "no addresses"));
+        let no_addresses = || {
+            let text = "no addresses".to_owned();
+            WhyNotResolved::Unknown { kind: io::ErrorKind::NotFound, text }
+        };
         Err(refused.unwrap_or_else(no_addresses))
     }
 }
@@ -126,13 +102,15 @@ impl Resolve for JudgingResolver {
     }
 }
 
-fn unknown(error: &io::Error) -> WhyNotResolved {
-    WhyNotResolved::Unknown { kind: error.kind(), text: error.to_string() }
+fn unknown(failure: &Failure) -> WhyNotResolved {
+    WhyNotResolved::Unknown { kind: failure.kind, text: failure.text.clone() }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
 
     use super::*;
     use crate::egress::Refusal;
@@ -142,15 +120,11 @@ mod tests {
         policy.allowed(addresses.iter().map(|address| address.parse().unwrap()))
     }
 
-    fn slow(patience: Duration, ask: Ask) -> JudgingResolver {
-        let options =
-            EgressOptions { resolve_timeout: patience, resolves_max: 2, ..Default::default() };
-        JudgingResolver { ask, ..JudgingResolver::new(&options) }
-    }
-
     #[tokio::test]
     async fn a_name_that_is_not_answered_in_time_is_given_up_and_says_so() {
-        let mute = slow(Duration::from_millis(20), |_| {
+        let patience = Duration::from_millis(20);
+        let options = EgressOptions { resolve_timeout: patience, ..Default::default() };
+        let mute = JudgingResolver::asking(&options, |_| {
             std::thread::sleep(Duration::from_millis(500));
             Ok(Vec::new())
         });
@@ -163,21 +137,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_are_slow_take_no_more_threads_than_they_may() {
-        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-        static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
-        static MOST: AtomicUsize = AtomicUsize::new(0);
-        let resolver = slow(Duration::from_secs(10), |_| {
-            MOST.fetch_max(AT_ONCE.fetch_add(1, SeqCst) + 1, SeqCst);
-            std::thread::sleep(Duration::from_millis(20));
-            AT_ONCE.fetch_sub(1, SeqCst);
-            Ok(vec!["127.0.0.1:0".parse().unwrap()])
-        });
-        let lookups = (0..8).map(|number| resolver.look_up(format!("{number}.example")));
-        for found in futures_util::future::join_all(lookups).await {
-            assert_eq!(found.unwrap().count(), 1);
-        }
-        assert_eq!(MOST.load(SeqCst), 2);
+    async fn an_address_that_is_remembered_is_judged_again() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+        static IS_DOWN: AtomicBool = AtomicBool::new(false);
+        let mut resolver =
+            JudgingResolver::asking(&EgressOptions::default(), |_| match IS_DOWN.load(SeqCst) {
+                true => Err(io::ErrorKind::TimedOut.into()),
+                false => Ok(vec!["127.0.0.1:0".parse().unwrap()]),
+            });
+        assert_eq!(resolver.look_up("a.example".into()).await.unwrap().count(), 1);
+        IS_DOWN.store(true, SeqCst);
+        assert_eq!(resolver.look_up("a.example".into()).await.unwrap().count(), 1);
+        resolver.policy.allow_loopback = false;
+        let refused = resolver.look_up("a.example".into()).await.unwrap_err();
+        let is_loopback =
+            matches!(refused.why, WhyNotResolved::Refused { why: Refusal::Loopback, .. });
+        assert!(is_loopback, "{refused:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
 use crate::{
-    aside::IN_PLACE_MAX,
+    aside::{IN_PLACE_MAX, aside},
     failpoint,
     session::Session,
     wire::{Bad, Fault, ListCounts, message},
@@ -68,6 +68,14 @@ pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, R
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
+}
+
+/// Reads the message, or the messages, that a body is. A long one is read where nobody else waits for that.
+pub async fn read_aside<T: Send + 'static>(
+    body: Bytes,
+    read: impl FnOnce(Bytes) -> T + Send + 'static,
+) -> T {
+    if body.len() <= IN_PLACE_MAX { read(body) } else { aside(move || read(body)).await }
 }
 
 fn unread(error: PayloadError) -> Refusal {

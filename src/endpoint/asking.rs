@@ -21,6 +21,8 @@ pub struct Askings {
     session: Arc<Session>,
     conductor: Arc<Conductor>,
     open: FuturesUnordered<Outcome>,
+    /// Our ids of what was asked, those that have their outcome among them.
+    asked: Vec<u64>,
     abandoned: CancellationToken,
     can_ask: bool,
 }
@@ -28,7 +30,7 @@ pub struct Askings {
 impl Askings {
     pub fn new(session: Arc<Session>, conductor: Arc<Conductor>) -> Self {
         let (open, abandoned) = (FuturesUnordered::new(), CancellationToken::new());
-        Self { session, conductor, open, abandoned, can_ask: true }
+        Self { session, conductor, open, asked: Vec::new(), abandoned, can_ask: true }
     }
 
     /// From now on there is no way to ask.
@@ -36,9 +38,12 @@ impl Askings {
         self.can_ask = false;
     }
 
-    /// What is asked just now is given up, as nobody is there to answer.
-    pub fn give_up(&mut self) {
+    /// What is asked just now is given up, as nobody is there to answer; our ids of it.
+    pub fn give_up(&mut self) -> Vec<u64> {
+        let mut given_up = std::mem::take(&mut self.asked);
+        given_up.retain(|id| self.session.questions.is_open(*id));
         self.open = FuturesUnordered::new();
+        given_up
     }
 
     /// What the client is to be sent, if it can be asked.
@@ -50,7 +55,9 @@ impl Askings {
         }
         let patience = self.conductor.sessions.options.question_timeout;
         let asking = relay::ask(&self.session, question, patience, self.abandoned.clone());
-        let Asking { request, outcome } = asking?;
+        let Asking { id, request, outcome } = asking?;
+        self.asked.retain(|id| self.session.questions.is_open(*id));
+        self.asked.push(id);
         self.open.push(outcome);
         Some(request)
     }

@@ -17,6 +17,7 @@ use super::{
     conversation::{Heard, Underway},
 };
 use crate::{
+    conductor::relay,
     failpoint,
     session::{Reader, Session},
     wire::{
@@ -171,14 +172,22 @@ async fn hear_out(
             biased;
             heard = next_of(calls) => heard,
             () = &mut absence => {
-                calls.iter_mut().for_each(Underway::gives_up_asking);
+                for question in calls.iter_mut().flat_map(Underway::gives_up_asking) {
+                    session.take_back(stream, question, relay::deserted(question));
+                }
                 absence = Box::pin(session.unread(stream));
                 continue;
             }
         };
         let Some(heard) = heard else { break };
         match heard {
-            Heard::Event(event) => tell(session, stream, event).await,
+            // A client that reads hardly anything does not hold a call for longer than it may take.
+            Heard::Event(event) => {
+                let last = calls.iter().map(Underway::ends_by).max().unwrap_or_else(Instant::now);
+                if timeout_at(last, tell(session, stream, event)).await.is_err() {
+                    metrics::counter!("metamcpd_session_messages_dropped_total").increment(1);
+                }
+            }
             Heard::Answer(answer) => {
                 if !session.say(stream, answer.clone()).await {
                     metrics::counter!("metamcpd_answers_dropped_total").increment(1);

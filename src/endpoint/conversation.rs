@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -94,14 +95,20 @@ impl Underway {
         &self.id
     }
 
+    /// When it has ended at the latest, whatever its client takes of what is said for it.
+    pub fn ends_by(&self) -> Instant {
+        self.course.ends_by()
+    }
+
     /// The client takes one answer and nothing else, so nothing can be asked of it.
     pub fn hears_only_the_answer(&mut self) {
         self.askings.refuse_all();
     }
 
-    /// The client has been away for too long to be waited for with what it is asked just now.
-    pub fn gives_up_asking(&mut self) {
-        self.askings.give_up();
+    /// The client has been away for too long to be waited for with what it is asked just now; our ids of
+    /// that.
+    pub fn gives_up_asking(&mut self) -> Vec<u64> {
+        self.askings.give_up()
     }
 
     /// What comes next. Not to be asked again after an answer. Safe to be dropped while it waits.

@@ -12,10 +12,7 @@ use actix_web::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use serde::Deserialize;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     EndpointState,
@@ -29,7 +26,7 @@ use super::{
 use crate::{
     conductor::{Conductor, EndpointEntry},
     failpoint,
-    session::{InFlight, Session, Via},
+    session::{InFlight, Outgoing, Session, Via},
     wire::{Fault, Frame, Kind, ListCounts, batch, sse},
 };
 
@@ -85,7 +82,9 @@ pub async fn get(
         debounce: state.debounce,
         announce_at: None,
         conductor: state.conductor.clone(),
-        _carried: request.conn_data::<Teller>().map(|teller| teller.carry(session.ended.clone())),
+        _carried: request
+            .conn_data::<Teller>()
+            .map(|teller| teller.carry(session.short(), session.ended.clone())),
         session,
     };
     answers::events().streaming(stream_of(stream, async |stream| stream.next().await))
@@ -118,12 +117,15 @@ pub async fn post(
         let fault = Fault::session_not_found();
         return Refusal::new(StatusCode::NOT_FOUND, fault, None).response();
     };
+    if let Some(teller) = request.conn_data::<Teller>() {
+        teller.is_of(session.short());
+    }
     let body = match answers::read_body(payload, state.body_max).await {
         Ok(body) => body,
         Err(refusal) => return refusal.response(),
     };
     let taken = match batch::is_batch(&body) {
-        true => take_batch(&state, &admitted.entry, &session, &body).await,
+        true => take_batch(&state, &admitted.entry, &session, body).await,
         false => take(&state, &admitted.entry, &session, body).await,
     };
     match taken {
@@ -138,7 +140,8 @@ async fn take(
     session: &Arc<Session>,
     body: Bytes,
 ) -> Result<(), Refusal> {
-    let frame = Frame::parse(body, state.frames.depth_max)?;
+    let depth_max = state.frames.depth_max;
+    let frame = answers::read_aside(body, move |body| Frame::parse(body, depth_max)).await?;
     if let Some(fault) = repeated(session, &frame) {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, fault, frame.id()));
     }
@@ -154,10 +157,11 @@ async fn take_batch(
     state: &Data<EndpointState>,
     entry: &Arc<EndpointEntry>,
     session: &Arc<Session>,
-    body: &Bytes,
+    body: Bytes,
 ) -> Result<(), Refusal> {
-    let max = state.conductor.sessions.options.batch_max;
-    for message in batch::split(body, state.frames.depth_max, max)? {
+    let (depth_max, max) = (state.frames.depth_max, state.conductor.sessions.options.batch_max);
+    let messages = answers::read_aside(body, move |body| batch::split(&body, depth_max, max));
+    for message in messages.await? {
         let repetition = message.as_ref().ok().and_then(|frame| repeated(session, frame));
         if let (Ok(frame), Some(fault)) = (&message, repetition) {
             session.push(fault.to_bytes(frame.id()));
@@ -248,7 +252,7 @@ async fn answer(
 /// The stream of one session.
 struct Stream {
     first: Option<Bytes>,
-    outbox: mpsc::Receiver<Bytes>,
+    outbox: Outgoing,
     changes: watch::Receiver<ListCounts>,
     heartbeat: Duration,
     debounce: Duration,

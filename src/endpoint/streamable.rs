@@ -21,6 +21,7 @@ use super::{
     guard::{Admitted, admit_request},
     introduction,
     standing::Standing,
+    teller::Teller,
 };
 use crate::{
     failpoint,
@@ -68,9 +69,10 @@ async fn respond(
     check_version(request)?;
     let body = answers::read_body(payload, state.body_max).await?;
     if batch::is_batch(&body) {
-        return respond_to_batch(state, admitted, request, accepts, &body).await;
+        return respond_to_batch(state, admitted, request, accepts, body).await;
     }
-    let frame = Frame::parse(body, state.frames.depth_max)?;
+    let depth_max = state.frames.depth_max;
+    let frame = answers::read_aside(body, move |body| Frame::parse(body, depth_max)).await?;
 
     let is_initialize =
         frame.kind() == Kind::Request && frame.method().as_deref() == Some("initialize");
@@ -95,7 +97,7 @@ async fn respond_to_batch(
     admitted: &Admitted,
     request: &HttpRequest,
     accepts: Accepts,
-    body: &Bytes,
+    body: Bytes,
 ) -> Result<HttpResponse, Refusal> {
     let session = find_session(state, admitted, request, None)?;
     if session.version() != Some(BATCHED_IN) {
@@ -103,7 +105,9 @@ async fn respond_to_batch(
         return Err(Refusal::invalid(StatusCode::BAD_REQUEST, why));
     }
     let options = &state.conductor.sessions.options;
-    let messages = batch::split(body, state.frames.depth_max, options.batch_max)?;
+    let (depth_max, max) = (state.frames.depth_max, options.batch_max);
+    let messages =
+        answers::read_aside(body, move |body| batch::split(&body, depth_max, max)).await?;
     let Batch { noted, mut said } = conversation::note_all(&session, messages);
     let entry = &admitted.entry;
     let turns = noted
@@ -246,8 +250,11 @@ fn find_session(
     let sessions = &state.conductor.sessions;
     let (endpoint, principal) = (admitted.entry.id, &admitted.principal);
     let session_id = session_id.to_str().unwrap_or_default();
-    sessions.find(session_id, endpoint, principal, Via::StreamableHttp).map_err(|error| match error
-    {
+    let found = sessions.find(session_id, endpoint, principal, Via::StreamableHttp);
+    if let (Ok(session), Some(teller)) = (&found, request.conn_data::<Teller>()) {
+        teller.is_of(session.short());
+    }
+    found.map_err(|error| match error {
         SessionError::Unknown => {
             Refusal::new(StatusCode::NOT_FOUND, Fault::session_not_found(), id)
         }

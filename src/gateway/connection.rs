@@ -1,18 +1,20 @@
 //! A connection of a client, as the server reads and writes it.
 //!
 //! It sees why it ends, which the server keeps to itself, and ends where the server would wait for ever.
+//! And it asks nothing more of the server while its client takes nothing of what was answered: the server
+//! itself would go on, and keep all that it says.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use actix_web::rt::net::TcpStream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 use super::turn::{HeadEnd, Turn, Whose};
@@ -23,6 +25,7 @@ pub struct Connection {
     pub teller: Teller,
     pub turn: Turn,
     header_timeout: Duration,
+    idle_max: Duration,
     head: HeadEnd,
     /// Whether a head has come to its end that the server has not seen yet.
     is_whole: bool,
@@ -30,21 +33,61 @@ pub struct Connection {
     heads: u64,
     /// When nothing more is read: a head that has begun did not come.
     over: Option<Pin<Box<Sleep>>>,
+    /// The same where nothing has been asked or said since then. The server's own clock for that is stopped by
+    /// an empty line.
+    idle: Option<Pin<Box<Sleep>>>,
+    /// Whether what is written has to wait for the client.
+    is_full: bool,
+    /// Who would read on when it has not.
+    reader: Option<Waker>,
 }
 
 impl Connection {
-    /// `header_timeout`: how long the head of a request may take to arrive.
-    pub fn new(stream: TcpStream, header_timeout: Duration) -> Self {
+    /// `header_timeout`: how long the head of a request may take to arrive. `idle_max`: how long nothing may
+    /// be asked after an answer, or said on a stream.
+    pub fn new(stream: TcpStream, header_timeout: Duration, idle_max: Duration) -> Self {
         Self {
             stream,
             teller: Teller::default(),
             turn: Turn::default(),
             header_timeout,
+            idle_max,
             head: HeadEnd::default(),
             is_whole: false,
             heads: 0,
             over: None,
+            idle: None,
+            is_full: false,
+            reader: None,
         }
+    }
+
+    /// Notes what became of a write; one that goes through has what waits read.
+    fn wrote<T>(
+        &mut self,
+        polled: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        self.is_full = polled.is_pending();
+        if !self.is_full {
+            self.reader.take().map(Waker::wake);
+            let until = Instant::now() + self.idle_max;
+            let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            idle.as_mut().reset(until);
+            // So that whoever reads is woken by it.
+            let _is_over = idle.as_mut().poll(context);
+        }
+        self.look(polled)
+    }
+
+    /// Whether nothing more is read, since nothing has come for too long.
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let is_over = |clock: &mut Option<Pin<Box<Sleep>>>, context: &mut Context<'_>| match clock {
+            Some(clock) => clock.as_mut().poll(context).is_ready(),
+            None => false,
+        };
+        let is_idle = self.turn.whose() == Whose::Clients && !self.head.has_begun();
+        is_over(&mut self.over, context) || is_idle && is_over(&mut self.idle, context)
     }
 
     /// Winds the clock for what is read after this piece.
@@ -92,12 +135,15 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.is_full {
+            // The kernel tells whoever writes of the client's end as well.
+            self.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         let before = into.filled().len();
         let polled = self.stream().poll_read(context, into);
         self.wind(&into.filled()[before..]);
-        if let Some(over) = &mut self.over
-            && over.as_mut().poll(context).is_ready()
-        {
+        if self.is_over(context) {
             into.set_filled(before);
             return Poll::Ready(Ok(()));
         }
@@ -112,7 +158,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = self.stream().poll_write(context, bytes);
-        self.look(polled)
+        self.wrote(polled, context)
     }
 
     fn poll_write_vectored(
@@ -121,14 +167,16 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = self.stream().poll_write_vectored(context, slices);
-        self.look(polled)
+        self.wrote(polled, context)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
+    /// The server asks for it when it has written all that it had.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.teller.flushed();
         let polled = self.stream().poll_flush(context);
         self.look(polled)
     }
@@ -143,14 +191,17 @@ impl AsyncWrite for Connection {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use tokio::net::TcpListener;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
     async fn connection() -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        Connection::new(stream, Duration::from_secs(5))
+        Connection::new(stream, Duration::from_secs(5), Duration::from_secs(75))
     }
 
     impl Connection {
@@ -185,5 +236,84 @@ mod tests {
         assert!(connection.waits_after(&["G"]));
         connection.turn.begin();
         assert!(!connection.waits_after(&["{"]), "it is answered");
+    }
+
+    #[tokio::test]
+    async fn who_asks_nothing_more_is_let_go_also_after_an_empty_line() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, minute) = (listener.accept().await.unwrap().0, Duration::from_secs(60));
+        tokio::time::pause();
+        let mut ours = Connection::new(stream, minute, minute);
+        let mut pinned = Pin::new(&mut ours);
+        let mut context = Context::from_waker(Waker::noop());
+        let is_closed = |connection: Pin<&mut Connection>| {
+            let mut space = [0; 16];
+            let mut into = ReadBuf::new(&mut space);
+            let read = connection.poll_read(&mut Context::from_waker(Waker::noop()), &mut into);
+            read.is_ready() && into.filled().is_empty()
+        };
+        pinned.turn.begin();
+        tokio::time::advance(minute * 10).await;
+        assert!(!is_closed(pinned.as_mut()), "an answer may be long in coming");
+        pinned.turn.end();
+        for _ in 0..3 {
+            assert!(pinned.as_mut().poll_write(&mut context, b"x").is_ready());
+            tokio::time::advance(minute / 2).await;
+            assert!(!is_closed(pinned.as_mut()), "something is said");
+        }
+        client.write_all(b"\r\n").await.unwrap();
+        pinned.stream.readable().await.unwrap();
+        assert!(!is_closed(pinned.as_mut()));
+        tokio::time::advance(minute).await;
+        assert!(is_closed(pinned.as_mut()));
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_read_of_who_takes_nothing_of_what_was_answered() {
+        use std::{
+            sync::{
+                Arc,
+                atomic::{AtomicUsize, Ordering::SeqCst},
+            },
+            task::Wake,
+        };
+
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, minute) = (listener.accept().await.unwrap().0, Duration::from_secs(60));
+        let mut ours = Connection::new(stream, minute, minute);
+        let mut pinned = Pin::new(&mut ours);
+        client.write_all(b"GET ").await.unwrap();
+        pinned.stream.readable().await.unwrap();
+
+        let woken = Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let mut context = Context::from_waker(&waker);
+        let mut written = 0;
+        while let Poll::Ready(count) = pinned.as_mut().poll_write(&mut context, &[b'x'; 65536]) {
+            written += count.unwrap();
+        }
+        let mut space = [0; 16];
+        let mut read = |connection: Pin<&mut Connection>, context: &mut Context<'_>| {
+            let mut into = ReadBuf::new(&mut space);
+            connection.poll_read(context, &mut into).map(|_| into.filled().to_vec())
+        };
+        assert_eq!(read(pinned.as_mut(), &mut context), Poll::Pending, "though there is something");
+
+        client.read_exact(&mut vec![0; written]).await.unwrap();
+        pinned.stream.writable().await.unwrap();
+        let before = woken.0.load(SeqCst);
+        assert!(pinned.as_mut().poll_write(&mut context, b"x").is_ready());
+        assert!(woken.0.load(SeqCst) > before, "it is to be read on");
+        assert_eq!(read(pinned.as_mut(), &mut context), Poll::Ready(b"GET ".to_vec()));
     }
 }

@@ -132,6 +132,8 @@ pub(super) fn listen(
     let stopping = builder.graceful_shutdown_signal();
     let door = Door::new(server, files_max);
     let (header_timeout, keep_alive) = (server.header_timeout, server.keep_alive);
+    // A stream that has nothing to say says so at this pace.
+    let idle_max = keep_alive.max(settings.sessions.heartbeat * 2);
     let write_buffer = server.write_buffer.max(1);
     // What `HttpServer` is made of, which would keep the connections to itself.
     let http = move || {
@@ -161,7 +163,7 @@ pub(super) fn listen(
             ));
         fn_service(move |stream: TcpStream| async move {
             let peer = stream.peer_addr().ok();
-            Ok::<_, DispatchError>((Connection::new(stream, header_timeout), peer))
+            Ok::<_, DispatchError>((Connection::new(stream, header_timeout, idle_max), peer))
         })
         .and_then(http)
     };

@@ -91,7 +91,8 @@ impl Found {
     }
 
     fn look_into_mcp(&mut self, node: Node, path: &str) {
-        let holds_place = PLACES.iter().any(|place| node.get(place).is_some());
+        let is_place = |(name, node): &(String, Node)| is_place(name) && !is_server(name, node);
+        let holds_place = matches!(&node, Node::Object(members) if members.iter().any(is_place));
         match node {
             Node::Object(members) if !holds_place && is_bare(&members) => {
                 self.is_any = true;
@@ -148,8 +149,20 @@ impl Found {
 
 /// Whether an object holds servers by name and nothing else.
 fn is_bare(members: &[(String, Node)]) -> bool {
-    let is_server = |node: &Node| MARKS.iter().any(|mark| node.get(mark).is_some());
-    !members.is_empty() && members.iter().all(|(_, node)| is_server(node))
+    !members.is_empty() && members.iter().all(|(name, node)| is_server(name, node))
+}
+
+/// Whether what is called so is a server. Where servers are kept one may have the name of a field: what it
+/// has is an object then, and that of a server is a text.
+fn is_server(name: &str, node: &Node) -> bool {
+    let Node::Object(members) = node else { return false };
+    let mut marks = members.iter().filter(|(field, _)| MARKS.contains(&field.as_str())).peekable();
+    let is_any = marks.peek().is_some();
+    is_any && !(is_place(name) && marks.any(|(_, value)| matches!(value, Node::Object(_))))
+}
+
+fn is_place(name: &str) -> bool {
+    PLACES.contains(&name) || matches!(name, "mcp" | "mcp.servers")
 }
 
 /// Lets one entry have each name: one that the file itself gives goes before one that was mended,

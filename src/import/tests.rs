@@ -345,6 +345,32 @@ fn several_places_for_servers_are_read_together() {
 }
 
 #[test]
+fn a_server_that_is_called_like_a_field_is_one_of_many() {
+    for (file, expected) in [
+        (r#"{"mcpServers":{"url":{"command":"x"}}}"#, vec!["url: stdio x"]),
+        (r#"{"servers":{"command":{"url":"http://x"}}}"#, vec!["command: http http://x"]),
+        (
+            r#"{"mcpServers":{"cmd":{"cmd":"x"},"a":{"cmd":"y"}}}"#,
+            vec!["cmd: stdio x", "a: stdio y"],
+        ),
+        (r#"{"mcp":{"url":{"type":"local","command":["x","y"]}}}"#, vec!["url: stdio x y"]),
+        (r#"{"mcp":{"servers":{"url":{"command":"x"}}}}"#, vec!["url: stdio x"]),
+        // A text is a single server's, and its name is that of a place.
+        (r#"{"mcpServers":{"command":"x"}}"#, vec!["mcpServers: stdio x"]),
+        (r#"{"servers":{"command":["x","y"]}}"#, vec!["servers: stdio x y"]),
+        (r#"{"mcp":{"servers":{"command":"x"}}}"#, vec!["servers: stdio x"]),
+        // Zed's older form, where there is no place for servers.
+        (r#"{"a":{"command":{"path":"x","args":["y"]}}}"#, vec!["a: stdio x y"]),
+    ] {
+        assert_eq!(lines(file), expected, "{file}");
+    }
+    // One that is no server fails alone.
+    let mixed = entries(r#"{"mcpServers":{"command":"y","url":{"command":"x"}}}"#);
+    let outcomes: Vec<_> = mixed.iter().map(|one| (&*one.name, one.outcome.is_ok())).collect();
+    assert_eq!(outcomes, [("command", false), ("url", true)]);
+}
+
+#[test]
 fn a_file_that_cannot_be_read_says_where() {
     for (text, expected) in [
         ("{}", BadFile::NoServers),

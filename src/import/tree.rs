@@ -14,15 +14,6 @@ pub(super) enum Node {
 }
 
 impl Node {
-    pub fn get(&self, key: &str) -> Option<&Node> {
-        match self {
-            Self::Object(members) => {
-                members.iter().find(|(name, _)| name == key).map(|(_, node)| node)
-            }
-            Self::Array(_) | Self::Leaf(_) => None,
-        }
-    }
-
     /// The value in the usual form. Where a member stands twice the first counts, and `twice` is
     /// given its path.
     pub fn into_value(self, path: &str, twice: &mut Vec<String>) -> Value {

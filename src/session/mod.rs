@@ -4,6 +4,7 @@
 //! it, on the same endpoint, or is told that there is no such session.
 
 mod calendar;
+mod outbox;
 pub mod questions;
 mod registry;
 mod replay;
@@ -21,15 +22,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde::Deserialize;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use outbox::Outgoing;
 pub use registry::{SessionError, Sessions};
 pub use replay::ReplayOptions;
 pub use sealed::PURPOSE;
@@ -37,6 +35,7 @@ pub use streams::{Reader, UnknownEvent};
 pub use task_ids::{TASKS_PURPOSE, TaskClaims, TaskIds};
 pub use tombstones::Mark;
 
+use outbox::Outbox;
 use questions::Questions;
 use replay::{Held, Replay};
 
@@ -72,6 +71,8 @@ pub struct SessionOptions {
     pub heartbeat: Duration,
     /// Messages that wait for a client to read its SSE stream before it is closed as too slow.
     pub stream_buffer: usize,
+    /// Bytes that those may have together.
+    pub stream_bytes_max: usize,
     /// Whether a session of an earlier run goes on when its client presents its id.
     pub revival: bool,
     /// Ended sessions that are remembered, so that none of them is revived.
@@ -169,7 +170,7 @@ pub struct Session {
     /// A bit for each of the lists that the client has read.
     read: AtomicU8,
     /// The way to the client, of a session over SSE.
-    outbox: Option<mpsc::Sender<Bytes>>,
+    outbox: Option<Outbox>,
 }
 
 /// What a session begins with, or is revived from.
@@ -182,7 +183,7 @@ struct Start {
     agreed: Option<Agreed>,
     /// How long ago its id was issued.
     age: Duration,
-    outbox: Option<mpsc::Sender<Bytes>>,
+    outbox: Option<Outbox>,
     load: Arc<Load>,
 }
 

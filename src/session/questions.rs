@@ -100,6 +100,11 @@ impl Questions {
         }
     }
 
+    /// Whether an answer is still waited for.
+    pub fn is_open(&self, id: u64) -> bool {
+        self.lock().asked.contains_key(&id)
+    }
+
     pub fn count(&self) -> usize {
         self.lock().asked.len()
     }
@@ -133,7 +138,7 @@ impl Drop for Place {
 }
 
 /// An id or token as we give them out: a number written in digits.
-fn own_id(raw: Option<&[u8]>) -> Option<u64> {
+pub(super) fn own_id(raw: Option<&[u8]>) -> Option<u64> {
     std::str::from_utf8(raw?).ok()?.parse().ok()
 }
 

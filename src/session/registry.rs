@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use time::OffsetDateTime;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
     Agreed, Session, SessionOptions, Start, Via,
     calendar::Calendar,
+    outbox::{Outbox, Outgoing, outbox},
     replay::Held,
     sealed::{Claims, PrincipalDigest},
     tombstones::{Mark, Tombstones},
@@ -110,8 +110,9 @@ impl Sessions {
         &self,
         endpoint: Uuid,
         principal: Principal,
-    ) -> Result<(Arc<Session>, mpsc::Receiver<Bytes>), SessionError> {
-        let (outbox, stream) = mpsc::channel(self.options.stream_buffer.max(1));
+    ) -> Result<(Arc<Session>, Outgoing), SessionError> {
+        let SessionOptions { stream_buffer, stream_bytes_max, .. } = self.options;
+        let (outbox, stream) = outbox(stream_buffer, stream_bytes_max);
         let session = self.begin_by(Via::Sse, endpoint, principal, None, Some(outbox))?;
         Ok((session, stream))
     }
@@ -122,7 +123,7 @@ impl Sessions {
         endpoint: Uuid,
         principal: Principal,
         agreed: Option<Agreed>,
-        outbox: Option<mpsc::Sender<Bytes>>,
+        outbox: Option<Outbox>,
     ) -> Result<Arc<Session>, SessionError> {
         let now = self.calendar.today().for_new();
         let issued = now.replace_nanosecond(0).unwrap_or(now);

@@ -4,6 +4,8 @@
 
 use std::{path::Path, sync::Mutex, time::Duration};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::{
     identity::vault::Vault,
@@ -34,6 +36,7 @@ fn options() -> SessionOptions {
         subscriptions_max: 4,
         heartbeat: Duration::from_secs(1),
         stream_buffer: 2,
+        stream_bytes_max: 9_999,
         questions_max: 2,
         question_timeout: Duration::from_secs(60),
         away_max: Duration::from_secs(60),

@@ -76,8 +76,10 @@ impl EventId {
 pub enum Weight {
     /// A notification: the next ones tell enough.
     Light,
-    /// A request or an answer: somebody waits for what comes of it.
+    /// An answer, or what takes a question back: somebody waits for it.
     Heavy,
+    /// A question, by its id: somebody waits for what comes of it.
+    Question(u64),
 }
 
 /// Whether a message was taken.
@@ -146,7 +148,7 @@ impl Log {
     /// Takes an event out.
     fn take(&mut self, at: usize) -> Option<Event> {
         let event = self.events.remove(at)?;
-        if event.weight == Weight::Heavy {
+        if event.weight != Weight::Light {
             self.gone = self.gone.max(event.place);
         }
         Some(event)
@@ -249,6 +251,18 @@ impl Replay {
             metrics::counter!("metamcpd_session_messages_dropped_total").increment(1);
         }
         self.free(event.message.len());
+    }
+
+    /// Takes out a question that no reader was sent. It is then as if it had never been there.
+    pub fn take_back(&mut self, stream: u64, question: u64) -> bool {
+        let Some(log) = self.streams.get_mut(&stream) else { return false };
+        let sent = log.sent;
+        let is_it =
+            |event: &Event| event.place > sent && event.weight == Weight::Question(question);
+        let found = log.events.iter().position(is_it);
+        let Some(event) = found.and_then(|at| log.events.remove(at)) else { return false };
+        self.free(event.message.len());
+        true
     }
 
     /// Nothing more will be said on the stream.

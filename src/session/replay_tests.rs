@@ -248,3 +248,28 @@ fn what_was_sent_is_let_go_where_memory_is_short_and_what_was_not_stays() {
     let late = replay.attach(unread, None).unwrap();
     assert_eq!(read(&mut replay, unread, late), (vec!["nobody had it".to_owned()], true));
 }
+
+#[test]
+fn a_question_that_is_taken_back_is_gone_where_it_was_not_sent_and_nothing_is_missed_then() {
+    let (mut replay, held, now) = replay();
+    let stream = replay.begin();
+    let push = |replay: &mut Replay, text: &'static str, weight: Weight| {
+        assert_eq!(
+            replay.push(stream, Bytes::from_static(text.as_bytes()), weight, now),
+            Pushed::Taken
+        );
+    };
+    push(&mut replay, "first", Weight::Heavy);
+    push(&mut replay, "question", Weight::Question(7));
+    push(&mut replay, "last", Weight::Heavy);
+    assert!(!replay.take_back(stream, 8), "it is another one");
+    assert!(!replay.take_back(STANDING, 7), "it is on another stream");
+    assert!(replay.take_back(stream, 7));
+    assert!(!replay.take_back(stream, 7));
+    assert_eq!(held.load(Ordering::Relaxed), "firstlast".len());
+    let reader = replay.attach(stream, Some(0)).unwrap();
+    assert_eq!(read(&mut replay, stream, reader).0, ["first", "last"]);
+    push(&mut replay, "sent", Weight::Question(9));
+    read(&mut replay, stream, reader);
+    assert!(!replay.take_back(stream, 9), "its client may have it");
+}

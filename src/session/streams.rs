@@ -9,15 +9,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, timeout},
 };
 
 use super::{
     Session, Via, lock,
+    outbox::{Outbox, Unsent},
+    questions::own_id,
     replay::{EventId, Next, Pushed, Replay, ReplayOptions, STANDING, Weight},
 };
-use crate::wire::{Frame, Kind, sse};
+use crate::{
+    aside::{IN_PLACE_MAX, aside},
+    wire::{Frame, Kind, sse},
+};
 
 /// The event that a client wants to go on after is not known here (any more).
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +45,10 @@ impl Session {
     /// loses its session, with the cause counted, rather than a message.
     pub fn push(&self, message: Bytes) -> bool {
         if let Some(outbox) = &self.outbox {
-            return match outbox.try_send(sse::message(&message)) {
+            return match outbox.send(sse::message(&message)) {
                 Ok(()) => true,
-                Err(mpsc::error::TrySendError::Closed(_)) => false,
-                Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(Unsent::Closed) => false,
+                Err(Unsent::Full) => {
                     // Of several who speak to it at once, one is enough to tell.
                     if !self.ended.is_cancelled() {
                         metrics::counter!("metamcpd_slow_clients_closed_total").increment(1);
@@ -70,7 +75,7 @@ impl Session {
 
     /// The same of what may be missed: a client over SSE that is behind goes without it.
     pub fn offer(&self, message: Bytes) -> bool {
-        let has_room = self.outbox.as_ref().is_none_or(|outbox| outbox.capacity() > 0);
+        let has_room = self.outbox.as_ref().is_none_or(Outbox::has_room);
         has_room && self.push(message)
     }
 
@@ -94,9 +99,7 @@ impl Session {
                     return true;
                 }
                 Pushed::Full => {
-                    if let Ok(lost) = Frame::parse(message, usize::MAX) {
-                        self.questions.lose(&lost);
-                    }
+                    self.lose(message).await;
                     return false;
                 }
                 Pushed::Later => {
@@ -106,6 +109,33 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Whoever has asked what is lost hears so.
+    async fn lose(&self, message: Bytes) {
+        let is_long = message.len() > IN_PLACE_MAX;
+        let parse = move || Frame::parse(message, usize::MAX);
+        if let Ok(lost) = if is_long { aside(parse).await } else { parse() } {
+            self.questions.lose(&lost);
+        }
+    }
+
+    /// Takes back a question whose client has been away for too long to be waited for. One that it was never
+    /// sent is gone; where it may have seen it, it is told by this notice when it comes back.
+    pub fn take_back(&self, stream: u64, question: u64, notice: Bytes) {
+        let pushed = self.replay(|replay| match replay.take_back(stream, question) {
+            true => Pushed::Taken,
+            false => replay.push(stream, notice, Weight::Heavy, Instant::now()),
+        });
+        self.stir();
+        if pushed != Pushed::Taken {
+            metrics::counter!("metamcpd_session_messages_dropped_total").increment(1);
+        }
+    }
+
+    /// The same of one that belongs to no call.
+    pub fn take_back_from_standing(&self, question: u64, notice: Bytes) {
+        self.take_back(STANDING, question, notice);
     }
 
     /// Says a short word in the place of one that was not taken. For that there is always room.
@@ -272,11 +302,19 @@ impl Drop for Reader {
     }
 }
 
+/// What a message is worth. A long one is not read for that: it is more than a notification that may be
+/// missed.
 fn weight_of(message: &Bytes) -> Weight {
-    let frame = Frame::parse(message.clone(), usize::MAX);
-    match frame.map(|frame| frame.kind()) {
-        Ok(Kind::Notification) => Weight::Light,
-        Ok(Kind::Request | Kind::Result | Kind::Error) | Err(_) => Weight::Heavy,
+    if message.len() > IN_PLACE_MAX {
+        return Weight::Heavy;
+    }
+    let Ok(frame) = Frame::parse(message.clone(), usize::MAX) else { return Weight::Heavy };
+    match frame.kind() {
+        Kind::Notification if frame.method().as_deref() != Some("notifications/cancelled") => {
+            Weight::Light
+        }
+        Kind::Request => own_id(frame.id()).map_or(Weight::Heavy, Weight::Question),
+        Kind::Notification | Kind::Result | Kind::Error => Weight::Heavy,
     }
 }
 

@@ -114,6 +114,11 @@ impl Conversation {
         }
     }
 
+    /// When it has ended at the latest.
+    pub fn ends_by(&self) -> Instant {
+        self.began + self.facts.limits.total
+    }
+
     /// Takes the request back.
     pub fn give_up(&mut self, why: &str) {
         self.leg.cancel(why);
@@ -126,7 +131,7 @@ impl Conversation {
                 // It has come, and no time is counted any more.
                 return Step::End(Ok(answer.await));
             }
-            let last = self.began + self.facts.limits.total;
+            let last = self.ends_by();
             let silent_since = self.heard.max(self.patience.since());
             let deadline = (silent_since + self.facts.limits.inactivity).min(last);
             let heard = tokio::select! {
@@ -145,6 +150,11 @@ impl Conversation {
                     return Step::End(Err(self.time_out()));
                 }
             };
+            let is_answer = matches!(heard, Heard::Reply(_) | Heard::Failed(_));
+            if !is_answer && Instant::now() >= last {
+                // A server that always has something to say does not have longer for its answer.
+                return Step::End(Err(self.time_out()));
+            }
             match heard {
                 Heard::Progress(frame) => {
                     if self.facts.limits.reset_on_progress {

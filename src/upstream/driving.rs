@@ -47,6 +47,14 @@ impl Course {
             Self::Driven(driving) => driving.next().await,
         }
     }
+
+    /// When it has ended at the latest.
+    pub fn ends_by(&self) -> Instant {
+        match self {
+            Self::Plain(conversation) => conversation.ends_by(),
+            Self::Driven(driving) => driving.began + driving.limits.total,
+        }
+    }
 }
 
 pub struct Driving {
@@ -156,8 +164,12 @@ impl Driving {
                     return Step::End(Err(self.time_out()));
                 }
             };
-            if let Some(step) = step {
-                return step;
+            match step {
+                Some(step @ Step::End(_)) => return step,
+                // A server that always has something to say does not have longer for its result.
+                Some(_) if Instant::now() >= last => return Step::End(Err(self.time_out())),
+                Some(step) => return step,
+                None => {}
             }
         }
     }

@@ -68,6 +68,8 @@ pub struct Knobs {
     pub bearers: Option<Bearers>,
     /// Whether GET opens a stream; otherwise it is answered 405.
     pub streams: bool,
+    /// Whether what is said on them has ids, by which they can be resumed.
+    pub stream_ids: bool,
     pub tools: Vec<String>,
     /// How long `initialize` takes.
     pub hello_delay: Duration,
@@ -109,6 +111,7 @@ impl Default for Knobs {
             refuses_all: false,
             bearers: None,
             streams: true,
+            stream_ids: false,
             tools,
             hello_delay,
             list_delay,

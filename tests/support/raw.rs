@@ -50,6 +50,20 @@ impl Raw {
         String::from_utf8_lossy(&heard).into_owned()
     }
 
+    /// Whether so much comes before the other end closes the connection.
+    pub async fn until(&mut self, is_enough: impl Fn(&str) -> bool) -> bool {
+        let mut heard = Vec::new();
+        let reading = async {
+            while !is_enough(&String::from_utf8_lossy(&heard)) {
+                if !matches!(self.stream.read_buf(&mut heard).await, Ok(1..)) {
+                    return false;
+                }
+            }
+            true
+        };
+        within("enough of an answer", SOON, reading).await
+    }
+
     /// What comes until there is an empty line, and what of the body came with it.
     pub async fn head(&mut self) -> String {
         let mut heard = Vec::new();

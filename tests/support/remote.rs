@@ -43,6 +43,8 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     sessions: Mutex<BTreeSet<String>>,
     streams: Mutex<Vec<mpsc::UnboundedSender<Bytes>>>,
+    /// What was said on streams that have ids.
+    said: Mutex<Vec<Bytes>>,
     minted: Mutex<u64>,
     tasks: RemoteTasks,
     /// Answers whose stream was closed: the event after which each comes, how often it is still
@@ -85,13 +87,15 @@ impl Remote {
             seen: Mutex::default(),
             sessions: Mutex::default(),
             streams: Mutex::default(),
+            said: Mutex::default(),
             minted: Mutex::default(),
             tasks: RemoteTasks::default(),
             owed: Mutex::default(),
         });
         let shared = web::Data::from(Arc::clone(&state));
         let (port, handle) = listen(port, move |config| {
-            config.app_data(shared.clone()).default_service(web::to(serve));
+            let limit = web::PayloadConfig::new(16 << 20);
+            config.app_data(shared.clone()).app_data(limit).default_service(web::to(serve));
         });
         Remote { url: format!("http://127.0.0.1:{port}/mcp"), state, handle }
     }
@@ -138,6 +142,11 @@ impl Remote {
         self.seen().iter().filter(|seen| seen.http == http).count()
     }
 
+    /// Answers 400 to every resumption of a standing stream.
+    pub fn forget_said(&self) {
+        lock(&self.state.said).clear();
+    }
+
     /// Sends a notification on every open stream; how many took it.
     pub fn push(&self, method: &str) -> usize {
         self.push_message(&json!({"jsonrpc": "2.0", "method": method}))
@@ -145,7 +154,12 @@ impl Remote {
 
     /// Sends a message on every open stream; how many took it.
     pub fn push_message(&self, message: &Value) -> usize {
-        let event = event(message);
+        let mut event = event(message);
+        if lock(&self.state.knobs).stream_ids {
+            let mut said = lock(&self.state.said);
+            event = [format!("id: said-{}\n", said.len() + 1).as_bytes(), &event].concat().into();
+            said.push(event.clone());
+        }
         let mut streams = lock(&self.state.streams);
         streams.retain(|stream| stream.send(event.clone()).is_ok());
         streams.len()
@@ -210,6 +224,9 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         return HttpResponse::BadRequest().content_type("application/json").body(body.to_string());
     }
     match *request.method() {
+        Method::GET if knobs.stream_ids && last_event.is_some() => {
+            said_after(&state, &last_event.unwrap_or_default())
+        }
         Method::GET if last_event.is_some() => {
             resumed(&state, &knobs, &last_event.unwrap_or_default())
         }
@@ -396,6 +413,21 @@ fn standing_stream(state: &State) -> HttpResponse {
     let (sender, receiver) = mpsc::unbounded_channel();
     // Something at once, so that whoever opened the stream knows that it is open.
     drop(sender.send(Bytes::from_static(b": open\n\n")));
+    lock(&state.streams).push(sender);
+    stream_of(receiver)
+}
+
+/// What was said from this event on, which is one too early, and what will be said.
+fn said_after(state: &State, last_event: &str) -> HttpResponse {
+    let said = lock(&state.said).clone();
+    let last = last_event.strip_prefix("said-").and_then(|number| number.parse::<usize>().ok());
+    let Some(last) = last.filter(|last| (1..=said.len()).contains(last)) else {
+        return HttpResponse::BadRequest().body("no such event");
+    };
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for event in &said[last - 1..] {
+        drop(sender.send(event.clone()));
+    }
     lock(&state.streams).push(sender);
     stream_of(receiver)
 }

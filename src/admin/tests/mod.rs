@@ -276,6 +276,7 @@ fn conductor(store: Store, data_dir: &std::path::Path) -> Arc<Conductor> {
         subscriptions_max: 4,
         heartbeat: SECOND,
         stream_buffer: 1,
+        stream_bytes_max: 9_999,
         revival: false,
         tombstones_max: 1,
         ahead_max: Duration::from_secs(60),

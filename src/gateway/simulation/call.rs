@@ -111,7 +111,7 @@ impl Underway {
                     Step::Event(event) => drop(session.say(stream, event).await),
                     Step::Asked(question) => {
                         let asking = relay::ask(session, question, patience, abandoned.clone());
-                        if let Some(Asking { request, outcome }) = asking {
+                        if let Some(Asking { request, outcome, .. }) = asking {
                             asked.push(outcome);
                             session.say(stream, request).await;
                         }

@@ -69,9 +69,9 @@ impl Stage {
         let Some(session) = self.sessions.get(session) else { return };
         let patience = self.sessions.options.question_timeout;
         let asking = relay::ask(&session, question, patience, CancellationToken::new());
-        let Some(relay::Asking { request, outcome }) = asking else { return };
-        if session.push(request) {
-            let outcome = relay::while_there_is_a_stream(session.clone(), outcome);
+        let Some(asking) = asking else { return };
+        if session.push(asking.request.clone()) {
+            let outcome = relay::while_there_is_a_stream(session.clone(), asking);
             relay::see_through_later(session.clone(), [outcome]);
         }
     }

@@ -20,7 +20,7 @@ use super::{
     belonging::Belonging,
     carry_out, credential,
     dialects::{REFUSAL_MAX, has_forgotten},
-    messages::{Kindred, kindred},
+    messages::{Kindred, kindred, parse},
     opening::{Unopened, not_connected, refusal},
     remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession, Way},
@@ -256,7 +256,7 @@ async fn judge(
         let body =
             timeout(TELL_PATIENCE, response.into_body().collect(remote.frames().message_max));
         if let Ok(Ok(body)) = body.await
-            && let Ok(frame) = Frame::parse(body, remote.frames().depth_max)
+            && let Ok(frame) = parse(body, remote.frames().depth_max).await
             && frame.method().is_none()
         {
             drop(pipe.hear(frame));
@@ -317,21 +317,22 @@ impl Reading {
 
     /// Takes what the server says to whom it is for, until it says no more.
     async fn read(&self, mut events: Events, rest: Vec<sse::Event>) -> String {
-        self.hear(rest);
+        self.hear(rest).await;
         loop {
             match events.next().await {
-                Ok(Some(events)) => self.hear(events),
+                Ok(Some(events)) => self.hear(events).await,
                 Ok(None) => return "its stream of events ended".into(),
                 Err(why) => return format!("its stream of events broke: {why}"),
             }
         }
     }
 
-    fn hear(&self, events: Vec<sse::Event>) {
+    /// Nothing more is read before all of it is heard, so that it is heard in order.
+    async fn hear(&self, events: Vec<sse::Event>) {
         let Closing { pipe, remote, .. } = &self.closing;
         let server = &remote.server;
         for event in events.into_iter().filter(|event| !event.data.is_empty()) {
-            let frame = match Frame::parse(event.data, remote.frames().depth_max) {
+            let frame = match parse(event.data, remote.frames().depth_max).await {
                 Ok(frame) => frame,
                 Err(error) => {
                     tracing::debug!(%server, %error, "an event is no message");

@@ -55,12 +55,16 @@ pub struct Read {
 
 /// Reads the message that a body is. A long one is read where nobody else waits for that.
 pub async fn read(body: Bytes, depth_max: usize) -> Read {
-    let length = body.len();
-    let read = move || Read { message: Frame::parse(body.clone(), depth_max), body };
-    if length <= IN_PLACE_MAX { read() } else { aside(read).await }
+    let read = move |body: Bytes| Read { message: Frame::parse(body.clone(), depth_max), body };
+    if body.len() <= IN_PLACE_MAX { read(body) } else { aside(move || read(body)).await }
 }
 
-/// The same of one that is still to come.
+/// The message that these bytes are; the same of a long one.
+pub async fn parse(bytes: Bytes, depth_max: usize) -> Result<Frame, Bad> {
+    read(bytes, depth_max).await.message
+}
+
+/// The same of a body that is still to come.
 pub async fn read_whole(body: Body, frames: FrameLimits) -> Result<Read, EgressError> {
     Ok(read(body.collect(frames.message_max).await?, frames.depth_max).await)
 }

@@ -25,6 +25,7 @@ mod standing;
 mod stdio;
 mod stdio_streams;
 mod throttling;
+mod trail;
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,7 +65,7 @@ use lifeline::{
 pub use listing::Announcements;
 use listing::keep_listed;
 use remote::Speech;
-use remote_stream::ResumeOptions;
+use trail::ResumeOptions;
 
 /// The limits of `upstream` in the settings.
 #[derive(Clone, Debug, Deserialize)]

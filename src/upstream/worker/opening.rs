@@ -14,7 +14,7 @@ use super::{
     credential,
     dialects::REFUSAL_MAX,
     event_stream,
-    messages::{Kindred, Messages, kindred},
+    messages::{Kindred, Messages, kindred, parse},
     remote::{ACCEPT_BOTH, Remote, SESSION_ID, Speech, TELL_PATIENCE},
     remote_session::{Established, RemoteSession, Way},
     throttling::refused_to_open,
@@ -126,7 +126,7 @@ async fn by_post(
         let Some(bytes) = next else {
             return Err(failed("the answer ended without one to `initialize`".into()).into());
         };
-        match Frame::parse(bytes, remote.frames().depth_max) {
+        match parse(bytes, remote.frames().depth_max).await {
             Ok(frame) if frame.method().is_none() && is_answer_to(&frame, id) => break frame,
             Ok(_) => {}
             Err(error) => tracing::debug!(server = %remote.server, %error, "it is no message"),

@@ -28,8 +28,8 @@ use super::{
     hot_doors::HotDoors,
     opening::not_connected,
     remote_session::{Established, RemoteSession},
-    remote_stream::ResumeOptions,
     signals::Signals,
+    trail::ResumeOptions,
 };
 use crate::{
     egress::{Begun, Body, Door, Egress, EgressError},
@@ -322,20 +322,24 @@ impl Remote {
         self.pass(request, begun).await
     }
 
-    /// Asks for what a stream that broke off would still have said after this event (transports,
-    /// "Resumability and Redelivery").
-    pub async fn resume(
+    /// Opens a stream of a session; or asks for what one that broke off would still have said after this
+    /// event (transports, "Resumability and Redelivery"). One that notes its beginning goes by this thread's
+    /// own connections.
+    pub async fn listen(
         &self,
         established: Option<&Established>,
-        last_event: HeaderValue,
+        last_event: Option<HeaderValue>,
+        begun: Option<&Begun>,
     ) -> Result<http::Response<Body>, SendError> {
         let place = self.address.uri.clone();
         let mut request = self.request(Method::GET, place, "text/event-stream", Bytes::new());
-        request.headers_mut().insert(LAST_EVENT_ID, last_event);
+        if let Some(last_event) = last_event {
+            request.headers_mut().insert(LAST_EVENT_ID, last_event);
+        }
         if let Some(established) = established {
             established.mark(request.headers_mut());
         }
-        self.pass(request, Some(&Begun::default())).await
+        self.pass(request, begun).await
     }
 
     /// Sends a request as it is.

@@ -26,6 +26,7 @@ use super::{
     throttling::{admit, asked_rest, outcome_of},
 };
 use crate::{
+    aside::{Aside, IN_PLACE_MAX, aside},
     egress::{Begun, Body, EgressError},
     upstream::{
         CallError, Exit, Reason,
@@ -199,6 +200,8 @@ struct Call {
     part: Part,
     /// Whether it has been sent once more, since its session had been forgotten.
     is_repeated: bool,
+    /// A message so long that it is read elsewhere. What follows it waits for it.
+    read_aside: Option<Aside<Result<Frame, Bad>>>,
 }
 
 /// How far a call has come.
@@ -241,7 +244,7 @@ impl RemoteLeg {
         let outgoing = Outgoing { id, client, message: write(id), is_sent: Arc::default() };
         let sending = deliver(remote.clone(), session.clone(), outgoing.clone(), None);
         let (remote, part) = (remote.clone(), Part::Sending(Box::pin(sending)));
-        let call = Call { remote, session, outgoing, part, is_repeated: false };
+        let call = Call { remote, session, outgoing, part, is_repeated: false, read_aside: None };
         Ok(Self { call, listening, is_answered: false, pass, _place: place })
     }
 
@@ -299,7 +302,14 @@ impl Call {
     /// Safe to be dropped at any await: what was read stays in `self.part`.
     async fn advance(&mut self) -> Result<Heard, CallError> {
         loop {
-            let parse = |bytes| Frame::parse(bytes, self.remote.frames().depth_max);
+            if let Some(reading) = &mut self.read_aside {
+                let parsed = reading.await;
+                self.read_aside = None;
+                if let Some(heard) = self.judge(parsed)? {
+                    return Ok(heard);
+                }
+                continue;
+            }
             let parsed = match &mut self.part {
                 Part::Sending(delivery) => {
                     let delivered = delivery.await?;
@@ -327,10 +337,10 @@ impl Call {
                         self.part = Part::Messages(Box::new(messages));
                         continue;
                     }
-                    message
+                    Some(message)
                 }
                 Part::Messages(messages) => match messages.next().await {
-                    Ok(Some(message)) => parse(message),
+                    Ok(Some(message)) => self.parse(message),
                     Ok(None) => {
                         return Err(self.broken("it ended without the answer".into()));
                     }
@@ -338,11 +348,12 @@ impl Call {
                     Err(error) => return Err(self.bad(&error.to_string())),
                 },
                 Part::Events(events) => match events.next().await {
-                    Ok(message) => parse(message),
+                    Ok(message) => self.parse(message),
                     Err(StreamError::Broken(why)) => return Err(self.broken(why)),
                     Err(StreamError::TooLarge(error)) => return Err(self.bad(&error.to_string())),
                 },
             };
+            let Some(parsed) = parsed else { continue };
             match self.judge(parsed)? {
                 Some(heard @ Heard::Reply(_)) => return Ok(heard),
                 // Nothing more comes of such a body.
@@ -353,6 +364,16 @@ impl Call {
                 None => {}
             }
         }
+    }
+
+    /// The message that these bytes are; `None` where that is found out elsewhere.
+    fn parse(&mut self, bytes: Bytes) -> Option<Result<Frame, Bad>> {
+        let depth_max = self.remote.frames().depth_max;
+        if bytes.len() <= IN_PLACE_MAX {
+            return Some(Frame::parse(bytes, depth_max));
+        }
+        self.read_aside = Some(aside(move || Frame::parse(bytes, depth_max)));
+        None
     }
 
     fn part_of(&self, delivered: Delivered) -> Result<Part, CallError> {
@@ -460,6 +481,7 @@ impl Call {
         // Dropping its connection says nothing in this era, and many servers forget by that whom
         // the cancellation is for: so it is dropped when they have been told.
         let held = std::mem::replace(&mut self.part, Part::Over);
+        self.read_aside = None;
         actix::spawn(self.remote.tasks.track_future(async move {
             if established.is_some() {
                 remote.tell(established.as_deref(), message).await;

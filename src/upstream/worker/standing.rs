@@ -2,30 +2,32 @@
 //!
 //! That of the gateway's own session is held as long as the worker lives. That of a client's session
 //! is held while the client can hear what comes by it: while a call of it is under way or it listens,
-//! and for a moment longer, so that one call after another does not open one each.
+//! and for a moment longer, so that one call after another does not open one each. One that broke off is
+//! taken up where it was, if its events had ids.
 
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
+    messages::parse,
     remote::Remote,
     remote_session::{Established, RemoteSession},
     resubscription,
+    trail::Trail,
 };
 use crate::{
     egress::Body,
     failpoint,
     upstream::exchange::SessionKey,
-    wire::{Frame, Kind, sse},
+    wire::{Kind, sse},
 };
 
 /// The rest before a standing stream that has ended is opened again, which doubles up to the last.
@@ -44,27 +46,95 @@ enum Opened {
     Failed,
 }
 
-async fn open(remote: &Remote, established: &Established) -> Opened {
-    let accept = "text/event-stream";
-    let sent = remote.send(Method::GET, accept, Some(established), Bytes::new()).await;
+/// Opens a stream, or what is left of one after an event of it.
+async fn open(
+    remote: &Remote,
+    established: &Established,
+    last_event: Option<HeaderValue>,
+) -> Opened {
+    let sent = remote.listen(Some(established), last_event, None).await;
     let Ok(response) = sent else { return Opened::Failed };
     match response.status() {
         StatusCode::OK => Opened::Stream(Box::new(response.into_body())),
         StatusCode::NOT_FOUND | StatusCode::GONE if established.is_named() => Opened::Forgotten,
-        // Not now is not never.
+        // Not now is not never: some have no second stream while they take the first for whole.
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS => Opened::Failed,
         status if status.is_server_error() => Opened::Failed,
         _not_offered => Opened::NotOffered,
     }
 }
 
-/// Takes what comes until the stream ends.
-async fn read(remote: &Arc<Remote>, session: &Arc<RemoteSession>, body: &mut Body) {
+/// Where the standing stream of a session is.
+struct Place {
+    /// The session that it is of: another one has another stream.
+    established: Weak<Established>,
+    trail: Trail,
+}
+
+impl Place {
+    fn new(remote: &Remote) -> Self {
+        Self { established: Weak::new(), trail: Trail::new(remote.limits.resume) }
+    }
+
+    fn is_of(&mut self, established: &Arc<Established>) {
+        if !std::ptr::eq(self.established.as_ptr(), Arc::as_ptr(established)) {
+            self.established = Arc::downgrade(established);
+            self.trail.lose();
+        }
+    }
+
+    /// Opens the stream where it is; and whether nothing was lost in between.
+    async fn open(&mut self, remote: &Remote, established: &Arc<Established>) -> (Opened, bool) {
+        self.is_of(established);
+        let Some(last_event) = self.trail.last_event() else {
+            return (open(remote, established, None).await, false);
+        };
+        self.trail.attempts += 1;
+        let opened = open(remote, established, Some(last_event)).await;
+        match opened {
+            Opened::Stream(_) => {
+                metrics::counter!("metamcpd_upstream_streams_resumed_total").increment(1);
+                self.trail.resumed();
+                self.trail.attempts = 0;
+                (opened, true)
+            }
+            // It does not know the event, or is tried in vain for too long.
+            Opened::NotOffered => {
+                self.trail.lose();
+                (open(remote, established, None).await, false)
+            }
+            Opened::Failed | Opened::Forgotten => {
+                if self.trail.is_exhausted() {
+                    self.trail.lose();
+                }
+                (opened, false)
+            }
+        }
+    }
+
+    /// How long to wait before it is opened again.
+    fn rest(&self, rest: Duration) -> Duration {
+        self.trail.asked_rest().map_or(rest, |asked| asked.max(rest))
+    }
+}
+
+/// Takes what comes until the stream ends, in order.
+async fn read(
+    remote: &Arc<Remote>,
+    session: &Arc<RemoteSession>,
+    body: &mut Body,
+    place: &mut Place,
+) {
     let frames = remote.frames();
     let mut reader = sse::Reader::new(frames.message_max);
     while let Some(Ok(chunk)) = body.chunk().await {
         let Ok(events) = reader.push(&chunk) else { return };
         for event in events {
-            let Ok(frame) = Frame::parse(event.data, frames.depth_max) else { continue };
+            let Some(data) = place.trail.follow(event) else { continue };
+            let Ok(frame) = parse(data, frames.depth_max).await else { continue };
             let is_progress = frame.method().as_deref() == Some("notifications/progress");
             match frame.kind() {
                 Kind::Notification if is_progress => {
@@ -82,9 +152,11 @@ async fn read(remote: &Arc<Remote>, session: &Arc<RemoteSession>, body: &mut Bod
 /// Holds the standing stream of the gateway's own session, where announcements come.
 pub async fn listen(remote: &Arc<Remote>) -> Infallible {
     let mut rest = REST.0;
+    let mut place = Place::new(remote);
+    let mut is_again = false;
     loop {
         let began = Instant::now();
-        if let Held::NotOffered = hold_own(remote).await {
+        if let Held::NotOffered = hold_own(remote, &mut place, is_again).await {
             for (_, announces) in remote.signals.announces.iter() {
                 announces.store(false, Ordering::Relaxed);
             }
@@ -93,10 +165,9 @@ pub async fn listen(remote: &Arc<Remote>) -> Infallible {
         if began.elapsed() > REST.1 {
             rest = REST.0;
         }
-        sleep(rest).await;
+        sleep(place.rest(rest)).await;
         rest = (rest * 2).min(REST.1);
-        // What was announced in between is lost, so the lists are looked at again.
-        remote.signals.changed.presume_all();
+        is_again = true;
     }
 }
 
@@ -105,12 +176,17 @@ enum Held {
     Ended,
 }
 
-async fn hold_own(remote: &Arc<Remote>) -> Held {
+async fn hold_own(remote: &Arc<Remote>, place: &mut Place, is_again: bool) -> Held {
     let Some(session) = remote.known_session(&SessionKey::Shared) else { return Held::Ended };
     let Some(established) = session.established() else { return Held::Ended };
-    match open(remote, &established).await {
+    let (opened, is_whole) = place.open(remote, &established).await;
+    if is_again && !is_whole {
+        // What was announced in between is lost, so the lists are looked at again.
+        remote.signals.changed.presume_all();
+    }
+    match opened {
         Opened::Stream(mut body) => {
-            read(remote, &session, &mut body).await;
+            read(remote, &session, &mut body, place).await;
             remote.signals.suspect.notify_one();
             Held::Ended
         }
@@ -149,7 +225,7 @@ pub async fn open_before_a_call(
     }
     let is_slow = remote.signals.has_slow_streams.load(Ordering::Relaxed);
     let patience = if is_slow { Duration::ZERO } else { OPEN_PATIENCE };
-    let body = match timeout(patience, open(remote, established)).await {
+    let body = match timeout(patience, open(remote, established, None)).await {
         Ok(Opened::Stream(body)) => Some(body),
         Ok(Opened::NotOffered) => {
             return remote.signals.has_no_streams.store(true, Ordering::Relaxed);
@@ -186,12 +262,16 @@ async fn hold_while_wanted(
 ) {
     let holding = async {
         let mut rest = REST.0;
+        let mut place = Place::new(remote);
+        if let Some(established) = session.established() {
+            place.is_of(&established);
+        }
         loop {
             failpoint::pass("standing");
             if body.is_none()
                 && let Some(established) = session.established()
             {
-                match open(remote, &established).await {
+                match place.open(remote, &established).await.0 {
                     Opened::Stream(opened) => body = Some(opened),
                     // Nobody may call for long, and what was subscribed to is not heard of until then.
                     Opened::Forgotten if remote.belonging.subscriptions.has(&session.key) => {
@@ -202,12 +282,12 @@ async fn hold_while_wanted(
             }
             let began = Instant::now();
             if let Some(mut body) = body.take() {
-                read(remote, session, &mut body).await;
+                read(remote, session, &mut body, &mut place).await;
             }
             if began.elapsed() > REST.1 {
                 rest = REST.0;
             }
-            sleep(rest).await;
+            sleep(place.rest(rest)).await;
             rest = (rest * 2).min(REST.1);
         }
     };

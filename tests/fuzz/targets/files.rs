@@ -23,8 +23,10 @@ pub fn import(bytes: &[u8]) {
     let Some(root) = members(text.trim_start_matches('\u{feff}')) else { return };
     let [(key, servers)] = &root[..] else { return };
     let Some(servers) = members(servers).filter(|_| key == "mcpServers") else { return };
-    // An object that says itself what to start or to call is a server, whatever it is called.
-    if servers.iter().any(|(name, _)| MARKS.contains(&&**name)) {
+    // An object that says itself what to start or to call is a server, whatever it is called; it says so by
+    // no object, which is a server that is called like a field.
+    let marks = || servers.iter().filter(|(name, _)| MARKS.contains(&&**name));
+    if marks().count() > 0 && marks().all(|(_, value)| members(value).is_none()) {
         return;
     }
     let imported = match imported {
