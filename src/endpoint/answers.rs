@@ -193,7 +193,7 @@ pub fn stream_of<S: 'static>(
     })
 }
 
-pub async fn not_implemented() -> HttpResponse {
+pub fn not_implemented() -> HttpResponse {
     let body = r#"{"code":"not_implemented","message":"tools over plain HTTP are not served by this version","details":[]}"#;
     json(StatusCode::NOT_IMPLEMENTED, Bytes::from_static(body.as_bytes()))
 }

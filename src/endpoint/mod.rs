@@ -14,6 +14,7 @@ mod guard;
 mod introduction;
 mod older;
 pub mod paging;
+mod paths;
 mod rewriting;
 mod routing;
 mod sse;
@@ -51,17 +52,5 @@ pub struct EndpointState {
 
 /// The routes below `/metamcp`.
 pub fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(
-            web::resource(["/metamcp/{endpoint}/mcp", "/metamcp/{endpoint}/mcp/"])
-                .route(web::post().to(streamable::post))
-                .route(web::get().to(streamable::get))
-                .route(web::delete().to(streamable::delete)),
-        )
-        .service(
-            web::resource(["/metamcp/{endpoint}/sse", "/metamcp/{endpoint}/sse/"])
-                .route(web::get().to(sse::get)),
-        )
-        .service(web::resource("/metamcp/{endpoint}/message").route(web::post().to(sse::post)))
-        .service(web::resource("/metamcp/{endpoint}/api/{rest:.*}").to(answers::not_implemented));
+    config.service(web::scope("/metamcp").default_service(web::to(paths::serve)));
 }
