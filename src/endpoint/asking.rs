@@ -20,15 +20,15 @@ use crate::{
 pub struct Askings {
     session: Arc<Session>,
     conductor: Arc<Conductor>,
-    open: FuturesUnordered<Outcome>,
+    /// Made by the first, as most calls ask nothing.
+    open: Option<FuturesUnordered<Outcome>>,
     abandoned: CancellationToken,
     can_ask: bool,
 }
 
 impl Askings {
     pub fn new(session: Arc<Session>, conductor: Arc<Conductor>) -> Self {
-        let (open, abandoned) = (FuturesUnordered::new(), CancellationToken::new());
-        Self { session, conductor, open, abandoned, can_ask: true }
+        Self { session, conductor, open: None, abandoned: CancellationToken::new(), can_ask: true }
     }
 
     /// From now on there is no way to ask.
@@ -38,7 +38,7 @@ impl Askings {
 
     /// What is asked just now is given up, as nobody is there to answer.
     pub fn give_up(&mut self) {
-        self.open = FuturesUnordered::new();
+        self.open = None;
     }
 
     /// What the client is to be sent, if it can be asked.
@@ -51,7 +51,7 @@ impl Askings {
         let patience = self.conductor.sessions.options.question_timeout;
         let asking = relay::ask(&self.session, question, patience, self.abandoned.clone());
         let Asking { request, outcome } = asking?;
-        self.open.push(outcome);
+        self.open.get_or_insert_default().push(outcome);
         Some(request)
     }
 
@@ -59,10 +59,11 @@ impl Askings {
     /// dropped while it waits.
     pub async fn next(&mut self) -> Bytes {
         loop {
-            match self.open.next().await {
+            let Some(open) = &mut self.open else { return pending().await };
+            match open.next().await {
                 Some(Some(taken_back)) => return taken_back,
                 Some(None) => {}
-                None => return pending().await,
+                None => self.open = None,
             }
         }
     }
@@ -79,6 +80,8 @@ impl Askings {
 
     /// The call has ended. What is still asked is seen through without it.
     pub fn outlive_the_call(&mut self) {
-        relay::see_through_later(self.session.clone(), std::mem::take(&mut self.open));
+        if let Some(open) = self.open.take() {
+            relay::see_through_later(self.session.clone(), open);
+        }
     }
 }

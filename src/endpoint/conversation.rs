@@ -239,7 +239,7 @@ pub async fn hear(
     }
     match (noted, method.as_deref()) {
         (Some(in_flight), Some(method)) => {
-            let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
+            let id = frame.id_span().map(|span| frame.slice(span)).unwrap_or_default();
             match method {
                 "ping" => Turn::Answer(message::reply(&id, b"{}")),
                 nesting::METHOD => {
@@ -364,7 +364,7 @@ async fn call(
     frame: Frame,
     in_flight: InFlight,
 ) -> Turn {
-    let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
+    let id = frame.id_span().map(|span| frame.slice(span)).unwrap_or_default();
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
     let way = match asked {
         Asked::Task(request) => tasks::find(state, entry, session, request, &frame),

@@ -28,9 +28,9 @@ use crate::{
     wire::{Fault, Frame, Kind, batch, era},
 };
 
-const SESSION_ID: &str = "mcp-session-id";
-const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-const LAST_EVENT_ID: &str = "last-event-id";
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The one revision of this transport that has batches.
 const BATCHED_IN: &str = "2025-03-26";
@@ -145,7 +145,7 @@ fn begin(
     session.saw_lists(&admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {
-        response.headers_mut().insert(HeaderName::from_static(SESSION_ID), id);
+        response.headers_mut().insert(SESSION_ID, id);
     }
     Ok(response)
 }
