@@ -391,9 +391,7 @@ async fn call(
             let driving = Driving::begin(board, frame, edits, &caller, cancel).await?;
             return Ok(Course::Driven(Box::new(driving)));
         }
-        let edits: Vec<_> = edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
-        let conversation =
-            called.board.port.call_as(frame, &edits, &caller, cancel, manner).await?;
+        let conversation = called.board.port.call_as(frame, edits, &caller, cancel, manner).await?;
         Ok(Course::Plain(conversation))
     };
     let begun = tokio::select! {

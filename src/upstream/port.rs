@@ -301,7 +301,7 @@ impl Port {
     pub async fn call(
         &self,
         frame: Frame,
-        edits: &[(Span, &[u8])],
+        edits: Vec<(Span, Bytes)>,
         caller: &Caller<'_>,
         cancel: CancellationToken,
     ) -> Result<Conversation, CallError> {
@@ -312,7 +312,7 @@ impl Port {
     pub async fn call_as(
         &self,
         frame: Frame,
-        edits: &[(Span, &[u8])],
+        edits: Vec<(Span, Bytes)>,
         caller: &Caller<'_>,
         cancel: CancellationToken,
         manner: Manner,
@@ -337,7 +337,7 @@ impl Port {
                     let token = frame.meta_token_span().map(|span| frame.slice(span));
                     Concerned::begin(&self.tasks, &errand.key, id, caller.session, concern, token)
                 });
-                outgoing(&frame, id, edits)
+                outgoing(&frame, id, &edits)
             };
             match self.set_out(&errand, concern.as_ref(), life, write).await {
                 Ok(leg) => {
@@ -461,12 +461,13 @@ impl Port {
 }
 
 /// The client's request with our id, the upstream's own names, and our token.
-pub(super) fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
+pub(super) fn outgoing(frame: &Frame, id: u64, edits: &[(Span, Bytes)]) -> Bytes {
     let id = id.to_string();
     // Our id is unique on the connection, so it serves as the token too.
     let ours = [frame.id_span(), frame.meta_token_span()].into_iter().flatten();
     let ours = ours.map(|span| (span, id.as_bytes()));
-    let mut edits: Vec<_> = ours.chain(edits.iter().copied()).collect();
+    let edits = edits.iter().map(|(span, bytes)| (*span, &**bytes));
+    let mut edits: Vec<_> = ours.chain(edits).collect();
     frame.splice(&mut edits)
 }
 
