@@ -1,16 +1,13 @@
 //! What the upstream of one call asks of its client, for as long as the call is under way.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    conductor::{
-        Conductor,
-        relay::{self, Asking, Outcome},
-    },
+    conductor::relay::{self, Asking, Outcome},
     session::Session,
     upstream::question::Question,
 };
@@ -19,7 +16,8 @@ use crate::{
 /// gone away from the call, and could not be told that it need not answer.
 pub struct Askings {
     session: Arc<Session>,
-    conductor: Arc<Conductor>,
+    /// How long the client may take for an answer.
+    patience: Duration,
     /// Made by the first, as most calls ask nothing.
     open: Option<FuturesUnordered<Outcome>>,
     abandoned: CancellationToken,
@@ -27,8 +25,8 @@ pub struct Askings {
 }
 
 impl Askings {
-    pub fn new(session: Arc<Session>, conductor: Arc<Conductor>) -> Self {
-        Self { session, conductor, open: None, abandoned: CancellationToken::new(), can_ask: true }
+    pub fn new(session: Arc<Session>, patience: Duration) -> Self {
+        Self { session, patience, open: None, abandoned: CancellationToken::new(), can_ask: true }
     }
 
     /// From now on there is no way to ask.
@@ -48,8 +46,7 @@ impl Askings {
                 .refuse("the client takes no stream of events, so it cannot be asked", "unheard");
             return None;
         }
-        let patience = self.conductor.sessions.options.question_timeout;
-        let asking = relay::ask(&self.session, question, patience, self.abandoned.clone());
+        let asking = relay::ask(&self.session, question, self.patience, self.abandoned.clone());
         let Asking { request, outcome } = asking?;
         self.open.get_or_insert_default().push(outcome);
         Some(request)

@@ -403,7 +403,8 @@ async fn call(
         Ok(course) => {
             let ending = state.ending.clone();
             let published = entry.namespace.published.clone();
-            let askings = Askings::new(session.clone(), state.conductor.clone());
+            let patience = state.conductor.sessions.options.question_timeout;
+            let askings = Askings::new(session.clone(), patience);
             let underway = Underway {
                 course,
                 in_flight,

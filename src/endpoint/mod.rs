@@ -35,19 +35,29 @@ pub use teller::Teller;
 use crate::{conductor::Conductor, upstream::worker::FrameLimits};
 
 /// What every endpoint needs.
+#[derive(Clone)]
 pub struct EndpointState {
     pub conductor: Arc<Conductor>,
     pub frames: FrameLimits,
     pub body_max: usize,
     /// How long changes of a list are gathered into one announcement.
     pub debounce: Duration,
-    pub paging: paging::Paging,
+    pub paging: Arc<paging::Paging>,
     /// The path before `/metamcp` in the URLs that clients are given.
     pub path_prefix: String,
     /// Cancelled when no new conversation may begin.
     pub draining: CancellationToken,
     /// Cancelled when what is under way is to end.
     pub ending: CancellationToken,
+}
+
+impl EndpointState {
+    /// The same for one thread of the server. Each call waits for the end by a list that is locked for that,
+    /// and is not to wait for the other threads there.
+    pub fn of_thread(&self) -> Self {
+        let (draining, ending) = (self.draining.child_token(), self.ending.child_token());
+        Self { draining, ending, ..self.clone() }
+    }
 }
 
 /// The routes below `/metamcp`.
