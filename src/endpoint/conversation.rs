@@ -3,7 +3,7 @@
 //! Lists come from the published snapshot and calls go by it; the namespace's actor is asked only
 //! for what the snapshot cannot tell.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -385,19 +385,22 @@ async fn call(
     let called = Called { conductor, endpoint, board, tool: key };
     let caller = caller(session);
     let cancel = in_flight.cancel.clone();
-    let begin = async {
-        if is_driven {
-            let board = called.board.clone();
-            let driving = Driving::begin(board, frame, edits, &caller, cancel).await?;
-            return Ok(Course::Driven(Box::new(driving)));
+    let begun = {
+        // Pinned where it is made, as it is too long to be moved about for each call.
+        let begin = pin!(async {
+            if is_driven {
+                let board = called.board.clone();
+                let driving = Driving::begin(board, frame, edits, &caller, cancel);
+                return Ok(Course::Driven(Box::new(Box::pin(driving).await?)));
+            }
+            let port = &called.board.port;
+            Ok(Course::Plain(port.call_as(frame, edits, &caller, cancel, manner).await?))
+        });
+        tokio::select! {
+            biased;
+            begun = begin => begun,
+            () = state.ending.cancelled() => return fail(stopping()),
         }
-        let conversation = called.board.port.call_as(frame, edits, &caller, cancel, manner).await?;
-        Ok(Course::Plain(conversation))
-    };
-    let begun = tokio::select! {
-        biased;
-        begun = begin => begun,
-        () = state.ending.cancelled() => return fail(stopping()),
     };
     match begun {
         Ok(course) => {

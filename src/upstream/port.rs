@@ -4,6 +4,7 @@
 //! keeps the times, and gives the client its own id and token back.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering, fence},
@@ -372,7 +373,7 @@ impl Port {
         write: impl FnOnce(u64) -> Bytes,
     ) -> Result<Leg, CallError> {
         let Errand { caller, key, began, cancel, facts } = errand;
-        let begin = async {
+        let begin = pin!(async {
             let link = match life.is_nil() {
                 true => self.way(facts, caller, key, *began, cancel).await?,
                 false => self.living(life, facts, key)?,
@@ -391,7 +392,7 @@ impl Port {
                 lifetime: facts.limits.total,
             };
             link.begin(write, sending).await
-        };
+        });
         tokio::select! {
             // A request that was taken back while it waited for its turn is never sent.
             biased;
