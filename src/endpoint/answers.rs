@@ -19,6 +19,8 @@ use crate::{
     wire::{Bad, Fault, ListCounts, message},
 };
 
+const JSON: header::HeaderValue = header::HeaderValue::from_static("application/json");
+
 /// A request that is answered by an error, and by nothing else.
 pub struct Refusal {
     status: StatusCode,
@@ -116,19 +118,11 @@ impl Accepts {
         let mut accepts = Self { json: false, events: false };
         for value in values.filter_map(|value| value.to_str().ok()) {
             for kind in value.split(',') {
-                match kind
-                    .split(';')
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_ascii_lowercase()
-                    .as_str()
-                {
-                    "*/*" => accepts = Self { json: true, events: true },
-                    "application/json" | "application/*" => accepts.json = true,
-                    "text/event-stream" | "text/*" => accepts.events = true,
-                    _ => {}
-                }
+                let kind = kind.split(';').next().unwrap_or_default().trim();
+                let is_any_of =
+                    |known: &[&str]| known.iter().any(|known| kind.eq_ignore_ascii_case(known));
+                accepts.json |= is_any_of(&["*/*", "application/json", "application/*"]);
+                accepts.events |= is_any_of(&["*/*", "text/event-stream", "text/*"]);
             }
         }
         accepts
@@ -136,7 +130,7 @@ impl Accepts {
 }
 
 pub fn json(status: StatusCode, body: Bytes) -> HttpResponse {
-    with_body(HttpResponse::build(status).content_type("application/json"), body)
+    with_body(HttpResponse::build(status).content_type(JSON), body)
 }
 
 /// A response with a body of any length. A long one goes out in pieces: whole, it would be copied for its
@@ -201,7 +195,7 @@ pub fn stream_of<S: 'static>(
     })
 }
 
-pub async fn not_implemented() -> HttpResponse {
+pub fn not_implemented() -> HttpResponse {
     let body = r#"{"code":"not_implemented","message":"tools over plain HTTP are not served by this version","details":[]}"#;
     json(StatusCode::NOT_IMPLEMENTED, Bytes::from_static(body.as_bytes()))
 }

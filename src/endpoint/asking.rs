@@ -1,16 +1,13 @@
 //! What the upstream of one call asks of its client, for as long as the call is under way.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    conductor::{
-        Conductor,
-        relay::{self, Asking, Outcome},
-    },
+    conductor::relay::{self, Asking, Outcome},
     session::Session,
     upstream::question::Question,
 };
@@ -19,8 +16,10 @@ use crate::{
 /// gone away from the call, and could not be told that it need not answer.
 pub struct Askings {
     session: Arc<Session>,
-    conductor: Arc<Conductor>,
-    open: FuturesUnordered<Outcome>,
+    /// How long the client may take for an answer.
+    patience: Duration,
+    /// Made by the first, as most calls ask nothing.
+    open: Option<FuturesUnordered<Outcome>>,
     /// Our ids of what was asked, those that have their outcome among them.
     asked: Vec<u64>,
     abandoned: CancellationToken,
@@ -28,9 +27,9 @@ pub struct Askings {
 }
 
 impl Askings {
-    pub fn new(session: Arc<Session>, conductor: Arc<Conductor>) -> Self {
-        let (open, abandoned) = (FuturesUnordered::new(), CancellationToken::new());
-        Self { session, conductor, open, asked: Vec::new(), abandoned, can_ask: true }
+    pub fn new(session: Arc<Session>, patience: Duration) -> Self {
+        let abandoned = CancellationToken::new();
+        Self { session, patience, open: None, asked: Vec::new(), abandoned, can_ask: true }
     }
 
     /// From now on there is no way to ask.
@@ -42,7 +41,7 @@ impl Askings {
     pub fn give_up(&mut self) -> Vec<u64> {
         let mut given_up = std::mem::take(&mut self.asked);
         given_up.retain(|id| self.session.questions.is_open(*id));
-        self.open = FuturesUnordered::new();
+        self.open = None;
         given_up
     }
 
@@ -53,12 +52,11 @@ impl Askings {
                 .refuse("the client takes no stream of events, so it cannot be asked", "unheard");
             return None;
         }
-        let patience = self.conductor.sessions.options.question_timeout;
-        let asking = relay::ask(&self.session, question, patience, self.abandoned.clone());
+        let asking = relay::ask(&self.session, question, self.patience, self.abandoned.clone());
         let Asking { id, request, outcome } = asking?;
         self.asked.retain(|id| self.session.questions.is_open(*id));
         self.asked.push(id);
-        self.open.push(outcome);
+        self.open.get_or_insert_default().push(outcome);
         Some(request)
     }
 
@@ -66,10 +64,11 @@ impl Askings {
     /// dropped while it waits.
     pub async fn next(&mut self) -> Bytes {
         loop {
-            match self.open.next().await {
+            let Some(open) = &mut self.open else { return pending().await };
+            match open.next().await {
                 Some(Some(taken_back)) => return taken_back,
                 Some(None) => {}
-                None => return pending().await,
+                None => self.open = None,
             }
         }
     }
@@ -86,6 +85,8 @@ impl Askings {
 
     /// The call has ended. What is still asked is seen through without it.
     pub fn outlive_the_call(&mut self) {
-        relay::see_through_later(self.session.clone(), std::mem::take(&mut self.open));
+        if let Some(open) = self.open.take() {
+            relay::see_through_later(self.session.clone(), open);
+        }
     }
 }

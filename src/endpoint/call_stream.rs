@@ -4,7 +4,7 @@
 //! there is more, a task collects it for the session, whose client reads along, and may go and come
 //! back: to disconnect is not to cancel in this era.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, http::StatusCode};
 use bytes::Bytes;
@@ -38,7 +38,8 @@ pub async fn reply(
         call.hears_only_the_answer();
         return whole(call).await;
     }
-    let first = match timeout(heartbeat, call.next()).await {
+    // Pinned here, it need not be moved into the timeout: it is long.
+    let first = match timeout(heartbeat, pin!(call.next())).await {
         Ok(Heard::Answer(answer)) => return one(answer, accepts),
         Ok(Heard::Cancelled) => return answers::events().finish(),
         Ok(Heard::Event(event)) => vec![event],

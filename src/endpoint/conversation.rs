@@ -3,7 +3,7 @@
 //! Lists come from the published snapshot and calls go by it; the namespace's actor is asked only
 //! for what the snapshot cannot tell.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -246,7 +246,7 @@ pub async fn hear(
     }
     match (noted, method.as_deref()) {
         (Some(in_flight), Some(method)) => {
-            let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
+            let id = frame.id_span().map(|span| frame.slice(span)).unwrap_or_default();
             match method {
                 "ping" => Turn::Answer(message::reply(&id, b"{}")),
                 nesting::METHOD => {
@@ -371,7 +371,7 @@ async fn call(
     frame: Frame,
     in_flight: InFlight,
 ) -> Turn {
-    let id = frame.id().map(Bytes::copy_from_slice).unwrap_or_default();
+    let id = frame.id_span().map(|span| frame.slice(span)).unwrap_or_default();
     let fail = |fault: Fault| Turn::Answer(fault.to_bytes(Some(&id)));
     let way = match asked {
         Asked::Task(request) => tasks::find(state, entry, session, request, &frame),
@@ -392,27 +392,29 @@ async fn call(
     let called = Called { conductor, endpoint, board, tool: key };
     let caller = caller(session);
     let cancel = in_flight.cancel.clone();
-    let begin = async {
-        if is_driven {
-            let board = called.board.clone();
-            let driving = Driving::begin(board, frame, edits, &caller, cancel).await?;
-            return Ok(Course::Driven(Box::new(driving)));
+    let begun = {
+        // Pinned where it is made, as it is too long to be moved about for each call.
+        let begin = pin!(async {
+            if is_driven {
+                let board = called.board.clone();
+                let driving = Driving::begin(board, frame, edits, &caller, cancel);
+                return Ok(Course::Driven(Box::new(Box::pin(driving).await?)));
+            }
+            let port = &called.board.port;
+            Ok(Course::Plain(port.call_as(frame, edits, &caller, cancel, manner).await?))
+        });
+        tokio::select! {
+            biased;
+            begun = begin => begun,
+            () = state.ending.cancelled() => return fail(stopping()),
         }
-        let edits: Vec<_> = edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
-        let conversation =
-            called.board.port.call_as(frame, &edits, &caller, cancel, manner).await?;
-        Ok(Course::Plain(conversation))
-    };
-    let begun = tokio::select! {
-        biased;
-        begun = begin => begun,
-        () = state.ending.cancelled() => return fail(stopping()),
     };
     match begun {
         Ok(course) => {
             let ending = state.ending.clone();
             let published = entry.namespace.published.clone();
-            let askings = Askings::new(session.clone(), state.conductor.clone());
+            let patience = state.conductor.sessions.options.question_timeout;
+            let askings = Askings::new(session.clone(), patience);
             let underway = Underway {
                 course,
                 in_flight,

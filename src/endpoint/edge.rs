@@ -3,7 +3,7 @@
 //! A web page can make a browser send requests here under a name that it has pointed at us (DNS
 //! rebinding). Such a request names a host that is not ours, or an origin that is not allowed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use url::{Host, Url};
 
@@ -65,13 +65,20 @@ impl Edge {
     }
 
     fn is_our_host(&self, host: &str) -> bool {
+        // Most are spelt like this, and what is understood here means the same to the parser of URLs, which
+        // takes longer than all else that is judged.
+        if let Ok(address) =
+            host.parse().or_else(|_| host.parse().map(|one: SocketAddrV4| *one.ip()))
+        {
+            return self.is_our_address(address);
+        }
         // A host alone is no URL; with a scheme before it, its parser knows every form.
         let Ok(url) = Url::parse(&format!("http://{host}/")) else { return false };
         if url.path() != "/" || !url.username().is_empty() || url.password().is_some() {
             return false;
         }
         match url.host() {
-            Some(Host::Ipv4(address)) => address.is_loopback() || self.any_address,
+            Some(Host::Ipv4(address)) => self.is_our_address(address),
             Some(Host::Ipv6(address)) => address.is_loopback() || self.any_address,
             Some(Host::Domain(name)) => {
                 let name = name.trim_end_matches('.');
@@ -79,6 +86,10 @@ impl Edge {
             }
             None => false,
         }
+    }
+
+    fn is_our_address(&self, address: Ipv4Addr) -> bool {
+        address.is_loopback() || self.any_address
     }
 
     fn may_call(&self, origin: &str, host: &str) -> bool {
@@ -129,6 +140,8 @@ mod tests {
             "localhost.",
             "127.0.0.1:12008",
             "127.1",
+            "127.0.0.1",
+            "127.0.0.1:",
             "[::1]:12008",
             "mcp.example.com",
             "gateway.lan:80",
@@ -143,6 +156,11 @@ mod tests {
             "evil@localhost",
             "localhost/evil",
             "192.168.1.5",
+            "192.168.1.5:12008",
+            "127.0.0.1:99999",
+            "127.0.0.1:-1",
+            "127.0.0.1/evil",
+            "evil@127.0.0.1",
             "[fe80::1]",
             "a b",
         ] {

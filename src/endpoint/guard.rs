@@ -3,13 +3,18 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, http::header};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{self, HeaderName},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     access::{KeyFacts, Offered, Presented, Principal, Verdict, admit, credential},
     conductor::{Conductor, EndpointEntry},
 };
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A request that was let in.
 pub struct Admitted {
@@ -47,10 +52,11 @@ pub fn admit_request(
 ) -> Result<Admitted, Denied> {
     let entry = conductor.endpoints.load().get(name).cloned();
     let query: Query = serde_urlencoded(request.query_string());
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let header =
+        |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     let offered = Offered {
-        x_api_key: header("x-api-key"),
-        authorization: header(header::AUTHORIZATION.as_str()),
+        x_api_key: header(X_API_KEY),
+        authorization: header(header::AUTHORIZATION),
         query_api_key: query.api_key.as_deref(),
         query_apikey: query.apikey.as_deref(),
     };

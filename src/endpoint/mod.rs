@@ -14,6 +14,7 @@ mod guard;
 mod introduction;
 mod older;
 pub mod paging;
+mod paths;
 mod rewriting;
 mod routing;
 mod sse;
@@ -34,13 +35,14 @@ pub use teller::Teller;
 use crate::{conductor::Conductor, upstream::worker::FrameLimits};
 
 /// What every endpoint needs.
+#[derive(Clone)]
 pub struct EndpointState {
     pub conductor: Arc<Conductor>,
     pub frames: FrameLimits,
     pub body_max: usize,
     /// How long changes of a list are gathered into one announcement.
     pub debounce: Duration,
-    pub paging: paging::Paging,
+    pub paging: Arc<paging::Paging>,
     /// The path before `/metamcp` in the URLs that clients are given.
     pub path_prefix: String,
     /// Cancelled when no new conversation may begin.
@@ -49,19 +51,16 @@ pub struct EndpointState {
     pub ending: CancellationToken,
 }
 
+impl EndpointState {
+    /// The same for one thread of the server. Each call waits for the end by a list that is locked for that,
+    /// and is not to wait for the other threads there.
+    pub fn of_thread(&self) -> Self {
+        let (draining, ending) = (self.draining.child_token(), self.ending.child_token());
+        Self { draining, ending, ..self.clone() }
+    }
+}
+
 /// The routes below `/metamcp`.
 pub fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(
-            web::resource(["/metamcp/{endpoint}/mcp", "/metamcp/{endpoint}/mcp/"])
-                .route(web::post().to(streamable::post))
-                .route(web::get().to(streamable::get))
-                .route(web::delete().to(streamable::delete)),
-        )
-        .service(
-            web::resource(["/metamcp/{endpoint}/sse", "/metamcp/{endpoint}/sse/"])
-                .route(web::get().to(sse::get)),
-        )
-        .service(web::resource("/metamcp/{endpoint}/message").route(web::post().to(sse::post)))
-        .service(web::resource("/metamcp/{endpoint}/api/{rest:.*}").to(answers::not_implemented));
+    config.service(web::scope("/metamcp").default_service(web::to(paths::serve)));
 }

@@ -15,12 +15,14 @@ const HAS_URLS: &str = "2025-11-25";
 /// An answer in the words of a revision. An error that asks for a visit to a URL first (-32042) is
 /// unknown before 2025-11-25, so there the tool's result is a text with the link.
 pub fn worded_for(version: Option<&str>, answer: Bytes) -> Bytes {
-    let code = codes::URL_ELICITATION_REQUIRED.to_string();
-    let knows_urls = version.is_none_or(|version| version >= HAS_URLS);
-    if knows_urls || memchr::memmem::find(&answer, code.as_bytes()).is_none() {
+    if version.is_none_or(|version| version >= HAS_URLS) {
         return answer;
     }
-    in_text(&answer).unwrap_or(answer)
+    let code = codes::URL_ELICITATION_REQUIRED.to_string();
+    match memchr::memmem::find(&answer, code.as_bytes()) {
+        Some(_) => in_text(&answer).unwrap_or(answer),
+        None => answer,
+    }
 }
 
 /// A list in the words of a revision. That a tool can be called as a task is not said before 2025-11-25,

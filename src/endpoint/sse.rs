@@ -5,9 +5,9 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse, ResponseError as _,
     http::StatusCode,
-    web::{Data, Path, Payload, Query},
+    web::{Data, Payload, Query},
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -36,18 +36,14 @@ const LAST_WORD_WAIT: Duration = Duration::from_secs(2);
 /// How often it is looked whether one of them still has an outcome to come.
 const LAST_WORD_PACE: Duration = Duration::from_millis(10);
 
-pub async fn get(
-    state: Data<EndpointState>,
-    name: Path<String>,
-    request: HttpRequest,
-) -> HttpResponse {
+pub fn get(state: &EndpointState, name: &str, request: &HttpRequest) -> HttpResponse {
     failpoint::pass("older-get");
-    let admitted = match admit_request(&state.conductor, &request, &name) {
+    let admitted = match admit_request(&state.conductor, request, name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
     let refuse = |status, why: String| Refusal::invalid(status, why).response();
-    if !Accepts::of(&request).events {
+    if !Accepts::of(request).events {
         let why = "the Accept header does not take text/event-stream";
         return refuse(StatusCode::NOT_ACCEPTABLE, why.into());
     }
@@ -92,20 +88,23 @@ pub async fn get(
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MessageQuery {
+struct MessageQuery {
     #[serde(alias = "session_id")]
     session_id: Option<String>,
 }
 
 pub async fn post(
-    state: Data<EndpointState>,
-    name: Path<String>,
-    query: Query<MessageQuery>,
-    request: HttpRequest,
+    state: &Data<EndpointState>,
+    name: &str,
+    request: &HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
+    let query = match Query::<MessageQuery>::from_query(request.query_string()) {
+        Ok(query) => query.into_inner(),
+        Err(error) => return error.error_response(),
+    };
     failpoint::pass("older-post");
-    let admitted = match admit_request(&state.conductor, &request, &name) {
+    let admitted = match admit_request(&state.conductor, request, name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
@@ -125,8 +124,8 @@ pub async fn post(
         Err(refusal) => return refusal.response(),
     };
     let taken = match batch::is_batch(&body) {
-        true => take_batch(&state, &admitted.entry, &session, body).await,
-        false => take(&state, &admitted.entry, &session, body).await,
+        true => take_batch(state, &admitted.entry, &session, body).await,
+        false => take(state, &admitted.entry, &session, body).await,
     };
     match taken {
         Ok(()) => HttpResponse::Accepted().body("Accepted"),

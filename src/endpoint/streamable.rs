@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header::HeaderName},
-    web::{Data, Path, Payload},
+    web::Payload,
 };
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -29,25 +29,25 @@ use crate::{
     wire::{Fault, Frame, Kind, batch, era},
 };
 
-const SESSION_ID: &str = "mcp-session-id";
-const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-const LAST_EVENT_ID: &str = "last-event-id";
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The one revision of this transport that has batches.
 const BATCHED_IN: &str = "2025-03-26";
 
 pub async fn post(
-    state: Data<EndpointState>,
-    name: Path<String>,
-    request: HttpRequest,
+    state: &EndpointState,
+    name: &str,
+    request: &HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
     failpoint::pass("post");
-    let admitted = match admit_request(&state.conductor, &request, &name) {
+    let admitted = match admit_request(&state.conductor, request, name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
-    let answered = respond(&state, &admitted, &request, payload).await;
+    let answered = respond(state, &admitted, request, payload).await;
     answered.unwrap_or_else(|refusal| refusal.response())
 }
 
@@ -149,18 +149,14 @@ fn begin(
     session.saw_lists(&admitted.entry.namespace.changes.borrow());
     let mut response = answers::json(StatusCode::OK, answer);
     if let Ok(id) = session.id.parse() {
-        response.headers_mut().insert(HeaderName::from_static(SESSION_ID), id);
+        response.headers_mut().insert(SESSION_ID, id);
     }
     Ok(response)
 }
 
-pub async fn get(
-    state: Data<EndpointState>,
-    name: Path<String>,
-    request: HttpRequest,
-) -> HttpResponse {
+pub fn get(state: &EndpointState, name: &str, request: &HttpRequest) -> HttpResponse {
     failpoint::pass("get");
-    let admitted = match admit_request(&state.conductor, &request, &name) {
+    let admitted = match admit_request(&state.conductor, request, name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
@@ -169,14 +165,14 @@ pub async fn get(
         let why = "the gateway is stopping";
         return Refusal::invalid(StatusCode::SERVICE_UNAVAILABLE, why).response();
     }
-    if !Accepts::of(&request).events {
+    if !Accepts::of(request).events {
         let why = "the Accept header does not take text/event-stream";
         return Refusal::invalid(StatusCode::NOT_ACCEPTABLE, why).response();
     }
-    if let Err(refusal) = check_version(&request) {
+    if let Err(refusal) = check_version(request) {
         return refusal.response();
     }
-    let session = match find_session(&state, &admitted, &request, None) {
+    let session = match find_session(state, &admitted, request, None) {
         Ok(session) => session,
         Err(refusal) => return refusal.response(),
     };
@@ -202,20 +198,16 @@ pub async fn get(
     }
 }
 
-pub async fn delete(
-    state: Data<EndpointState>,
-    name: Path<String>,
-    request: HttpRequest,
-) -> HttpResponse {
+pub async fn delete(state: &EndpointState, name: &str, request: &HttpRequest) -> HttpResponse {
     failpoint::pass("delete");
-    let admitted = match admit_request(&state.conductor, &request, &name) {
+    let admitted = match admit_request(&state.conductor, request, name) {
         Ok(admitted) => admitted,
         Err(denied) => return denied.response(),
     };
-    if let Err(refusal) = check_version(&request) {
+    if let Err(refusal) = check_version(request) {
         return refusal.response();
     }
-    match find_session(&state, &admitted, &request, None) {
+    match find_session(state, &admitted, request, None) {
         Ok(session) => {
             state.conductor.end_session(&session).await;
             HttpResponse::NoContent().finish()

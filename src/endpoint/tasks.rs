@@ -278,7 +278,7 @@ async fn look(session: &Session, place: Place, until: Instant) {
     let concern = Some(Concern::Asks(known));
     let manner = Manner { concern, key: Some(key), life, patience: None };
     let (caller, cancel) = (conversation::caller(session), CancellationToken::new());
-    let begun = board.port.call_as(frame, &[], &caller, cancel, manner);
+    let begun = board.port.call_as(frame, Vec::new(), &caller, cancel, manner);
     let Ok(Ok(mut asking)) = timeout_at(until, begun).await else { return };
     // A question that is dropped is refused.
     let answered = async { while !matches!(asking.next().await, Step::End(_)) {} };

@@ -60,6 +60,7 @@ pub fn pace(request: &mut ServiceRequest, pace: Pace, turn: &Turn) {
         inner: Some(inner),
         pace,
         turn: turn.clone(),
+        is_awaited: false,
         began: None,
         received: 0,
         given_up: None,
@@ -72,6 +73,8 @@ struct Body {
     inner: Option<Payload>,
     pace: Pace,
     turn: Turn,
+    /// Whether it was asked for and did not come at once.
+    is_awaited: bool,
     /// When it was first waited for.
     began: Option<Instant>,
     received: u64,
@@ -90,6 +93,13 @@ impl Stream for Body {
                 Some(Err(_)) | None => self.inner = None,
             }
             return Poll::Ready(next);
+        }
+        if !self.is_awaited {
+            // The server has it asked for before it looks whether it came together with its head, as nearly
+            // all do. So a clock is made only for one that is asked for once more.
+            self.is_awaited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let began = *self.began.get_or_insert_with(Instant::now);
         let until = began + self.pace.until(self.received);

@@ -47,6 +47,13 @@ pub struct Reception {
     pub draining: CancellationToken,
 }
 
+impl Reception {
+    /// The same for one thread of the server, which asks it about every request.
+    pub fn of_thread(&self) -> Self {
+        Self { draining: self.draining.child_token(), ..self.clone() }
+    }
+}
+
 /// The way of every request, in and out, whatever panics on it.
 pub async fn judge(
     reception: Reception,

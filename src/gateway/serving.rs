@@ -89,16 +89,16 @@ pub(super) fn listen(
     let path_prefix = url::Url::parse(&url).map(|url| url.path().trim_end_matches('/').to_owned());
     let edge =
         Edge::new(address.ip(), &server.public_url, &server.allowed_hosts, &server.allowed_origins);
-    let endpoints = Data::new(EndpointState {
+    let endpoints = EndpointState {
         conductor: conductor.clone(),
         frames: settings.wire,
         body_max: server.body_max,
         debounce: settings.lists.debounce,
-        paging,
+        paging: Arc::new(paging),
         path_prefix: path_prefix.unwrap_or_default(),
         draining: tokens.draining.clone(),
         ending: tokens.ending.clone(),
-    });
+    };
     let admin = Data::new(AdminState {
         conductor,
         prometheus,
@@ -116,9 +116,9 @@ pub(super) fn listen(
         draining: tokens.draining.clone(),
     };
     let app = move || {
-        let reception = reception.clone();
+        let reception = reception.of_thread();
         App::new()
-            .app_data(endpoints.clone())
+            .app_data(Data::new(endpoints.of_thread()))
             .configure(endpoint::configure)
             .configure(unbuilt::configure)
             .configure(|config| admin::configure(config, admin.clone()))

@@ -6,6 +6,7 @@ use std::{
 };
 
 use actix_web::dev::Payload;
+use memchr::memchr2;
 
 /// Shared by a connection and by the requests on it.
 #[derive(Clone, Default)]
@@ -82,7 +83,14 @@ impl HeadEnd {
     /// Whether the head ends in this piece.
     pub fn ends(&mut self, piece: &[u8]) -> bool {
         let mut ends = false;
-        for byte in piece {
+        let mut rest = piece;
+        while let Some((mut byte, mut after)) = rest.split_first() {
+            // Within a line only its end is of interest.
+            if self.has_begun && self.matched == 0 {
+                let Some(at) = memchr2(b'\r', b'\n', rest) else { break };
+                (byte, after) = (&rest[at], &rest[at + 1..]);
+            }
+            rest = after;
             if !self.has_begun && matches!(byte, b'\r' | b'\n') {
                 continue;
             }

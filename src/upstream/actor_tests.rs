@@ -153,7 +153,7 @@ impl Stage {
         let text = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}"#;
         let request = Frame::parse(text.into(), 32).unwrap();
         let cancel = CancellationToken::new();
-        let mut conversation = self.board.port.call(request, &[], &caller, cancel).await?;
+        let mut conversation = self.board.port.call(request, Vec::new(), &caller, cancel).await?;
         match conversation.next().await {
             Step::End(outcome) => outcome,
             Step::Event(_) | Step::Asked(_) | Step::Said(_) => panic!("only an answer"),

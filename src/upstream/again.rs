@@ -127,14 +127,13 @@ impl Again {
         port: Arc<Port>,
         errand: &Errand<'_>,
         frame: Frame,
-        edits: &[(Span, &[u8])],
+        edits: Vec<(Span, Bytes)>,
     ) -> Self {
-        let copied = edits.iter().map(|(span, bytes)| (*span, Bytes::copy_from_slice(bytes)));
         Self {
             port,
             facts: errand.facts.clone(),
             frame,
-            edits: copied.collect(),
+            edits,
             caller: HeldCaller::of(errand.caller),
             key: errand.key.clone(),
             cancel: errand.cancel.clone(),
@@ -177,7 +176,6 @@ impl Again {
     }
 
     async fn try_once(&self) -> Result<Leg, CallError> {
-        let edits: Vec<_> = self.edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
         let errand = Errand {
             caller: &self.caller.caller(),
             key: self.key.clone(),
@@ -185,7 +183,7 @@ impl Again {
             cancel: &self.cancel,
             facts: &self.facts,
         };
-        let write = |id| outgoing(&self.frame, id, &edits);
+        let write = |id| outgoing(&self.frame, id, &self.edits);
         self.port.set_out(&errand, None, Uuid::nil(), write).await
     }
 }

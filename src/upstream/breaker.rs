@@ -1,7 +1,7 @@
 //! When a remote upstream is given a rest from calls: where it asks for one, and where call after call
 //! fails in a way that is its own doing.
 //!
-//! [`Circuit`] decides, told the time and the dice; [`Breaker`] is what calls pass. Connections that
+//! [`Circuit`] decides, told the time and given the dice; [`Breaker`] is what calls pass. Connections that
 //! fail as a whole are the supervisor's affair: a new one begins with a closed circuit.
 
 use std::{
@@ -92,14 +92,13 @@ enum State {
     Probing(Uptime),
 }
 
-/// The rules. It reads no clock and rolls no dice.
+/// The rules. It reads no clock and rolls no dice of its own.
 #[derive(Clone, Debug)]
 pub struct Circuit {
     state: State,
     /// Failures in a row.
     streak: usize,
-    /// When calls of the window ended, and whether they failed, oldest first.
-    recent: VecDeque<(Uptime, bool)>,
+    recent: Recent,
     /// How often it was opened since it was last well.
     opened: u32,
     throttled_until: Option<Uptime>,
@@ -107,12 +106,38 @@ pub struct Circuit {
     is_refused: bool,
 }
 
+/// The calls that ended within the window. Each call is noted, so that none may cost what all do.
+#[derive(Clone, Debug, Default)]
+struct Recent {
+    /// When each ended, and whether it failed, oldest first.
+    ended: VecDeque<(Uptime, bool)>,
+    failed: usize,
+}
+
 /// Enough to tell a share by.
 const RECENT_MAX: usize = 1_000;
 
+impl Recent {
+    fn note(&mut self, has_failed: bool, now: Uptime, window: Duration) {
+        while let Some((at, _)) = self.ended.front()
+            && (now.saturating_sub(*at) > window || self.ended.len() >= RECENT_MAX)
+        {
+            self.forget_oldest();
+        }
+        self.ended.push_back((now, has_failed));
+        self.failed += usize::from(has_failed);
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, true)) = self.ended.pop_front() {
+            self.failed -= 1;
+        }
+    }
+}
+
 impl Circuit {
     pub fn new() -> Self {
-        let (state, recent) = (State::Closed, VecDeque::new());
+        let (state, recent) = (State::Closed, Recent::default());
         Self { state, streak: 0, recent, opened: 0, throttled_until: None, is_refused: false }
     }
 
@@ -133,13 +158,13 @@ impl Circuit {
     }
 
     /// Takes note of how a call ended. Only a probe moves what is open. Whether a circuit that is
-    /// closed may open is asked when it should.
+    /// closed may open is asked when it should, and the dice are rolled when it does.
     pub fn settle(
         &mut self,
         is_probe: bool,
         outcome: Outcome,
         now: Uptime,
-        dice: f64,
+        roll: impl FnOnce() -> f64,
         options: &BreakerOptions,
         may_open: impl FnOnce() -> bool,
     ) -> Settled {
@@ -148,7 +173,7 @@ impl Circuit {
                 self.forgive();
                 Settled::Closed
             }
-            (State::Probing(_), true, Outcome::Failure) => self.open(now, dice, options),
+            (State::Probing(_), true, Outcome::Failure) => self.open(now, roll(), options),
             (State::Probing(_), true, Outcome::Neither) => {
                 self.state = State::Open(now);
                 Settled::Unmoved
@@ -160,7 +185,7 @@ impl Circuit {
                     return Settled::Unmoved;
                 }
                 if may_open() {
-                    return self.open(now, dice, options);
+                    return self.open(now, roll(), options);
                 }
                 match std::mem::replace(&mut self.is_refused, true) {
                     true => Settled::Unmoved,
@@ -196,20 +221,16 @@ impl Circuit {
 
     fn remember(&mut self, has_failed: bool, now: Uptime, options: &BreakerOptions) {
         self.streak = if has_failed { self.streak + 1 } else { 0 };
-        if self.recent.len() == RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((now, has_failed));
-        self.recent.retain(|(at, _)| now.saturating_sub(*at) <= options.window);
+        self.recent.note(has_failed, now, options.window);
     }
 
     fn is_too_much(&self, options: &BreakerOptions) -> bool {
         if options.failures == 0 {
             return false;
         }
-        let failed = self.recent.iter().filter(|(_, has_failed)| *has_failed).count();
-        let is_share = self.recent.len() >= options.window_calls.max(1)
-            && failed * 100 >= self.recent.len() * options.failures_percent;
+        let (ended, failed) = (self.recent.ended.len(), self.recent.failed);
+        let is_share = ended >= options.window_calls.max(1)
+            && failed * 100 >= ended * options.failures_percent;
         self.streak >= options.failures || is_share
     }
 
@@ -218,7 +239,7 @@ impl Circuit {
         self.state = State::Open(now + spread(pace, dice));
         self.opened = self.opened.saturating_add(1);
         self.streak = 0;
-        self.recent.clear();
+        self.recent = Recent::default();
         Settled::Opened
     }
 }
@@ -300,7 +321,7 @@ impl Breaker {
         let may_open = || self.ejections.eject(self.id);
         // Under one lock, so that what the others are told is what it is.
         let mut circuit = self.lock();
-        match circuit.settle(is_probe, outcome, now, random(), &self.options, may_open) {
+        match circuit.settle(is_probe, outcome, now, random, &self.options, may_open) {
             Settled::Unmoved => {}
             Settled::Opened => metrics::counter!("metamcpd_circuits_opened_total").increment(1),
             Settled::Closed => self.ejections.readmit(self.id),

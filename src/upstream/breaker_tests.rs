@@ -34,7 +34,7 @@ impl Story {
     }
 
     fn ends(&mut self, is_probe: bool, outcome: Outcome) -> bool {
-        let settled = self.circuit.settle(is_probe, outcome, self.now, 0.5, &OPTIONS, || true);
+        let settled = self.circuit.settle(is_probe, outcome, self.now, || 0.5, &OPTIONS, || true);
         settled == Settled::Opened
     }
 
@@ -72,6 +72,17 @@ fn half_of_many_calls_open_it_though_none_fail_in_a_row() {
     }
     assert!(!story.ends(false, Success));
     assert!(story.ends(false, Failure));
+}
+
+#[test]
+fn a_thousand_calls_later_a_failure_counts_no_more() {
+    let mut story = Story::begins();
+    let calls = |times: usize, of: &'static [Outcome]| std::iter::repeat_n(of, times).flatten();
+    let many = calls(250, &[Failure, Success, Success, Success]).chain(calls(1000, &[Success]));
+    let many = many.chain(calls(300, &[Failure, Success]));
+    for outcome in many {
+        assert!(!story.ends(false, *outcome));
+    }
 }
 
 #[test]
@@ -200,7 +211,7 @@ async fn a_breaker_says_how_long_and_makes_room_when_it_is_forgiven_or_gone() {
 fn one_that_may_not_open_says_so_once_lets_calls_through_and_opens_when_it_may() {
     let mut circuit = Circuit::new();
     let mut settle = |outcome, may_open: bool| {
-        circuit.settle(false, outcome, secs(1), 0.5, &OPTIONS, || may_open)
+        circuit.settle(false, outcome, secs(1), || 0.5, &OPTIONS, || may_open)
     };
     assert_eq!(settle(Failure, false), Settled::Unmoved);
     assert_eq!(settle(Failure, false), Settled::Unmoved);
@@ -212,7 +223,7 @@ fn one_that_may_not_open_says_so_once_lets_calls_through_and_opens_when_it_may()
     }
     assert_eq!(settle(Failure, false), Settled::MayNotOpen, "that is another time");
     assert_eq!(circuit.admit(secs(1), &OPTIONS), Admission::Pass);
-    let settled = circuit.settle(false, Failure, secs(1), 0.5, &OPTIONS, || true);
+    let settled = circuit.settle(false, Failure, secs(1), || 0.5, &OPTIONS, || true);
     assert_eq!(settled, Settled::Opened);
 }
 
@@ -242,7 +253,7 @@ fn it_can_be_switched_off() {
     let options = BreakerOptions { failures: 0, ..OPTIONS };
     let mut circuit = Circuit::new();
     for _ in 0..100 {
-        let settled = circuit.settle(false, Failure, secs(1), 0.5, &options, || true);
+        let settled = circuit.settle(false, Failure, secs(1), || 0.5, &options, || true);
         assert_eq!(settled, Settled::Unmoved);
     }
     assert_eq!(circuit.admit(secs(1), &OPTIONS), Admission::Pass);

@@ -110,9 +110,8 @@ impl Driving {
         if task::augmentation(&frame).is_none() {
             edits.extend(task::augmenting(&frame, limits.total));
         }
-        let edits: Vec<_> = edits.iter().map(|(span, bytes)| (*span, &**bytes)).collect();
         let manner = Manner { concern: Some(Concern::Drives), ..Manner::default() };
-        let creation = board.port.call_as(frame, &edits, caller, cancel.clone(), manner).await?;
+        let creation = board.port.call_as(frame, edits, caller, cancel.clone(), manner).await?;
         metrics::counter!("metamcpd_tasks_total", "how" => "driven").increment(1);
         let (now, caller) = (Instant::now(), HeldCaller::of(caller));
         let (key, life) = (creation.key().cloned(), creation.life());
@@ -333,7 +332,7 @@ impl Errands {
                 why: format!("of its task id no request can be made: {why}"),
             })?;
             let cancel = CancellationToken::new();
-            board.port.call_as(frame, &[], &caller.caller(), cancel, manner).await
+            board.port.call_as(frame, Vec::new(), &caller.caller(), cancel, manner).await
         };
         Errand::Beginning(Box::pin(beginning))
     }

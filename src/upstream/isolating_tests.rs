@@ -102,7 +102,7 @@ async fn call(port: &Port, session: &str) -> Result<Bytes, CallError> {
     };
     let request = br#"{"jsonrpc":"2.0","id":"same","method":"tools/call","params":{"name":"t"}}"#;
     let frame = Frame::parse(Bytes::from_static(request), 16).unwrap();
-    let mut conversation = port.call(frame, &[], &caller, CancellationToken::new()).await?;
+    let mut conversation = port.call(frame, Vec::new(), &caller, CancellationToken::new()).await?;
     let Step::End(outcome) = conversation.next().await else { panic!("an event") };
     outcome
 }

@@ -4,6 +4,7 @@
 //! keeps the times, and gives the client its own id and token back.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering, fence},
@@ -305,7 +306,7 @@ impl Port {
     pub async fn call(
         &self,
         frame: Frame,
-        edits: &[(Span, &[u8])],
+        edits: Vec<(Span, Bytes)>,
         caller: &Caller<'_>,
         cancel: CancellationToken,
     ) -> Result<Conversation, CallError> {
@@ -316,7 +317,7 @@ impl Port {
     pub async fn call_as(
         &self,
         frame: Frame,
-        edits: &[(Span, &[u8])],
+        edits: Vec<(Span, Bytes)>,
         caller: &Caller<'_>,
         cancel: CancellationToken,
         manner: Manner,
@@ -341,7 +342,7 @@ impl Port {
                     let token = frame.meta_token_span().map(|span| frame.slice(span));
                     Concerned::begin(&self.tasks, &errand.key, id, caller.session, concern, token)
                 });
-                outgoing(&frame, id, edits)
+                outgoing(&frame, id, &edits)
             };
             match self.set_out(&errand, concern.as_ref(), life, write).await {
                 Ok(leg) => {
@@ -376,7 +377,7 @@ impl Port {
         write: impl FnOnce(u64) -> Bytes,
     ) -> Result<Leg, CallError> {
         let Errand { caller, key, began, cancel, facts } = errand;
-        let begin = async {
+        let begin = pin!(async {
             let link = match life.is_nil() {
                 true => self.way(facts, caller, key, *began, cancel).await?,
                 false => self.living(life, facts, key)?,
@@ -395,7 +396,7 @@ impl Port {
                 lifetime: facts.limits.total,
             };
             link.begin(write, sending).await
-        };
+        });
         tokio::select! {
             // A request that was taken back while it waited for its turn is never sent.
             biased;
@@ -465,12 +466,13 @@ impl Port {
 }
 
 /// The client's request with our id, the upstream's own names, and our token.
-pub(super) fn outgoing(frame: &Frame, id: u64, edits: &[(Span, &[u8])]) -> Bytes {
+pub(super) fn outgoing(frame: &Frame, id: u64, edits: &[(Span, Bytes)]) -> Bytes {
     let id = id.to_string();
     // Our id is unique on the connection, so it serves as the token too.
     let ours = [frame.id_span(), frame.meta_token_span()].into_iter().flatten();
     let ours = ours.map(|span| (span, id.as_bytes()));
-    let mut edits: Vec<_> = ours.chain(edits.iter().copied()).collect();
+    let edits = edits.iter().map(|(span, bytes)| (*span, &**bytes));
+    let mut edits: Vec<_> = ours.chain(edits).collect();
     frame.splice(&mut edits)
 }
 

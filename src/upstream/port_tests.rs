@@ -67,8 +67,8 @@ fn caller(session: &Arc<str>) -> Caller<'_> {
 async fn call(port: &Port, cancel: &CancellationToken) -> Result<Conversation, CallError> {
     let session = "s".into();
     let caller = caller(&session);
-    port.call(request(), &[(request().name_span().unwrap(), br#""t""#)], &caller, cancel.clone())
-        .await
+    let edits = vec![(request().name_span().unwrap(), br#""t""#[..].into())];
+    port.call(request(), edits, &caller, cancel.clone()).await
 }
 
 impl Scene {

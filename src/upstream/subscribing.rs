@@ -110,7 +110,7 @@ impl Port {
         caller: &Caller<'_>,
         cancel: CancellationToken,
     ) -> Result<Bytes, CallError> {
-        let mut conversation = self.call(frame, &[], caller, cancel).await?;
+        let mut conversation = self.call(frame, Vec::new(), caller, cancel).await?;
         loop {
             match conversation.next().await {
                 // A question that is dropped is refused.

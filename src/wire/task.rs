@@ -178,7 +178,9 @@ fn part_of(frame: &Frame) -> Option<&'static str> {
 /// anything.
 fn may_hold(frame: &Frame, word: &[u8]) -> bool {
     let bytes = frame.bytes();
-    memmem::find(bytes, word).is_some() || memmem::find(bytes, br"\u").is_some()
+    let has_escapes =
+        || memchr::memchr(b'\\', bytes).is_some() && memmem::find(bytes, br"\u").is_some();
+    memmem::find(bytes, word).is_some() || has_escapes()
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl Client {
             log_level: None,
         };
         let cancel = in_flight.cancel.clone();
-        match board.port.call(frame, &[], &caller, cancel).await {
+        match board.port.call(frame, Vec::new(), &caller, cancel).await {
             Err(error) => {
                 self.stage.history.is_over(nonce);
                 self.stage.history.ends(nonce, Outcome::of(&error, in_flight.is_orphaned()));

@@ -214,9 +214,9 @@ pub async fn open_before_a_call(
 ) {
     // Where one stream is the session, everything comes by it.
     let is_own = session.key == SessionKey::Shared || established.stream().is_some();
-    let is_useful = session.may_ask() || is_listening(remote, session);
+    let is_useful = || session.may_ask() || is_listening(remote, session);
     let is_offered = !remote.signals.has_no_streams.load(Ordering::Relaxed);
-    if is_own || !is_useful || !is_offered || !established.is_named() {
+    if is_own || !is_offered || !established.is_named() || !is_useful() {
         return;
     }
     let mut is_held = session.stream.lock().await;
