@@ -91,6 +91,9 @@ impl Record {
             }
             Self::Log { entry, gone } => PIECE + entry.said.message.len() + 8 * gone.len(),
             Self::LogsGone { ids } => 8 * ids.len(),
+            Self::OAuthTokens { sealed, .. } => {
+                sealed.iter().map(|(name, text)| PIECE + name.len() + text.len()).sum()
+            }
             Self::SessionEnded(_) => 0,
         };
         u64::try_from(PIECE + bytes).unwrap_or(u64::MAX)

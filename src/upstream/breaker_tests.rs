@@ -173,11 +173,11 @@ fn those_that_open_together_are_not_tried_together_and_no_number_of_calls_is_too
     for _ in 0..2 * RECENT_MAX {
         story.ends(false, Success);
     }
-    assert_eq!(story.circuit.recent.len(), RECENT_MAX);
+    assert_eq!(story.circuit.recent.ended.len(), RECENT_MAX);
     for (dice, rest) in [(0.0, secs(4)), (1.0, secs(6))] {
         let mut circuit = Circuit::new();
         for _ in 0..3 {
-            circuit.settle(false, Failure, secs(1), dice, &OPTIONS, || true);
+            circuit.settle(false, Failure, secs(1), || dice, &OPTIONS, || true);
         }
         assert_eq!(circuit.admit(secs(1), &OPTIONS), Admission::Open(rest));
     }

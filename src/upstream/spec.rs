@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::egress::Authorities;
 use super::oauth::Grant;
+use crate::egress::Authorities;
 
 /// One upstream as the operator wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]

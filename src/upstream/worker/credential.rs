@@ -37,7 +37,8 @@ pub fn refused(status: StatusCode, headers: &HeaderMap) -> Exit {
     {
         return Exit::for_want_of(challenge.scope.clone());
     }
-    let what = "the upstream wants another credential: see `bearer_token`, `headers` and `oauth-session`";
+    let what =
+        "the upstream wants another credential: see `bearer_token`, `headers` and `oauth-session`";
     Exit::new(Reason::Unauthorized, with_its_words(what, challenge.as_ref()))
 }
 
@@ -58,7 +59,13 @@ mod tests {
     #[test]
     fn a_refusal_tells_what_is_missing_where_it_says_so() {
         for (status, challenge, reason, scope, words) in [
-            (401, None, Reason::Unauthorized, None, "see `bearer_token`, `headers` and `oauth-session`"),
+            (
+                401,
+                None,
+                Reason::Unauthorized,
+                None,
+                "see `bearer_token`, `headers` and `oauth-session`",
+            ),
             (
                 401,
                 Some("Bearer error=invalid_token, error_description=\"It is old\""),

@@ -18,7 +18,9 @@ use super::{
 use crate::{
     catalogue::kind::Kind,
     egress::Authorities,
-    upstream::{Exit, Reason, board::Board, exchange::SessionKey, link::Link, spec, variables::resolve},
+    upstream::{
+        Exit, Reason, board::Board, exchange::SessionKey, link::Link, spec, variables::resolve,
+    },
 };
 
 /// How often the lists of one whose sessions have to be begun anew are looked at for that.
