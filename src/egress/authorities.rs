@@ -79,7 +79,7 @@ impl Authorities {
             }
             certificates.push(CertificateDer::from(der));
             let number = certificates.len();
-            let can_be_trusted = certificates.last().is_some_and(|last| is_readable(last));
+            let can_be_trusted = certificates.last().is_some_and(is_readable);
             if !can_be_trusted {
                 return Err(BadAuthorities::Unreadable { number });
             }

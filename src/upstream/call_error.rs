@@ -98,7 +98,7 @@ impl CallError {
         };
         let server = self.server().map(String::from);
         let scope = match self {
-            Self::InsufficientScope { scope, .. } => scope.clone(),
+            Self::InsufficientScope { scope, .. } => scope.as_deref().map(Box::from),
             _ => None,
         };
         let data = Data { reason, fault, server, retry, uri: None, scope };

@@ -32,7 +32,7 @@ pub struct Data {
     pub uri: Option<String>,
     /// The scopes that the gateway's credential lacks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
+    pub scope: Option<Box<str>>,
 }
 
 /// Whose fault it was.
