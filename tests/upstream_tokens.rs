@@ -340,6 +340,32 @@ async fn a_start_without_the_token_endpoint_is_tried_again_by_itself() {
 }
 
 #[tokio::test]
+async fn a_token_endpoint_is_reached_by_the_rules_of_egress_and_may_not_say_everything() {
+    let settings = format!("{SOON_AGAIN}\n[supervision]\nprobe_every = \"300ms\"");
+    let gateway = Start::new().settings(&settings).run().await;
+    let tokens = TokenEndpoint::start();
+    let remote = upstream(&tokens);
+    gateway.remote("remote", &remote.url).await;
+    let mut forbidden = session(&tokens, None);
+    forbidden["token_endpoint"] = json!("https://169.254.169.254/token");
+    tokens.turn(|knobs| knobs.trouble = Some((200, "x".repeat(300_000))));
+    for (session, expected) in
+        [(forbidden, "not connecting to 169.254.169.254"), (session(&tokens, None), "262144 bytes")]
+    {
+        put(&gateway, "remote", session).await;
+        let says_so = |server: &Value| {
+            let why = server["runtime"]["last_error"].as_str().unwrap_or_default();
+            why.contains(expected)
+        };
+        gateway.server_until("remote", expected, says_so).await;
+    }
+    let hit = "metamcpd_limit_hit_total{limit=\"oauth.answer_max\"}";
+    assert!(gateway.metric(hit).await.unwrap_or_default() >= 1.0);
+    tokens.turn(|knobs| knobs.trouble = None);
+    gateway.ready("remote").await;
+}
+
+#[tokio::test]
 async fn tokens_that_are_renewed_while_the_database_is_away_are_used_and_written_later() {
     let mut gateway = Start::new().settings("[oauth]\npersist_wait = \"200ms\"").run().await;
     let (tokens, _remote, client) = with(&gateway).await;
