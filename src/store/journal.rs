@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::{Backlog, Room};
 use super::record::{Before, Record};
 use super::spill::Spill;
 use super::{Store, StoreError};
@@ -67,7 +68,7 @@ impl Default for JournalOptions {
 #[derive(Clone)]
 pub struct Journal {
     queue: mpsc::Sender<Entry>,
-    counts: Arc<Counts>,
+    counts: Arc<Backlog>,
     spill: Aside,
     /// Cancelled when nothing more is to be waited for.
     give_up: CancellationToken,
@@ -76,27 +77,6 @@ pub struct Journal {
     /// What of it is for those records alone that cannot be had again.
     reserved_from: u64,
     bytes_max: u64,
-}
-
-#[derive(Default)]
-struct Counts {
-    dropped: AtomicU64,
-    /// Recorded, and neither written, put aside nor dropped.
-    unwritten: AtomicU64,
-    /// Of what waits in memory, or is being written.
-    bytes: AtomicU64,
-}
-
-/// Bytes of memory that a record takes, until it is written or somewhere else.
-struct Room {
-    counts: Arc<Counts>,
-    bytes: u64,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.counts.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// The file beside the queue, where there is one.
@@ -120,7 +100,7 @@ impl Journal {
         let (queue, entries) = mpsc::channel(options.capacity.max(1));
         let reserved_from = u64::try_from(options.capacity / 2).unwrap_or(u64::MAX);
         let bytes_max = options.bytes_max;
-        let counts = Arc::new(Counts::default());
+        let counts = Arc::new(Backlog::default());
         let spill = Aside { spill: Arc::new(Mutex::new(spill)) };
         let (give_up, over) = (CancellationToken::new(), CancellationToken::new());
         let writer = Writer {
@@ -141,6 +121,7 @@ impl Journal {
     pub fn record(&self, record: Record) {
         // Held until it has its place, so that what is recorded later never stands before it.
         let mut spill = self.spill.lock();
+        let record = Box::new(record);
         let record = match &*spill {
             Some(spill) if !spill.is_empty() => record,
             _ => match self.queue_up(record) {
@@ -161,7 +142,7 @@ impl Journal {
     }
 
     /// Gives it back where the queue has no place for it, or is closed.
-    fn queue_up(&self, record: Record) -> Result<(), Record> {
+    fn queue_up(&self, record: Box<Record>) -> Result<(), Box<Record>> {
         let place = match self.queue.try_reserve() {
             Ok(place) => place,
             Err(mpsc::error::TrySendError::Full(())) => {
@@ -175,7 +156,7 @@ impl Journal {
             return Err(record);
         };
         self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
-        place.send(Entry::Record(Box::new(record), room));
+        place.send(Entry::Record(record, room));
         Ok(())
     }
 
@@ -233,38 +214,6 @@ fn hit(limit: &'static str) {
     metrics::counter!("metamcpd_limit_hit_total", "limit" => limit).increment(1);
 }
 
-impl Counts {
-    /// Room for so many bytes, where there is; for a record that nothing could ever make room for, where
-    /// nothing else waits. Asked by one at a time.
-    fn room(self: &Arc<Self>, bytes: u64, max: u64) -> Option<Room> {
-        let taken = self.bytes.load(Ordering::Relaxed);
-        if taken > 0 && taken.saturating_add(bytes) > max {
-            return None;
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Some(Room { counts: Arc::clone(self), bytes })
-    }
-
-    fn lose(&self, records: u64) {
-        self.settle(records);
-        self.count_dropped(records);
-    }
-
-    fn count_dropped(&self, records: u64) {
-        if records == 0 {
-            return;
-        }
-        self.dropped.fetch_add(records, Ordering::Relaxed);
-        metrics::counter!("metamcpd_journal_dropped_total").increment(records);
-    }
-
-    /// Saturating, because a close that gives up may overtake the writer.
-    fn settle(&self, records: u64) {
-        let settled = |unwritten: u64| unwritten.saturating_sub(records);
-        self.unwritten.update(Ordering::Relaxed, Ordering::Relaxed, settled);
-    }
-}
-
 impl Aside {
     fn is_empty(&self) -> bool {
         self.lock().as_ref().is_none_or(Spill::is_empty)
@@ -280,7 +229,7 @@ struct Writer {
     store: Store,
     options: JournalOptions,
     entries: mpsc::Receiver<Entry>,
-    counts: Arc<Counts>,
+    counts: Arc<Backlog>,
     spill: Aside,
     give_up: CancellationToken,
     _over: tokio_util::sync::DropGuard,

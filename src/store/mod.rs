@@ -12,6 +12,7 @@ mod sealing;
 mod words;
 
 mod api_keys;
+mod backlog;
 mod config;
 mod ended_sessions;
 mod endpoints;

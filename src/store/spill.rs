@@ -427,8 +427,9 @@ mod tests {
     fn a_portion_has_no_more_bytes_than_it_may_but_always_a_record() {
         let place = tempfile::tempdir().unwrap();
         let mut spill = Spill::open(place.path(), MANY).unwrap();
-        assert!((1..=3).all(|number| put(&mut spill, number)));
-        let line = line_of(&failure(no_one(), 1)).unwrap().len() as u64;
+        let record = failure(no_one(), 1);
+        assert!((1..=3).all(|_| spill.put(&record).unwrap()));
+        let line = line_of(&record).unwrap().len() as u64;
         for (bytes_max, records) in [(0, 1), (line, 1), (line + 1, 2), (3 * line, 3)] {
             let portion = spill.portion(9, bytes_max).unwrap();
             assert_eq!(portion.records.len(), records, "{bytes_max}");
