@@ -7,6 +7,10 @@ use std::{cell::RefCell, rc::Rc};
 
 use tokio_util::sync::CancellationToken;
 
+/// Bytes that were written after an answer before none of it can be left: more than a kernel keeps of what its
+/// peer has not confirmed.
+const KEPT_MAX: usize = 8 << 20;
+
 /// Shared by a connection and by what is served on it.
 #[derive(Clone, Default)]
 pub struct Teller(Rc<RefCell<Told>>);
@@ -19,6 +23,8 @@ struct Told {
     before: Option<Whose>,
     /// Whether what is sent now is no more of that.
     is_anew: bool,
+    /// Bytes that were written since then.
+    since: usize,
 }
 
 struct Whose {
@@ -56,11 +62,23 @@ impl Teller {
         told.is_anew = true;
     }
 
-    /// All that was said has left for the kernel.
+    /// All that was said has left for the kernel. It may keep some of an answer that was not read for long
+    /// after that, for which its client has been told of already.
     pub fn flushed(&self) {
         let mut told = self.0.borrow_mut();
-        if told.is_anew {
+        if told.is_anew && told.before.as_ref().is_some_and(|before| !before.is_told()) {
             told.before = None;
+        }
+    }
+
+    /// So many bytes have left for the kernel.
+    pub fn took(&self, bytes: usize) {
+        let mut told = self.0.borrow_mut();
+        if told.is_anew && told.before.is_some() {
+            told.since += bytes;
+            if told.since > KEPT_MAX {
+                told.before = None;
+            }
         }
     }
 
@@ -89,8 +107,10 @@ impl Teller {
 impl Told {
     /// What is sent now has come to its end. The first that may not have left it counts.
     fn is_over(&mut self) {
-        if let Some(whose) = self.now.take() {
-            self.before.get_or_insert(whose);
+        if let Some(whose) = self.now.take()
+            && self.before.is_none()
+        {
+            (self.before, self.since) = (Some(whose), 0);
         }
     }
 }
@@ -127,6 +147,8 @@ mod tests {
         teller.is_of("another");
         assert_eq!(untold(&teller), None, "what waits behind it is not what was not read");
         teller.flushed();
+        assert_eq!(untold(&teller), None, "the kernel may still have some of it");
+        teller.took(KEPT_MAX + 1);
         assert_eq!(
             untold(&teller).as_deref(),
             Some("another"),

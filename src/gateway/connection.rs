@@ -63,14 +63,19 @@ impl Connection {
     }
 
     /// Notes what became of a write; one that goes through has what waits read.
-    fn wrote<T>(
+    fn wrote(
         &mut self,
-        polled: Poll<io::Result<T>>,
+        polled: Poll<io::Result<usize>>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &polled {
+            self.teller.took(*bytes);
+        }
         self.is_full = polled.is_pending();
         if !self.is_full {
-            self.reader.take().map(Waker::wake);
+            if let Some(reader) = self.reader.take() {
+                reader.wake();
+            }
             let until = Instant::now() + self.idle_max;
             let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(until)));
             idle.as_mut().reset(until);
