@@ -12,9 +12,19 @@ db.execute('begin immediate')
 open(sys.argv[2], 'w').close()
 while not os.path.exists(sys.argv[3]): time.sleep(0.02)";
 
+/// The process that holds the lock. A test that fails meanwhile is not to leave it behind.
+#[derive(Debug)]
+pub struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.kill().and_then(|()| self.0.wait()));
+    }
+}
+
 #[derive(Debug)]
 pub enum Outage {
-    Locked { holder: Child, unlock: std::path::PathBuf },
+    Locked { holder: Holder, unlock: std::path::PathBuf },
     ShutOut { url: String },
 }
 
@@ -39,6 +49,7 @@ impl Outage {
             .args([&locked, &unlock])
             .spawn()
             .expect("python3");
+        let holder = Holder(holder);
         wait_until("the lock", SOON * 2, async || locked.exists().then_some(())).await;
         Outage::Locked { holder, unlock }
     }
@@ -48,8 +59,10 @@ impl Outage {
         match self {
             Outage::Locked { mut holder, unlock } => {
                 std::fs::write(&unlock, "").expect("the file");
-                wait_until("the lock to be gone", SOON, async || holder.try_wait().ok().flatten())
-                    .await;
+                wait_until("the lock to be gone", SOON, async || {
+                    holder.0.try_wait().ok().flatten()
+                })
+                .await;
             }
             Outage::ShutOut { url } => {
                 psql(

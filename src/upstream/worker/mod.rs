@@ -16,6 +16,7 @@ mod opening;
 mod own_process;
 pub mod remote;
 pub mod remote_call;
+mod remote_delivery;
 mod remote_life;
 mod remote_session;
 mod remote_stream;

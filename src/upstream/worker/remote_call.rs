@@ -1,5 +1,5 @@
-//! One call to a remote upstream: its request, its session where there is none yet, and its answer
-//! as one body, among other messages, or by the stream of its session.
+//! One call to a remote upstream: its answer as one body, among other messages, or by the stream of its
+//! session, and its end, whichever way that comes.
 //!
 //! It needs no other thread and no task of its own.
 
@@ -10,173 +10,31 @@ use std::{
 
 use bytes::Bytes;
 use http::{StatusCode, header};
-use time::OffsetDateTime;
-use tokio::time::{sleep, timeout};
 
 use super::{
-    credential,
-    dialects::{REFUSAL_MAX, has_forgotten},
     event_stream::{Refused, StreamLeg},
     messages::{Kindred, Messages, Read, Unreadable, kindred, read, read_whole},
     opening::is_answer_to,
-    remote::{Remote, TELL_PATIENCE},
+    remote::Remote,
+    remote_delivery::{Delivered, Outgoing, deliver},
     remote_session::{Established, RemoteSession},
     remote_stream::{Events, StreamError},
-    standing,
-    throttling::{admit, asked_rest, outcome_of},
+    throttling::{admit, outcome_of},
 };
 use crate::{
     aside::{Aside, IN_PLACE_MAX, aside},
-    egress::{Begun, Body, EgressError},
+    egress::EgressError,
     upstream::{
-        CallError, Exit, Reason,
-        attribution::Client,
+        CallError, Reason,
         breaker::{Outcome, Pass},
         dialogue::InCall,
         exchange::{Heard, SessionKey, own_id},
         inbox::Listening,
         link::Sending,
         places::Place,
-        status::StateWord,
     },
     wire::{Bad, Frame, Kind, message},
 };
-
-/// A request that is to be sent.
-#[derive(Clone)]
-struct Outgoing {
-    id: u64,
-    /// Whose call it is, unless it is the gateway's own.
-    client: Option<Client>,
-    message: Bytes,
-    /// Whether the upstream may have received it, and has not said that it did nothing.
-    is_sent: Begun,
-}
-
-/// What came of sending it.
-enum Delivered {
-    Answered(http::Response<Body>),
-    /// The server refused it by an error of the protocol.
-    Refused(Bytes),
-    /// The answer is to come by a stream.
-    Streaming(StreamLeg, Arc<Established>),
-}
-
-/// Sends a request within its session, which is opened first where there is none, and once more
-/// where the upstream has forgotten it: that proves that nothing was executed. `stale` is a session
-/// that was found to be forgotten.
-async fn deliver(
-    remote: Arc<Remote>,
-    session: Arc<RemoteSession>,
-    outgoing: Outgoing,
-    mut stale: Option<Arc<Established>>,
-) -> Result<Delivered, CallError> {
-    let mut is_repeated = false;
-    loop {
-        let established = match session.established() {
-            Some(established) if stale.is_none() && !established.is_over() => established,
-            _ => session
-                .open(&remote, stale.as_ref())
-                .await
-                .map_err(|exit| opening_error(&remote, exit))?,
-        };
-        let Outgoing { id, client, message, is_sent } = outgoing.clone();
-        is_sent.store(false, Ordering::Relaxed);
-        if let Some(stream) = established.stream() {
-            let begun = is_sent.clone();
-            match StreamLeg::begin(&remote, &established, stream, client, id, message, begun) {
-                Ok(leg) => return Ok(Delivered::Streaming(leg, established)),
-                // It ended just now, before anything was sent.
-                Err(CallError::NotSent { .. }) if !remote.is_closed() && stale.is_none() => {
-                    stale = Some(established);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        standing::open_before_a_call(&remote, &session, &established).await;
-        let response = remote.post_call(&established, message, &is_sent).await?;
-        let server = remote.server.clone();
-        let rest = asked_rest(response.status(), response.headers(), OffsetDateTime::now_utc());
-        if let Some(rest) = rest {
-            let (after, is_short) = remote.belonging.breaker.throttle(rest);
-            // Only a 429 proves that nothing was done: a proxy may say 503 of what went on behind it.
-            let is_proof = response.status() == StatusCode::TOO_MANY_REQUESTS;
-            let may_repeat = is_proof && is_short && !is_repeated;
-            if !may_repeat || !remote.belonging.retries.take("throttled") {
-                return Err(CallError::Throttled { server, after });
-            }
-            is_repeated = true;
-            is_sent.store(false, Ordering::Relaxed);
-            sleep(after).await;
-            continue;
-        }
-        match response.status() {
-            StatusCode::OK => return Ok(Delivered::Answered(response)),
-            StatusCode::UNAUTHORIZED => {
-                remote.signals.note_challenge(credential::challenge(response.headers()));
-                remote.signals.unauthorized.notify_one();
-                return Err(CallError::unauthorized(server));
-            }
-            status => {
-                credential::lacks_scope(&remote, status, response.headers())?;
-                let reading = response.into_body().collect(REFUSAL_MAX);
-                let body = timeout(TELL_PATIENCE, reading).await.ok().and_then(Result::ok);
-                let body = body.unwrap_or_default();
-                if has_forgotten(status, &body, established.is_named()) {
-                    if stale.is_none() {
-                        stale = Some(established);
-                        continue;
-                    }
-                    // In its words a client would take this for the end of its own session.
-                    return Err(CallError::HttpStatus { server, status: status.as_u16() });
-                }
-                let frame = Frame::parse(body.clone(), remote.frames().depth_max);
-                return match frame {
-                    Ok(frame) if frame.error().is_some() && is_answer_to(&frame, id) => {
-                        Ok(Delivered::Refused(body))
-                    }
-                    Ok(_) | Err(_) => {
-                        Err(CallError::HttpStatus { server, status: status.as_u16() })
-                    }
-                };
-            }
-        }
-    }
-}
-
-fn opening_error(remote: &Remote, exit: Exit) -> CallError {
-    let server = remote.server.clone();
-    if exit.reason == Reason::Incompatible {
-        // No session of it will be opened again, whosever it is.
-        remote.signals.suspect.notify_one();
-    }
-    match exit.reason {
-        Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },
-        Reason::Unauthorized => {
-            remote.signals.unauthorized.notify_one();
-            CallError::unauthorized(server)
-        }
-        Reason::TokenFailed => {
-            let why = exit.detail.unwrap_or_default().into();
-            CallError::NoToken { server, why }
-        }
-        Reason::Throttled => {
-            let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
-            CallError::Throttled { server, after }
-        }
-        // The call itself has not even begun.
-        Reason::ConnectFailed | Reason::ConnectTimeout => {
-            CallError::NotSent { server, detail: exit.detail }
-        }
-        reason => CallError::Unavailable {
-            server,
-            state: StateWord::Starting,
-            reason,
-            detail: exit.detail,
-        },
-    }
-}
 
 type Delivery = Pin<Box<dyn Future<Output = Result<Delivered, CallError>>>>;
 
