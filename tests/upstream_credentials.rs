@@ -59,7 +59,29 @@ async fn a_handshake_and_a_list_that_want_another_scope_say_which() {
         assert_eq!(row["error_reason"], "insufficient_scope", "{row}");
         let why = row["runtime"]["last_error"].as_str().unwrap_or_default();
         assert!(why.contains("it asks for the scope `more`"), "{name}: {why}");
+        // Its tools are not known, so a call by its name goes the way of what is not listed.
+        gateway
+            .create("namespaces", json!({"name": name, "servers": [name], "naming": "NEVER"}))
+            .await;
+        gateway.create("endpoints", json!({"name": name, "namespace": name})).await;
+        let key = gateway.key(name).await;
+        let said = gateway.client(name, &key).await.call("t", json!({})).await;
+        let data = &said["error"]["data"];
+        assert_eq!(data["reason"], "upstream_insufficient_scope", "{said}");
+        assert_eq!(data["scope"], "more", "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_list_that_wants_another_credential_says_so() {
+    let gateway = TestGateway::start().await;
+    let server = Server::start(Character::good().with(Fault::ListStatus(401))).expect("a server");
+    gateway.remote("s", &server.url).await;
+    let needs_auth = |row: &Value| row["runtime"]["state"] == "NEEDS_AUTH";
+    let row = gateway.server_until("s", "its want of a credential", needs_auth).await;
+    assert_eq!(row["error_reason"], "unauthorized", "{row}");
+    let why = row["runtime"]["last_error"].as_str().unwrap_or_default();
+    assert!(why.contains("/api/v1/mcp-servers/s/oauth-session"), "{row}");
 }
 
 #[tokio::test]

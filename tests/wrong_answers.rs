@@ -236,6 +236,6 @@ async fn a_credential_that_is_refused_in_the_middle_of_its_life_is_shown_and_not
         .await;
     assert_eq!(shown["runtime"]["reason"], "unauthorized", "{shown}");
     let said = only_answer(&client, 0).await;
-    assert_eq!(outcome(&said), Err("upstream_unavailable"), "{said}");
+    assert_eq!(outcome(&said), Err("upstream_unauthorized"), "{said}");
     assert_eq!(server.calls(), 1, "and calls fail at once until it is mended");
 }

@@ -39,13 +39,15 @@ impl TokenKeeper for Safekeeping {
         let sealed = self.store.seal_oauth_tokens(grant, &tokens);
         Box::pin(async move {
             match sealed {
-                Ok(sealed) => journal.record(Record::OAuthTokens { session: grant, sealed }),
+                Ok(sealed) => {
+                    journal.is_recorded(Record::OAuthTokens { session: grant, sealed })
+                        && journal.flush(wait).await
+                }
                 Err(error) => {
                     tracing::error!(%grant, %error, "renewed tokens could not be sealed");
-                    return false;
+                    false
                 }
             }
-            journal.flush(wait).await
         })
     }
 }

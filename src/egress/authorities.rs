@@ -1,9 +1,9 @@
 //! The certificate authorities that a server is trusted by, where it names its own: text in, certificates
 //! or what is wrong with them out.
 //!
-//! What is here is trusted in the place of the machine's store, never beside it. A certificate is taken as
-//! it is, whether it is an authority's or the server's own, and whatever its dates say: those of what signs
-//! are not looked at in a handshake (RFC 5280, section 6.1), only those of what was signed.
+//! What is here is trusted in the place of the machine's store, never beside it. A server's
+//! own certificate may be named, unless it is marked as an authority's. The dates of what signs are not looked
+//! at in a handshake (RFC 5280, section 6.1), only those of what was signed.
 
 use std::sync::Arc;
 

@@ -119,13 +119,18 @@ impl Journal {
     /// Never waits for the database. What finds neither the queue nor the file with room for it, or
     /// both closed, is dropped and counted.
     pub fn record(&self, record: Record) {
+        self.is_recorded(record);
+    }
+
+    /// The same for who has to know; false where it was dropped.
+    pub fn is_recorded(&self, record: Record) -> bool {
         // Held until it has its place, so that what is recorded later never stands before it.
         let mut spill = self.spill.lock();
         let record = Box::new(record);
         let record = match &*spill {
             Some(spill) if !spill.is_empty() => record,
             _ => match self.queue_up(record) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(record) => record,
             },
         };
@@ -139,6 +144,7 @@ impl Journal {
             true => metrics::counter!("metamcpd_journal_spilled_total").increment(1),
             false => self.counts.count_dropped(1),
         }
+        is_kept
     }
 
     /// Gives it back where the queue has no place for it, or is closed.

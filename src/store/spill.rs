@@ -58,16 +58,32 @@ impl Spill {
         spill.file.set_len(spill.end)?;
         match spill.noted() {
             Some(begin) => spill.begin = begin,
-            // Of a version that noted nothing.
-            None if spill.end > 0 => {
-                if let Err(error) = spill.make_anew(&[]) {
-                    tracing::warn!(%error, "how far the file of what waits for the database is written down will not be noted");
-                }
-            }
+            None if spill.end > 0 => spill.begin_to_note(),
             None => {}
         }
         spill.tell();
         Ok(spill)
+    }
+
+    /// Makes a file of a version that noted nothing one that does. All of it is kept, whatever the limit is
+    /// now: what is youngest stands last.
+    fn begin_to_note(&mut self) {
+        let max = self.max;
+        self.max = max.max(self.end + FIRST);
+        match self.make_anew(&[]) {
+            Ok(0) => {}
+            Ok(lost) => {
+                metrics::counter!("metamcpd_journal_dropped_total").increment(lost);
+                tracing::warn!(
+                    lost,
+                    "the file of what waits for the database has lines that cannot be read"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "how far the file of what waits for the database is written down will not be noted");
+            }
+        }
+        self.max = max;
     }
 
     /// Where the first record begins that was not written down, where that is noted. What cannot be true
@@ -405,6 +421,12 @@ mod tests {
         drop(spill);
         let spill = Spill::open(place.path(), MANY).unwrap();
         assert_eq!(numbers(&spill, 9), [2, 3], "from then on it is noted");
+        drop(spill);
+        // One that is longer than it may be now.
+        std::fs::write(&path, lines.concat()).unwrap();
+        let mut spill = Spill::open(place.path(), 1).unwrap();
+        assert_eq!(numbers(&spill, 9), [1, 2, 3]);
+        assert!(!put(&mut spill, 4), "the limit is for what comes");
         drop(spill);
         for false_one in [0, FIRST - 1, FIRST + 1, 1 << 40] {
             let head = [HEAD, &digits(false_one), b"\n"].concat();

@@ -380,6 +380,7 @@ impl Upstream {
             self.lifecycle.next_attempt().map(|until| at + until.saturating_sub(now));
         if let Some(message) = &message {
             runtime.last_error = Some(message.clone());
+            runtime.failed_by = Some((cause.reason, cause.scope.clone()));
         }
         if cause.code.is_some() {
             runtime.last_exit = cause.code;

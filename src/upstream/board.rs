@@ -111,6 +111,7 @@ impl Board {
             stderr_tail: Vec::new(),
             session_processes: Vec::new(),
             error_status: ErrorStatus::None,
+            failed_by: None,
         };
         let settled = PerKind::of(|kind| watch::channel(lists[kind].is_some() || !spec.enabled).0);
         Self {

@@ -70,7 +70,9 @@ pub fn want_of(scope: Option<&str>) -> String {
         Some(scope) => format!("it asks for the scope `{scope}`, which our credential lacks"),
         None => "it asks for a scope that our credential lacks, and does not say which".into(),
     };
-    format!("{lacks}; an operator has to give it one that has it, see `bearer_token` and `headers`")
+    format!(
+        "{lacks}; an operator has to give it one that has it, see `bearer_token`, `headers` and `oauth-session`"
+    )
 }
 
 impl CallError {

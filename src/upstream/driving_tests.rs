@@ -251,7 +251,7 @@ async fn a_server_does_not_rest_between_two_questions_after_a_task() {
     let mut scene = scene(60 * SECOND, 600 * SECOND).await;
     let resting = || {
         let (state, reason) = (StateWord::Stopped, Reason::Idle);
-        Outlook::Resting(Absence { state, reason, detail: None })
+        Outlook::Resting(Absence { state, reason, detail: None, failed_by: None })
     };
     scene.answers("tools/call", &created("")).await;
     scene.answers("tasks/get", &got("working")).await;

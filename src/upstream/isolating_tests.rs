@@ -136,7 +136,12 @@ async fn who_has_a_process_is_served_while_the_upstreams_own_is_down_and_who_has
         answers(&started.lock().unwrap()[0].0, "first");
     };
     tokio::join!(call(&port, "a"), answering).0.unwrap();
-    let absence = Absence { state: StateWord::Crashed, reason: Reason::Exited, detail: None };
+    let absence = Absence {
+        state: StateWord::Crashed,
+        reason: Reason::Exited,
+        detail: None,
+        failed_by: None,
+    };
     port.close(Outlook::Down(absence));
     let answering = async {
         tokio::task::yield_now().await;

@@ -26,15 +26,21 @@ pub struct Absence {
     pub state: StateWord,
     pub reason: Reason,
     pub detail: Option<String>,
+    /// By what it failed last, and the scope that it asked for then.
+    pub failed_by: Option<(Reason, Option<String>)>,
 }
 
 impl Absence {
     pub(super) fn error(self, facts: &Facts) -> CallError {
-        let Self { state, reason, detail } = self;
-        if state == StateWord::NeedsAuth {
-            return CallError::unauthorized(facts.name.clone()).of(facts);
+        let Self { state, reason, detail, failed_by } = self;
+        let server = facts.name.clone();
+        match (state, failed_by) {
+            (StateWord::NeedsAuth, Some((Reason::InsufficientScope, scope))) => {
+                CallError::InsufficientScope { server, scope }
+            }
+            (StateWord::NeedsAuth, _) => CallError::unauthorized(server).of(facts),
+            _ => CallError::Unavailable { server, state, reason, detail },
         }
-        CallError::Unavailable { server: facts.name.clone(), state, reason, detail }
     }
 
     /// Whether it is being started because somebody calls, or has to be fetched first: that takes
@@ -50,6 +56,7 @@ pub(super) fn outlook(state: &State, runtime: &Runtime) -> Outlook {
         state: runtime.state,
         reason: runtime.reason,
         detail: runtime.last_error.clone(),
+        failed_by: runtime.failed_by.clone(),
     };
     match state {
         State::Ready { .. } => Outlook::Up,

@@ -115,7 +115,12 @@ impl Port {
     pub fn new(id: Uuid, facts: Facts, options: CallOptions, brakes: &Brakes) -> Arc<Self> {
         let in_flight_max = facts.concurrency_max.unwrap_or(options.in_flight_max);
         let places = Places::new(in_flight_max, options.waiting_max);
-        let absence = Absence { state: StateWord::Stopped, reason: Reason::Started, detail: None };
+        let absence = Absence {
+            state: StateWord::Stopped,
+            reason: Reason::Started,
+            detail: None,
+            failed_by: None,
+        };
         let (outlook, _) = watch::channel(Outlook::Coming(absence));
         let admin = options.admin_url.clone();
         let facts = ArcSwap::from_pointee(Facts { admin, ..facts });

@@ -82,7 +82,12 @@ impl Scene {
 }
 
 fn absence() -> Absence {
-    Absence { state: StateWord::Crashed, reason: Reason::Exited, detail: Some("code 3".into()) }
+    Absence {
+        state: StateWord::Crashed,
+        reason: Reason::Exited,
+        detail: Some("code 3".into()),
+        failed_by: None,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,7 +294,7 @@ async fn a_level_that_is_asked_for_while_the_server_starts_is_told_once_it_is_up
 async fn a_call_of_an_upstream_that_needs_a_credential_says_at_once_where_it_is_given_one() {
     let port = closed_port();
     let (state, reason) = (StateWord::NeedsAuth, Reason::Unauthorized);
-    port.close(Outlook::Down(Absence { state, reason, detail: None }));
+    port.close(Outlook::Down(Absence { state, reason, detail: None, failed_by: None }));
     let refused = call(&port, &CancellationToken::new()).await;
     let Err(error) = refused else { panic!("there is no connection") };
     let fault = error.fault();

@@ -59,7 +59,8 @@ impl Upstream {
             let idle_for = port.idle_for().filter(|_| is_listed);
             let wait = until_rest(limit, idle_for);
             let (state, reason) = (StateWord::Stopped, Reason::Idle);
-            let resting = Outlook::Resting(Absence { state, reason, detail: None });
+            let resting =
+                Outlook::Resting(Absence { state, reason, detail: None, failed_by: None });
             if wait.is_zero() && port.rest(resting) {
                 return upstream.step(Event::RestRequested, Exit::of(reason), ctx);
             }

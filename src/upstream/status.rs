@@ -139,6 +139,9 @@ pub struct Runtime {
     pub session_processes: Vec<ProcessReport>,
     #[serde(skip)]
     pub error_status: ErrorStatus,
+    /// By what it failed last, and the scope that it asked for then.
+    #[serde(skip)]
+    pub failed_by: Option<(Reason, Option<String>)>,
 }
 
 impl Runtime {

@@ -47,9 +47,17 @@ pub fn parent_of(pid: u32) -> u32 {
 
 /// Sends a signal that a test means: the process is a gateway under test or one of its children.
 pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    assert!(signal_if_there(pid, signal), "the process is there to be signalled");
+}
+
+/// The same to one that may have ended by itself; whether it was there.
+pub fn signal_if_there(pid: u32, signal: rustix::process::Signal) -> bool {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    rustix::process::kill_process(pid.expect("a pid"), signal)
-        .expect("the process is there to be signalled");
+    match rustix::process::kill_process(pid.expect("a pid"), signal) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::SRCH) => false,
+        Err(error) => panic!("{pid:?} cannot be signalled: {error}"),
+    }
 }
 
 /// Ends what a failed test left, so that the next one starts on a clean machine.

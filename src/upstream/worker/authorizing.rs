@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use url::{Url, form_urlencoded};
 
 use super::{remote::Remote, remote_life::Hiding};
@@ -41,6 +41,9 @@ pub struct Authorizing {
     pub resource: String,
     /// Whose log must not show the tokens.
     pub hiding: Hiding,
+    /// Where the upstream itself lives. The threads of those who call end before it does, and with them
+    /// what they have begun.
+    pub runtime: Handle,
 }
 
 /// Why a request had no answer.
@@ -134,8 +137,8 @@ impl Remote {
             Need::Refresh => {
                 let server = self.server.clone();
                 let renewing = authorizing.clone().renewed(server, refused);
-                // Not all that is sent is sent from where tasks of one thread can be begun.
-                let renewed = tokio::spawn(self.tasks.track_future(renewing)).await;
+                let renewing = self.tasks.track_future(renewing);
+                let renewed = authorizing.runtime.spawn(renewing).await;
                 renewed.unwrap_or_else(|_panicked| {
                     Err(NoToken::Failed("our own code panicked; please report it".into()))
                 })

@@ -176,12 +176,15 @@ async fn list(assignment: &Assignment, link: &Link, kind: Kind) -> Result<(), No
             Ok(())
         }
         Err(error) => {
+            let error = error.of(&board.port.facts.load());
             let why: Arc<str> = Arc::from(error.to_string());
             tracing::warn!(%server, %error, "`{}` failed", kind.list_method());
             tell(News::NotListed { kind, why: why.clone() });
             Err(NotListed::Failed(match error {
                 // A person has to change something first.
                 CallError::InsufficientScope { scope, .. } => Exit::for_want_of(scope),
+                CallError::Unauthorized { .. } => Exit::new(Reason::Unauthorized, &*why),
+                CallError::NoToken { .. } => Exit::new(Reason::TokenFailed, &*why),
                 _ => Exit::new(Reason::ListFailed, &*why),
             }))
         }

@@ -4,7 +4,10 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use super::{
     Assignment,
@@ -37,7 +40,7 @@ pub async fn work(assignment: &Assignment, configured: &spec::Remote, speech: Sp
     let closer = Closer(remote.clone());
     let link = Link::Remote(remote.clone());
     let serve = async {
-        introduce(assignment, &link).await?;
+        introduce(assignment, &link).await.map_err(|exit| remote.explained(exit))?;
         let exit = tokio::select! {
             exit = keep_listed(assignment, &link, &remote.signals.changed) => exit,
             exit = listen(&remote) => exit,
@@ -135,6 +138,7 @@ fn build(
             options: workshop.oauth.clone(),
             resource: resource_of(&url),
             hiding,
+            runtime: Handle::current(),
         }
     });
     let name: Arc<str> = Arc::from(&*spec.name);
