@@ -70,6 +70,7 @@ mod slow_upstreams;
 mod sse;
 mod sse_upstreams;
 mod stdio_isolation;
+mod stopped_guards;
 mod stops_under_load;
 mod streamable_http;
 mod subscriptions;
