@@ -322,52 +322,6 @@ async fn a_server_is_stopped_no_harder_than_it_needs() {
     }
 }
 
-#[tokio::test]
-async fn a_guard_that_is_stopped_is_killed_with_all_that_it_guards() {
-    let grace =
-        StopGrace { stdin_close: Duration::from_millis(300), term: Duration::from_millis(300) };
-    for (what, script) in trees().take(2) {
-        let instance = instance();
-        let (mut spawned, _folder) = tree(&instance, script);
-        says_ready(&mut spawned).await;
-        stop_shim(&spawned);
-
-        let began = Instant::now();
-        let stopped = lifeline::stop(&mut spawned.child, &mut spawned.guard, grace).await;
-        assert_eq!(stopped, Stopped::Killed, "{what}");
-        assert!(began.elapsed() < Duration::from_millis(1_600), "{:?}", began.elapsed());
-        assert_eq!(alive(&instance), Vec::<i32>::new(), "{what}");
-    }
-}
-
-#[tokio::test]
-async fn the_death_of_a_server_is_seen_though_its_guard_does_not_tell() {
-    let instance = instance();
-    let mut spawned = shell(&instance, "sleep 100 & echo ready; while :; do sleep 0.01; done");
-    let pid = spawned.report.pid().await.unwrap();
-    says_ready(&mut spawned).await;
-    let patience = Duration::from_millis(100);
-    let death = tokio::time::timeout(patience, spawned.guard.death_of(pid)).await;
-    assert!(death.is_err(), "it lives");
-    stop_shim(&spawned);
-
-    let server = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process(server, rustix::process::Signal::KILL).unwrap();
-    let death = tokio::time::timeout(Duration::from_secs(5), spawned.guard.death_of(pid)).await;
-    assert!(death.is_ok());
-    assert_eq!(spawned.guard.fell(&mut spawned.child).await, Stopped::Killed);
-    assert_eq!(alive(&instance), Vec::<i32>::new());
-}
-
-fn stop_shim(spawned: &Spawned) {
-    let pid = spawned.child.id().unwrap().cast_signed();
-    let shim = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(shim, rustix::process::Signal::STOP).unwrap();
-    while !Process::read(pid).unwrap().stopped {
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 // === The daemon's own death ===
 
 #[test]

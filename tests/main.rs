@@ -23,6 +23,7 @@ mod connections;
 mod containers;
 mod curation;
 mod cut_streams;
+mod data_directory;
 mod database_faults;
 mod doctor;
 mod edge_rules;
