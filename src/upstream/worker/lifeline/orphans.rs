@@ -49,9 +49,11 @@ pub fn sweep(instance: &str) -> usize {
             if is_at_work && processes::name(process.pid).as_deref() == Some(SHIM_NAME) {
                 continue;
             }
-            if kill(process.pid) {
-                killed.insert((process.pid, process.started));
-            }
+            // What is below it need not carry the marker any more, and is found by descent only as long as this lives.
+            let mut tree = tree_of(Identity::from(&process));
+            tree.push(Identity::from(&process));
+            tree.iter().copied().for_each(kill_exactly);
+            killed.extend(tree);
         }
         if !left {
             break;

@@ -123,9 +123,12 @@ impl LifelineGuard {
             if !is_reaped_within(REST_PATIENCE, shim).await {
                 return Stopped::StillDying;
             }
-            self.end_what_is_left().await;
-            self.reaper.reap_strays_within(REST_PATIENCE).await;
-            break;
+            let ended = self.end_what_is_left().await;
+            if ended == Stopped::Killed {
+                // What was forked meanwhile is ours now.
+                self.reaper.reap_strays_within(REST_PATIENCE).await;
+            }
+            return ended;
         }
         self.end_what_is_left().await
     }
