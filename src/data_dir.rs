@@ -5,11 +5,20 @@
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{DirBuilderExt, OpenOptionsExt},
+            net::SocketAddr,
+        },
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use uuid::Uuid;
 
 /// An open data directory. Nobody else has it for as long as this lives.
@@ -18,7 +27,8 @@ pub struct DataDir {
     path: PathBuf,
     /// Marks every process that is started for this directory.
     pub instance: String,
-    _lock: File,
+    /// Of the file that says so, and of the directory itself: the file may be taken away.
+    _locks: [File; 2],
 }
 
 /// Why a data directory cannot be used.
@@ -37,13 +47,16 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let path = path.canonicalize().map_err(unusable)?;
         let lock = open_private(&path.join("lock")).map_err(unusable)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(DataDirError::InUse(path)),
-            Err(error) => return Err(unusable(error.into())),
+        let directory = File::open(&path).map_err(unusable)?;
+        for lock in [&lock, &directory] {
+            match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(DataDirError::InUse(path)),
+                Err(error) => return Err(unusable(error.into())),
+            }
         }
         let instance = instance_of(&path).map_err(unusable)?;
-        Ok(Self { path, instance, _lock: lock })
+        Ok(Self { path, instance, _locks: [lock, directory] })
     }
 
     pub fn path(&self) -> &Path {
@@ -60,21 +73,44 @@ pub enum Use {
 
 /// Whether a daemon has this directory; nothing is made or changed by asking.
 pub fn used(path: &Path) -> io::Result<Use> {
-    let lock = match File::open(path.join("lock")) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Use::Free),
-        Err(error) => return Err(error),
-    };
-    match flock(&lock, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(Use::Free),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(Use::Held),
-        Err(error) => Err(error.into()),
+    for lock in [&*path.join("lock"), path] {
+        let lock = match File::open(lock) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(Use::Held),
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(Use::Free)
 }
 
 /// Where the operator's socket of a data directory is.
 pub fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join("operator.sock")
+}
+
+/// The same as a socket's address can say it, for as long as what is returned lives. The kernel takes a hundred
+/// bytes or so; a directory that is open has a short name, whatever its own.
+pub fn socket_address(data_dir: &Path) -> io::Result<SocketAddress> {
+    let path = socket_path(data_dir);
+    if SocketAddr::from_pathname(&path).is_ok() {
+        return Ok(SocketAddress { path, _directory: None });
+    }
+    let directory = File::open(data_dir)?;
+    let path = socket_path(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())));
+    Ok(SocketAddress { path, _directory: Some(directory) })
+}
+
+/// A path of the operator's socket that is short enough.
+#[derive(Debug)]
+pub struct SocketAddress {
+    pub path: PathBuf,
+    /// What the path leads by.
+    _directory: Option<File>,
 }
 
 /// The name that the directory was given when it was made.
@@ -102,6 +138,8 @@ fn open_private(path: &Path) -> io::Result<File> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -113,5 +151,16 @@ mod tests {
         let instance = first.instance.clone();
         drop(first);
         assert_eq!(DataDir::open(&path).unwrap().instance, instance);
+    }
+
+    #[test]
+    fn a_directory_whose_lock_was_taken_away_is_still_somebodys() {
+        let place = tempfile::tempdir().unwrap();
+        let first = DataDir::open(place.path()).unwrap();
+        fs::remove_file(place.path().join("lock")).unwrap();
+        assert_eq!(used(place.path()).unwrap(), Use::Held);
+        assert!(matches!(DataDir::open(place.path()), Err(DataDirError::InUse(_))));
+        drop(first);
+        assert_eq!(used(place.path()).unwrap(), Use::Free);
     }
 }

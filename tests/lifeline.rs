@@ -315,7 +315,7 @@ async fn a_server_is_stopped_no_harder_than_it_needs() {
         says_ready(&mut spawned).await;
 
         let began = Instant::now();
-        let stopped = lifeline::stop(&mut spawned.child, spawned.guard, grace).await;
+        let stopped = lifeline::stop(&mut spawned.child, &mut spawned.guard, grace).await;
         assert_eq!(stopped, wanted, "{script}");
         assert!(began.elapsed() < Duration::from_millis(1_600), "{:?}", began.elapsed());
         assert_eq!(alive(&instance), Vec::<i32>::new(), "{script}");

@@ -6,10 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    SOON, TestGateway,
-    fixtures::without_python,
-    gateway::{LEFTOVERS_DIE_WITHIN, Start},
-    processes, python, wait_until,
+    SOON, TestGateway, fixtures::without_python, gateway::LEFTOVERS_DIE_WITHIN, processes, python,
+    wait_until,
 };
 
 /// How many processes the hostile script leaves, itself included.
@@ -246,33 +244,4 @@ fn children_of(pid: u32) -> Vec<String> {
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
         .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         .collect()
-}
-
-#[tokio::test]
-async fn a_tree_that_cannot_be_ended_holds_up_neither_its_row_nor_the_end_of_the_daemon() {
-    let settings =
-        "[log]\nlevel = \"debug\"\n[upstream.stop]\nstdin_close = \"50ms\"\nterm = \"50ms\"";
-    let mut gateway = Start::new().settings(settings).run().await;
-    gateway.demo("stuck").await;
-    gateway.ready("stuck").await;
-    // The helper too, which is who would kill it.
-    let stuck = gateway.children();
-    stuck.iter().for_each(|process| processes::signal(process.pid, Signal::STOP));
-    gateway.admin(reqwest::Method::POST, "mcp-servers/stuck/restart", None).await;
-    wait_until("the end to be given up", SOON, async || {
-        gateway.log().contains("StillDying").then_some(())
-    })
-    .await;
-    // The next one waits for the end of this one.
-    gateway
-        .server_until("stuck", "STARTING", |server| server["runtime"]["state"] == "STARTING")
-        .await;
-    gateway.change("mcp-servers/stuck", json!({"enabled": false})).await;
-    gateway
-        .server_until("stuck", "DISABLED", |server| server["runtime"]["state"] == "DISABLED")
-        .await;
-    gateway.change("mcp-servers/stuck", json!({"enabled": true})).await;
-    let stopped = gateway.stop().await;
-    processes::sweep(&stuck);
-    assert_eq!(stopped.code, Some(0));
 }

@@ -174,6 +174,11 @@ impl From<StoreError> for ApiError {
                 tracing::warn!(error = &*cause as &dyn std::error::Error, "{what}");
                 Self::Unavailable { what: "the database is not available" }
             }
+            // Told in the log where it is noticed.
+            StoreError::Displaced(_) => Self::Unavailable {
+                what: "the file of the database was taken away or replaced (move the very same file back, or start \
+                       metamcpd again): nothing can be changed just now",
+            },
             StoreError::NotFound { .. } => Self::NotFound { what },
             StoreError::Conflict { .. } | StoreError::ToolNameTaken { .. } => {
                 Self::Conflict { what }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     store::{
         ErrorStatus, HistoryFilter, Isolation, Page, Protocol, Server, ServerFilter, ServerKind,
-        StoreError, Tool, Transition,
+        Tool, Transition,
     },
     upstream::status::StateWord,
 };
@@ -101,7 +101,7 @@ pub async fn list(
         user_id: paging::owner(query.user_id),
     };
     let page = match state.ask(state.store().servers(&filter, &request)).await {
-        Err(StoreError::Unavailable(_)) if request.cursor.is_none() => remembered(&state, filter),
+        Err(error) if error.is_passing() && request.cursor.is_none() => remembered(&state, filter),
         asked => asked?,
     };
     let shown = page.items.into_iter().map(|server| view(&state, server));
@@ -218,7 +218,7 @@ pub async fn tools(
 /// database is away: by what was last read of it.
 pub async fn find(state: &AdminState, id: &str) -> Result<Server, ApiError> {
     let away = match state.ask(state.store().server(id)).await {
-        Err(error @ StoreError::Unavailable(_)) => error,
+        Err(error) if error.is_passing() => error,
         asked => return Ok(asked?),
     };
     let servers = state.conductor.servers.load();

@@ -74,6 +74,9 @@ fn signals() -> Result<Signals<impl Future<Output = ()>, impl Future<Output = ()
     let mut terminate = on(SignalKind::terminate())?;
     let mut quit = on(SignalKind::quit())?;
     let read_again = on(SignalKind::hangup())?;
+    // A file that reaches the limit of its size is a write that fails, as on a full disk, and not our end.
+    // Whoever we start has its own way with it again: what is heard, unlike what is ignored, is not inherited.
+    drop(on(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     let (first, is_first) = tokio::sync::oneshot::channel();
     let (second, is_second) = tokio::sync::oneshot::channel();
     actix::spawn(async move {

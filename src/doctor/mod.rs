@@ -76,12 +76,12 @@ fn running(report: &DaemonReport) -> Vec<Finding> {
     found.push(match report.database {
         true => Finding::ok("database", "answers"),
         false => {
-            let what = "does not answer the daemon; calls go on, changes are refused";
-            Finding::error(
-                "database",
-                what,
-                "start it, or mend database.url; nothing else is needed",
-            )
+            let why = report.database_error.as_deref().unwrap_or("it does not say why");
+            let what =
+                format!("does not serve the daemon; calls go on, changes are refused: {why}");
+            let cure =
+                "start it, or mend database.url, or put its file back; nothing else is needed";
+            Finding::error("database", what, cure)
         }
     });
     found.extend(report.endpoints.iter().filter(|endpoint| endpoint.open).map(|endpoint| {

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::{Gateway, tending::tend};
-use crate::{conductor::Conductor, failpoint, fleet::Drain, session::Session};
+use crate::{
+    conductor::Conductor, failpoint, fleet::Drain, session::Session,
+    upstream::worker::lifeline::Survivors,
+};
 
 /// How often it is looked whether calls are still under way.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -19,6 +22,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// How long upstreams may take to end, beyond the graces that they are given themselves.
 const UPSTREAMS_END: Duration = Duration::from_secs(20);
+
+/// How long what upstreams have left may take to be killed.
+const LEFTOVERS_END: Duration = Duration::from_millis(500);
 
 /// How long what is still to be remembered may take.
 const JOURNAL_END: Duration = Duration::from_secs(3);
@@ -85,8 +91,9 @@ impl Gateway {
             tracing::warn!("some connections were cut");
         }
         if !matches!(ended, Ok(Ok(()))) {
-            tracing::warn!("some upstreams did not end in time; their lifelines end them");
+            tracing::warn!("some upstreams did not end in time, and are killed");
         }
+        self.end_leftovers().await;
         self.conductor.witness.logbook.gateway("metamcpd has stopped".to_owned());
         self.conductor.journal.close(JOURNAL_END).await;
         match timeout(DATABASE_END, self.conductor.store.clone().close()).await {
@@ -98,6 +105,23 @@ impl Gateway {
         match self.tokens.deserted.is_cancelled() {
             true => Err(Deserted),
             false => Ok(()),
+        }
+    }
+
+    /// Whatever the fleet could not end: nothing that we have started is to live on when we are gone.
+    async fn end_leftovers(&self) {
+        let Survivors { found, left } = self.strays.end_all(LEFTOVERS_END).await;
+        if left > 0 {
+            tracing::error!(
+                left,
+                "processes of upstreams were killed and do not end: see what holds them \
+                 (`ps -o pid,stat,wchan,cmd`); the next start ends what is still there"
+            );
+        } else if found > 0 {
+            tracing::warn!(
+                found,
+                "processes of upstreams were still there at the end and were killed"
+            );
         }
     }
 

@@ -62,7 +62,7 @@ use crate::{
         port::CallOptions,
         worker::{
             self, Assignment, Workshop,
-            lifeline::{Lifeline, become_subreaper, sweep},
+            lifeline::{Lifeline, OrphanReaper, become_subreaper, sweep},
         },
     },
 };
@@ -127,6 +127,8 @@ pub struct Started {
 pub struct Gateway {
     conductor: Arc<Conductor>,
     fleet: actix::Addr<Fleet>,
+    /// What ends whatever the fleet has left.
+    strays: Rc<OrphanReaper>,
     server: ServerHandle,
     tokens: Tokens,
     drain_grace: Duration,
@@ -185,7 +187,8 @@ impl Gateway {
         let ended = remembrance::ended_sessions(&store, &settings.sessions).await?;
         let admin_url = public_url(&listener, &settings)?.into();
         let kept = Kept { store, journal, logbook, sealer, ended, task_ids, admin_url };
-        let (conductor, fleet) = rooms(&settings, &data_dir, &files, kept, admin_key, began)?;
+        let Rooms { conductor, fleet, strays } =
+            rooms(&settings, &data_dir, &files, kept, admin_key, began)?;
         // Only now that little can go wrong: a key is shown once, by the start that made it.
         let store = &conductor.store;
         let api_key = match wants_key {
@@ -217,6 +220,7 @@ impl Gateway {
         let gateway = Self {
             conductor,
             fleet,
+            strays,
             server,
             tokens,
             drain_grace: settings.server.drain_grace,
@@ -296,6 +300,12 @@ async fn logbook(
 }
 
 /// The rooms between the store and the doors.
+struct Rooms {
+    conductor: Arc<Conductor>,
+    fleet: actix::Addr<Fleet>,
+    strays: Rc<OrphanReaper>,
+}
+
 fn rooms(
     settings: &Settings,
     data_dir: &DataDir,
@@ -303,7 +313,7 @@ fn rooms(
     kept: Kept,
     admin_key: Option<KeyText>,
     began: OffsetDateTime,
-) -> Result<(Arc<Conductor>, actix::Addr<Fleet>), StartError> {
+) -> Result<Rooms, StartError> {
     let Kept { store, journal, logbook, sealer, ended, task_ids, admin_url } = kept;
     let witness = Witness::new(journal.clone(), settings.events.buffer, logbook);
     let roster = Roster::default();
@@ -312,8 +322,9 @@ fn rooms(
         .treating(settings.upstream.children)
         .with_files(files.before);
     let strays = Rc::new(lifeline.orphan_reaper());
+    let looked_for = strays.clone();
     tend("strays", move || {
-        let strays = strays.clone();
+        let strays = looked_for.clone();
         async move {
             loop {
                 tokio::time::sleep(STRAYS_EVERY).await;
@@ -422,5 +433,5 @@ fn rooms(
         },
     });
     witness.meet(&conductor);
-    Ok((conductor, fleet))
+    Ok(Rooms { conductor, fleet, strays })
 }

@@ -18,6 +18,9 @@ pub struct DaemonReport {
     pub url: String,
     /// Whether the database answers.
     pub database: bool,
+    /// What is the matter with it, where that is known.
+    #[serde(default)]
+    pub database_error: Option<String>,
     pub endpoints: Vec<EndpointReport>,
     pub upstreams: Vec<UpstreamReport>,
 }
@@ -78,11 +81,13 @@ pub async fn of(conductor: &Conductor, url: &str) -> DaemonReport {
         })
         .collect();
     upstreams.sort_by(|one, other| one.name.cmp(&other.name));
+    let pinged = conductor.store.ping().await;
     DaemonReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         run: conductor.run.to_string(),
         url: url.to_owned(),
-        database: conductor.store.ping().await.is_ok(),
+        database: pinged.is_ok(),
+        database_error: pinged.err().map(|error| error.to_string()),
         endpoints,
         upstreams,
     }

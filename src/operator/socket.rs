@@ -13,7 +13,7 @@ use super::{
     Imports, Wanted, apply, make_key, read_apart,
     report::{self, DaemonReport},
 };
-use crate::{conductor::Conductor, data_dir::socket_path, failpoint, import, store::KeyKind};
+use crate::{conductor::Conductor, data_dir::socket_address, failpoint, import, store::KeyKind};
 
 /// How long either side waits for the other. An import of hundreds of servers takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,15 +70,16 @@ impl From<Kind> for KeyKind {
 
 /// Opens the socket. What an earlier daemon left there is taken away: the directory is ours.
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
-    let path = socket_path(data_dir);
-    match std::fs::remove_file(&path) {
+    let address = socket_address(data_dir)?;
+    let path = &address.path;
+    match std::fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(path)?;
     let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&path, owner_only)?;
+    std::fs::set_permissions(path, owner_only)?;
     Ok(listener)
 }
 
@@ -156,7 +157,11 @@ async fn follow(conductor: &Conductor) {
 
 /// Gives an order to the daemon that uses this data directory. `None` when none does.
 pub async fn ask(data_dir: &Path, order: &Order) -> io::Result<Option<Answer>> {
-    let mut stream = match UnixStream::connect(socket_path(data_dir)).await {
+    let connected = match socket_address(data_dir) {
+        Ok(address) => UnixStream::connect(&address.path).await,
+        Err(error) => Err(error),
+    };
+    let mut stream = match connected {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -199,6 +204,25 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_found_though_its_path_is_longer_than_any_address() {
+        let place = tempfile::tempdir().unwrap();
+        let long = place.path().join("d".repeat(200));
+        assert!(ask(&long, &Order::Report).await.unwrap().is_none(), "there is no such directory");
+        std::fs::create_dir(&long).unwrap();
+        assert!(ask(&long, &Order::Report).await.unwrap().is_none(), "nobody is there");
+        let listener = bind(&long).unwrap();
+        assert!(crate::data_dir::socket_path(&long).exists());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let answer = serde_json::to_string(&Answer::Key("found".into())).unwrap() + "\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+        });
+        let answer = ask(&long, &Order::Report).await.unwrap();
+        assert!(matches!(answer, Some(Answer::Key(found)) if found == "found"));
+    }
 
     #[tokio::test]
     async fn a_daemon_that_gives_up_an_order_is_told_of_in_words() {

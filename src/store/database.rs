@@ -18,6 +18,7 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
 use serde::Deserialize;
 
 use super::error::StoreError;
+use super::place::Place;
 use crate::identity::secret::Secret;
 
 /// How long a writer waits for the one before it.
@@ -60,17 +61,17 @@ impl Default for DatabaseOptions {
     }
 }
 
-/// The connections to read and to write by; on PostgreSQL they are the same pool.
+/// The connections to read and to write by; on PostgreSQL they are the same pool. And where SQLite's file is.
 pub async fn open(
     options: &DatabaseOptions,
     data_dir: &Path,
-) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+) -> Result<(DatabaseConnection, DatabaseConnection, Option<Place>), StoreError> {
     let url = options.url.as_ref().filter(|url| !url.expose().is_empty());
     match url {
         None => open_sqlite(options, data_dir).await,
         Some(url) => {
             let pool = open_postgres(options, url).await?;
-            Ok((pool.clone(), pool))
+            Ok((pool.clone(), pool, None))
         }
     }
 }
@@ -78,9 +79,10 @@ pub async fn open(
 async fn open_sqlite(
     options: &DatabaseOptions,
     data_dir: &Path,
-) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+) -> Result<(DatabaseConnection, DatabaseConnection, Option<Place>), StoreError> {
     let path = data_dir.join(FILE);
-    make_private(data_dir, &path).map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+    let unavailable = |error: io::Error| StoreError::Unavailable(Box::new(error));
+    make_private(data_dir, &path).map_err(unavailable)?;
 
     let writer = connect_sqlite(options, &path, 1, |sqlite| sqlite).await?;
     migrate(&writer, Some(data_dir)).await?;
@@ -88,7 +90,8 @@ async fn open_sqlite(
         sqlite.pragma("query_only", "ON")
     })
     .await?;
-    Ok((reader, writer))
+    let place = Place::of(path).map_err(unavailable)?;
+    Ok((reader, writer, Some(place)))
 }
 
 /// One connection that cannot write, to a database that is there already.

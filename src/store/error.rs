@@ -3,6 +3,8 @@
 //! The only file that looks into driver errors. Rooms above map these to their own answers and see
 //! neither SQL nor a driver.
 
+use std::path::PathBuf;
+
 use sea_orm::sqlx;
 use sea_orm::{DbErr, RuntimeErr, SqlErr};
 
@@ -16,6 +18,13 @@ pub enum StoreError {
     /// Away, locked, full or shutting down: the same question may succeed later.
     #[error("the database is not available")]
     Unavailable(#[source] Cause),
+    /// Somebody has taken the file of the database away. It is as good as away until it is back.
+    #[error(
+        "the file of the database, {}, was taken away or replaced: move the very same file back, or start \
+         metamcpd again to go on with what is there now",
+        .0.display()
+    )]
+    Displaced(PathBuf),
     #[error("there is no {what} `{id}`")]
     NotFound { what: &'static str, id: String },
     #[error("the {field} `{value}` is taken")]
@@ -47,7 +56,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same question may succeed later, without anybody mending it.
     pub fn is_passing(&self) -> bool {
-        matches!(self, StoreError::Unavailable(_))
+        matches!(self, StoreError::Unavailable(_) | StoreError::Displaced(_))
     }
 
     /// For a question that was given up.

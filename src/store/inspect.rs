@@ -38,6 +38,7 @@ impl Store {
                 inner: Arc::new(Inner {
                     reader,
                     writer,
+                    place: None,
                     vault,
                     write_timeout: options.write_timeout,
                 }),

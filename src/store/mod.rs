@@ -7,6 +7,7 @@
 mod database;
 mod error;
 mod page;
+mod place;
 mod rules;
 mod sealing;
 mod words;
@@ -63,6 +64,7 @@ use sea_orm::{
 use time::OffsetDateTime;
 
 use crate::identity::vault::Vault;
+use place::Place;
 
 pub use api_keys::{ApiKey, ApiKeyFilter, ApiKeyPatch, KeyRecord, NewApiKey};
 pub use config::ConfigValue;
@@ -108,6 +110,8 @@ struct Inner {
     reader: DatabaseConnection,
     /// The same pool as `reader` on PostgreSQL; the one connection that writes on SQLite.
     writer: DatabaseConnection,
+    /// Of SQLite's file.
+    place: Option<Place>,
     vault: Vault,
     /// How long a transaction that is written behind may take.
     write_timeout: Duration,
@@ -124,13 +128,14 @@ impl Store {
         data_dir: &Path,
         vault: Vault,
     ) -> Result<Store, StoreError> {
-        let (reader, writer) = database::open(options, data_dir).await?;
+        let (reader, writer, place) = database::open(options, data_dir).await?;
         let write_timeout = options.write_timeout;
-        Ok(Store { inner: Arc::new(Inner { reader, writer, vault, write_timeout }) })
+        Ok(Store { inner: Arc::new(Inner { reader, writer, place, vault, write_timeout }) })
     }
 
-    /// Whether the database answers at all.
+    /// Whether the database answers at all, and is the one that lies in the data directory.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        self.check_place()?;
         Ok(self.inner.reader.ping().await?)
     }
 
@@ -139,6 +144,10 @@ impl Store {
         self.inner.reader.close_by_ref().await?;
         self.inner.writer.close_by_ref().await?;
         Ok(())
+    }
+
+    fn check_place(&self) -> Result<(), StoreError> {
+        self.inner.place.as_ref().map_or(Ok(()), Place::check)
     }
 
     fn reader(&self) -> &DatabaseConnection {
@@ -155,6 +164,7 @@ impl Store {
 
     /// One consistent view for several questions.
     async fn snapshot(&self) -> Result<DatabaseTransaction, StoreError> {
+        self.check_place()?;
         let options = match self.inner.reader.get_database_backend() {
             DbBackend::Postgres => TransactionOptions {
                 isolation_level: Some(IsolationLevel::RepeatableRead),
@@ -171,6 +181,7 @@ impl Store {
     /// It takes the right to write at once: a transaction that reads first and asks for it later
     /// fails on SQLite without waiting.
     async fn write(&self) -> Result<DatabaseTransaction, StoreError> {
+        self.check_place()?;
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()

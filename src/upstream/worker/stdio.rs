@@ -20,7 +20,7 @@ use tokio::{
     process::{ChildStderr, ChildStdin},
     sync::OwnedSemaphorePermit,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_process_stream::ProcessChunkStream;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,8 @@ use uuid::Uuid;
 use super::{
     Assignment, News, introduce, keep_listed,
     lifeline::{
-        self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Turn, child_environment,
+        self, Ending, Launch, LifelineGuard, Report, SpawnError, StopGrace, Stopped, Turn,
+        child_environment,
     },
     own_process::{self, Scribe},
     stdio_streams::{Hearer, Unheard, WriteEnd, has_more, read_stderr, read_stdout, write_stdin},
@@ -39,6 +40,9 @@ use crate::upstream::{
     CallError, Exit, Reason, dialogue::Dialogue, link::Link, pipe::Pipe, status::ExitCode,
     task_talk::TaskTalk, variables::resolve,
 };
+
+/// How soon what does not end is killed once more.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the report of a server's end may follow the end of its stdout.
 const REPORT_PATIENCE: Duration = Duration::from_millis(250);
@@ -56,6 +60,9 @@ const FAREWELL_PATIENCE: Duration = Duration::from_millis(400);
 /// Why nothing is started beside what nobody can end, such as a process that hangs in the kernel.
 const STILL_THERE: &str = "what is left of its earlier process was killed and does not end, and two are never \
     run at once: see what holds it (`ps -o pid,stat,wchan,cmd`)";
+
+/// Why more is not known of the end of a server whose guard is stopped, or hangs.
+const UNREPORTED: &str = "the server has ended, and the process that guards it does not say how";
 
 pub async fn work(
     assignment: &Assignment,
@@ -80,7 +87,7 @@ pub async fn work(
         () = assignment.stop.cancelled() => return Exit::of(Reason::Asked),
         started = starting => started,
     };
-    let (mut server, turn) = match started {
+    let (mut server, turn, pid) = match started {
         Ok(started) => started,
         Err(exit) => return exit,
     };
@@ -134,6 +141,12 @@ pub async fn work(
     let (struck, conduct) = (&struck, &*conduct);
     let hearer = Hearer { assignment, pipe: &pipe, conduct, changed, struck, scribe: &scribe };
     let mut unheard = Unheard::new(assignment.workshop.frames.message_max);
+    let died = async {
+        match &server.guard {
+            Some(guard) => guard.death_of(pid).await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
         biased;
         () = assignment.stop.cancelled() => Ended::Told,
@@ -148,6 +161,7 @@ pub async fn work(
         },
         () = unread.cancelled() => Ended::Failed(panicked("reads from")),
         Err(exit) = serve => Ended::Failed(exit),
+        () = died => Ended::Unreported,
     };
     let exit = match ended {
         Ended::Silent if struck.borrow().is_some() => {
@@ -160,6 +174,10 @@ pub async fn work(
         Ended::Silent => match timeout(REPORT_PATIENCE, server.report.exit()).await {
             Ok(ending) => exit_of(ending, oom_kills),
             Err(_elapsed) => Exit::of(Reason::StdoutClosed),
+        },
+        Ended::Unreported => match timeout(REPORT_PATIENCE, server.report.exit()).await {
+            Ok(ending) => exit_of(ending, oom_kills),
+            Err(_elapsed) => Exit::new(Reason::GuardLost, UNREPORTED),
         },
     };
     if exit.reason == Reason::Asked {
@@ -200,6 +218,8 @@ const SIGKILL: i32 = 9;
 enum Ended {
     Told,
     Silent,
+    /// Its process has ended, and its guard has not said so yet.
+    Unreported,
     Stalled,
     Reported(Ending),
     Failed(Exit),
@@ -233,7 +253,7 @@ async fn start(
     args: &[String],
     env: &BTreeMap<String, String>,
     lease: OwnedSemaphorePermit,
-) -> Result<(Server, Turn), Exit> {
+) -> Result<(Server, Turn, u32), Exit> {
     let (board, workshop) = (&assignment.board, &assignment.workshop);
     let allowed = board.spec().may_use_variables;
     let mut configured = BTreeMap::new();
@@ -277,7 +297,7 @@ async fn start(
         Err(_elapsed) => return Err(Exit::new(Reason::SpawnFailed, "it took too long to start")),
     };
     (assignment.tell)(News::Running { pid });
-    Ok((server, spawned.turn))
+    Ok((server, spawned.turn, pid))
 }
 
 fn not_started(error: SpawnError) -> Exit {
@@ -318,12 +338,20 @@ impl Server {
             _ => StopGrace { stdin_close: Duration::ZERO, ..configured },
         };
         drop(std::mem::take(&mut self.streams));
-        let guard = self.guard.take();
         if let (Some(child), Some(guard)) =
-            (self.child.as_mut().and_then(ProcessChunkStream::child_mut), guard)
+            (self.child.as_mut().and_then(ProcessChunkStream::child_mut), self.guard.as_mut())
         {
             let stopped = lifeline::stop(child, guard, grace).await;
-            tracing::debug!(server = %assignment.board.spec().name, ?stopped, "the process tree has ended");
+            let server = &*assignment.board.spec().name;
+            match stopped {
+                Stopped::StillDying => tracing::warn!(
+                    server,
+                    "what is left of its process tree was killed and does not end; it is tried again"
+                ),
+                Stopped::ByItself | Stopped::OnTerm | Stopped::Killed => {
+                    tracing::debug!(server, ?stopped, "the process tree has ended");
+                }
+            }
         }
         if exit.code.is_none()
             && let Ok(Ending::Exited(ending)) = timeout(REPORT_PATIENCE, self.report.exit()).await
@@ -337,12 +365,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Closing the lifeline has the tree killed; the next generation waits until it is.
-        drop(self.guard.take());
-        let (child, lease) = (self.child.take(), self.lease.take());
-        if let (Some(mut child), Ok(runtime)) = (child, tokio::runtime::Handle::try_current()) {
+        let (child, guard, lease) = (self.child.take(), self.guard.take(), self.lease.take());
+        let (Some(mut child), Some(mut guard)) = (child, guard) else { return };
+        guard.cut();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Some(shim) = child.child_mut() {
-                    drop(shim.wait().await);
+                    while guard.fell(shim).await == Stopped::StillDying {
+                        sleep(TRY_AGAIN).await;
+                    }
                 }
                 drop(lease);
             });

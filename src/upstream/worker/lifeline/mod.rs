@@ -14,29 +14,27 @@ mod orders;
 mod orphans;
 pub mod processes;
 mod report;
+mod stopping;
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use serde::Deserialize;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
 
 pub use brakes::{SpawnOptions, Turn};
 pub use environment::{BadWord, child_environment};
 pub use orders::{ChildOptions, Orders};
-pub use orphans::{OrphanReaper, become_subreaper, sweep};
+pub use orphans::{OrphanReaper, Survivors, become_subreaper, sweep};
 pub use report::{Ending, Fact, Report, ServerExit, SpawnError, Step};
+pub use stopping::{LifelineGuard, StopGrace, Stopped, stop};
 
 use brakes::Brakes;
 use confinement::Confinement;
@@ -53,9 +51,6 @@ pub const STREAMS: u8 = b'S';
 
 /// Sent over the lifeline: ask the server's process group to end.
 pub const TERMINATE: u8 = b'T';
-
-/// How long the end of a killed tree is waited for, before the wait itself is given up.
-const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How to start servers so that none outlives us. Clones share what they have started.
 #[derive(Clone, Debug)]
@@ -96,41 +91,6 @@ pub struct Spawned {
     pub turn: Turn,
 }
 
-/// Holds a server's life: when it is dropped, the whole tree is killed.
-#[derive(Debug)]
-pub struct LifelineGuard {
-    line: UnixStream,
-}
-
-/// How long a server may take to end by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StopGrace {
-    /// After its input has been closed, which is how the protocol says goodbye.
-    #[serde(with = "humantime_serde")]
-    pub stdin_close: Duration,
-    /// After SIGTERM.
-    #[serde(with = "humantime_serde")]
-    pub term: Duration,
-}
-
-/// What it took to stop a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
-    /// It left when its input closed.
-    ByItself,
-    OnTerm,
-    Killed,
-    /// Something in its tree cannot be killed, or not by us. Its shim stays and keeps trying.
-    StillDying,
-}
-
-impl Default for StopGrace {
-    fn default() -> Self {
-        StopGrace { stdin_close: Duration::from_secs(3), term: Duration::from_secs(2) }
-    }
-}
-
 impl Lifeline {
     /// `exe` is this program, usually `/proc/self/exe`, which stays right when the file is
     /// replaced. `instance` is the id of the data directory.
@@ -169,12 +129,12 @@ impl Lifeline {
         let listening = ours.try_clone().map_err(shim_error)?;
         let listening = tokio::net::UnixStream::from_std(listening).map_err(shim_error)?;
 
-        let mut command = self.shim_command(launch, theirs);
+        let (mut command, is_contained) = self.shim_command(launch, theirs);
         let mut child = self.shims.spawn(&mut command).map_err(shim_error)?;
         // The shim starts nothing before it has the streams, so that this is the server's limit too.
         self.limit_files(&child);
-        let guard = LifelineGuard { line: ours };
-        send_streams(&guard.line, &server_streams).map_err(shim_error)?;
+        let guard = LifelineGuard::new(ours, &child, self.orphan_reaper(), is_contained);
+        send_streams(guard.line(), &server_streams).map_err(shim_error)?;
         drop(server_streams);
 
         child.stdin = Some(ChildStdin::from_std(OwnedFd::from(stdin).into()).map_err(shim_error)?);
@@ -201,10 +161,11 @@ impl Lifeline {
         OrphanReaper::new(self.instance.clone(), self.shims.clone())
     }
 
-    fn shim_command(&self, launch: &Launch<'_>, control: UnixStream) -> Command {
+    fn shim_command(&self, launch: &Launch<'_>, control: UnixStream) -> (Command, bool) {
         let contained =
             containers::labelled(launch.program, launch.args, &self.instance, launch.label);
         let (args, container) = contained.unzip();
+        let is_contained = container.is_some();
         let confinement = launch.confinement.cloned();
         let orders = Orders { treatment: self.children, confinement, container };
         let mut command = Command::new(&self.exe);
@@ -222,45 +183,8 @@ impl Lifeline {
             .stdin(Stdio::from(OwnedFd::from(control)))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        command
+        (command, is_contained)
     }
-}
-
-impl LifelineGuard {
-    /// Asks the server's process group to end, by SIGTERM. An error means that the shim has gone.
-    pub fn terminate(&mut self) -> io::Result<()> {
-        self.line.write_all(&[TERMINATE])
-    }
-}
-
-impl Drop for LifelineGuard {
-    fn drop(&mut self) {
-        // The report listens on the same socket, so that closing our handle would not end it.
-        if let Err(error) = self.line.shutdown(Shutdown::Write) {
-            tracing::debug!(%error, "the lifeline was already cut");
-        }
-    }
-}
-
-/// Ends a server as the protocol asks, and by force when that is not enough: input closed, SIGTERM
-/// to its group, then everything that is left killed. Takes at most the two graces and 2 s.
-///
-/// The caller must have dropped the server's input, if it had taken it from `child`.
-pub async fn stop(child: &mut Child, mut guard: LifelineGuard, grace: StopGrace) -> Stopped {
-    drop(child.stdin.take());
-    if is_reaped_within(grace.stdin_close, child).await {
-        return Stopped::ByItself;
-    }
-    if guard.terminate().is_ok() && is_reaped_within(grace.term, child).await {
-        return Stopped::OnTerm;
-    }
-    drop(guard);
-    if is_reaped_within(KILL_PATIENCE, child).await { Stopped::Killed } else { Stopped::StillDying }
-}
-
-/// A wait that fails can only mean that there is nothing left to wait for.
-async fn is_reaped_within(patience: Duration, child: &mut Child) -> bool {
-    timeout(patience, child.wait()).await.is_ok()
 }
 
 fn send_streams(line: &UnixStream, streams: &[OwnedFd; 3]) -> io::Result<()> {

@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, pidfd_send_signal,
+    set_child_subreaper, waitpid,
 };
 use tokio::process::{Child, Command};
 
 use super::SHIM_NAME;
 use super::environment::INSTANCE_VARIABLE;
-use super::processes::{self, Marker, Process};
+use super::processes::{self, Identity, Marker, Process};
 
 /// How long one round of reaping, and one sweep, may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,12 +44,16 @@ pub fn sweep(instance: &str) -> usize {
         let mut left = false;
         for process in bearers(instance) {
             left = true;
-            if headstart && processes::name(process.pid).as_deref() == Some(SHIM_NAME) {
+            // One that is stopped kills nothing.
+            let is_at_work = headstart && !process.stopped;
+            if is_at_work && processes::name(process.pid).as_deref() == Some(SHIM_NAME) {
                 continue;
             }
-            if kill(process.pid) {
-                killed.insert((process.pid, process.started));
-            }
+            // What is below it need not carry the marker any more, and is found by descent only as long as this lives.
+            let mut tree = tree_of(Identity::from(&process));
+            tree.push(Identity::from(&process));
+            tree.iter().copied().for_each(kill_exactly);
+            killed.extend(tree);
         }
         if !left {
             break;
@@ -59,7 +64,7 @@ pub fn sweep(instance: &str) -> usize {
 }
 
 /// The daemon inherits the tree of a shim that was killed. This finds and ends it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OrphanReaper {
     instance: String,
     shims: Arc<Shims>,
@@ -68,13 +73,16 @@ pub struct OrphanReaper {
 /// The shims that have been started and not yet been waited for.
 #[derive(Debug, Default)]
 pub(super) struct Shims {
-    known: Mutex<HashSet<Shim>>,
+    known: Mutex<HashSet<Identity>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Shim {
-    pid: i32,
-    started: u64,
+/// What had to be ended, and could not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Survivors {
+    /// Processes that still lived when they were looked for.
+    pub found: usize,
+    /// Those of them that live on, though they were killed.
+    pub left: usize,
 }
 
 /// What is to be done about one direct child of the daemon.
@@ -97,10 +105,14 @@ impl OrphanReaper {
     /// is; so only two looks in a row that find nothing at all are believed. After 2 s it gives up
     /// until it is called again.
     pub async fn reap_strays(&self) -> usize {
+        self.reap_strays_within(PATIENCE).await
+    }
+
+    pub(super) async fn reap_strays_within(&self, patience: Duration) -> usize {
         let began = Instant::now();
         let mut reaped = 0;
         let mut clean_looks = 0;
-        while clean_looks < 2 && began.elapsed() < PATIENCE {
+        while clean_looks < 2 && began.elapsed() < patience {
             let pass = self.pass();
             reaped += pass.reaped;
             let is_clean = pass.alive == 0 && pass.reaped == 0;
@@ -110,6 +122,33 @@ impl OrphanReaper {
         reaped
     }
 
+    /// Kills whatever this daemon has started and still lives, shims among it: to be called when nothing is
+    /// wanted of any of them, and nothing starts any more. Takes `patience` at the most.
+    pub async fn end_all(&self, patience: Duration) -> Survivors {
+        let began = Instant::now();
+        let mut found = HashSet::new();
+        let mut clean_looks = 0;
+        let mut strays = 0;
+        while clean_looks < 2 && began.elapsed() < patience {
+            let shims: Vec<Identity> = self.shims.lock().iter().copied().collect();
+            for shim in shims.into_iter().filter(|shim| shim.is_alive()) {
+                let tree = tree_of(shim);
+                // A tree that its shim still held is its own affair no more.
+                kill_exactly(shim);
+                tree.iter().copied().for_each(kill_exactly);
+                found.insert(shim);
+                found.extend(tree);
+            }
+            let pass = self.pass();
+            strays = pass.alive;
+            let is_clean = pass.alive == 0 && !found.iter().any(|one| one.is_alive());
+            clean_looks = if is_clean { clean_looks + 1 } else { 0 };
+            tokio::time::sleep(PAUSE).await;
+        }
+        let left = found.iter().filter(|one| one.is_alive()).count().max(strays);
+        Survivors { found: found.len().max(left), left }
+    }
+
     fn pass(&self) -> Pass {
         let own = getpid().as_raw_nonzero().get();
         // Zero when our session was begun outside of the container we are in. The system call is
@@ -117,15 +156,13 @@ impl OrphanReaper {
         let own_session = Process::read(own).map_or(0, |process| process.session);
         // Held to the end: a shim that is being started is not known until the lock is free.
         let mut known = self.shims.lock();
-        known.retain(|shim| {
-            Process::read(shim.pid).is_some_and(|it| Shim::from(&it) == *shim && it.parent == own)
-        });
+        known.retain(|shim| shim.look().is_some_and(|process| process.parent == own));
 
         let mut pass = Pass::default();
         // The youngest first, each looked at only when its turn has come: they are the ones that
         // are about to be gone.
         for child in processes::children(own).into_iter().rev().filter_map(Process::read) {
-            let is_shim = known.contains(&Shim::from(&child));
+            let is_shim = known.contains(&Identity::from(&child));
             let marker = processes::marker(child.pid, INSTANCE_VARIABLE, &self.instance);
             match verdict(&child, is_shim, marker, own_session) {
                 Verdict::Leave => {}
@@ -155,19 +192,13 @@ impl Shims {
         let mut known = self.lock();
         let child = command.spawn()?;
         let process = child.id().and_then(|pid| Process::read(i32::try_from(pid).ok()?));
-        known.extend(process.as_ref().map(Shim::from));
+        known.extend(process.as_ref().map(Identity::from));
         Ok(child)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Shim>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Identity>> {
         // The set is whole between any two statements, so that a panic elsewhere spoils nothing.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl From<&Process> for Shim {
-    fn from(process: &Process) -> Shim {
-        Shim { pid: process.pid, started: process.started }
     }
 }
 
@@ -196,6 +227,24 @@ fn bearers(instance: &str) -> impl Iterator<Item = Process> {
         .filter_map(Process::read)
 }
 
+/// All that descends from a process, as long as it is there to be descended from.
+pub(super) fn tree_of(ancestor: Identity) -> Vec<Identity> {
+    let found = processes::descendants(ancestor.pid).into_iter().filter_map(Identity::of).collect();
+    // Else those were somebody else's.
+    if ancestor.look().is_some() { found } else { Vec::new() }
+}
+
+/// Kills this process and no other, though its pid be used again. Whether it worked is seen by looking.
+pub(super) fn kill_exactly(process: Identity) {
+    let handle = Pid::from_raw(process.pid).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    // Whoever the handle is of has the pid for as long as it is the one that is looked at.
+    if let Some(Ok(handle)) = handle
+        && process.is_alive()
+    {
+        let _ = pidfd_send_signal(&handle, Signal::KILL);
+    }
+}
+
 /// Whether there was something to kill.
 fn kill(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
@@ -219,6 +268,7 @@ mod tests {
             session,
             started: 1,
             zombie,
+            stopped: false,
         };
         use Marker::{Absent, Shown, Unreadable};
         let (alive, dead, ours, theirs) = (false, true, 5, 10);

@@ -19,6 +19,38 @@ pub struct Process {
     pub started: u64,
     /// It has ended, and waits for its parent to ask how.
     pub zombie: bool,
+    /// Somebody has stopped it, by SIGSTOP or as a debugger does. It does nothing until it is told to go on.
+    pub stopped: bool,
+}
+
+/// Names one process for good, though its pid be used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub pid: i32,
+    pub started: u64,
+}
+
+impl From<&Process> for Identity {
+    fn from(process: &Process) -> Identity {
+        Identity { pid: process.pid, started: process.started }
+    }
+}
+
+impl Identity {
+    /// Whoever has this pid now.
+    pub fn of(pid: i32) -> Option<Identity> {
+        Process::read(pid).as_ref().map(Identity::from)
+    }
+
+    /// What the kernel says of it, for as long as it is there.
+    pub fn look(self) -> Option<Process> {
+        Process::read(self.pid).filter(|process| Identity::from(process) == self)
+    }
+
+    /// Whether it is there, and not merely waiting to be asked how it ended.
+    pub fn is_alive(self) -> bool {
+        self.look().is_some_and(|process| !process.zombie)
+    }
 }
 
 impl Process {
@@ -41,6 +73,7 @@ impl Process {
             session: number(3)?,
             started: fields.get(19)?.parse().ok()?,
             zombie: matches!(*fields.first()?, "Z" | "X"),
+            stopped: matches!(*fields.first()?, "T" | "t"),
         })
     }
 }
@@ -145,7 +178,15 @@ mod tests {
         let process = Process::parse(stat);
         assert_eq!(
             process,
-            Some(Process { pid: 77, parent: 5, group: 6, session: 7, started: 4242, zombie: true })
+            Some(Process {
+                pid: 77,
+                parent: 5,
+                group: 6,
+                session: 7,
+                started: 4242,
+                zombie: true,
+                stopped: false,
+            })
         );
     }
 
