@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     EndpointState,
     asking::Askings,
+    containing::session_ended,
     fitting,
     leaving::Call,
     older, rewriting,
@@ -221,7 +222,7 @@ pub fn note_all(session: &Arc<Session>, messages: Vec<Result<Frame, Bad>>) -> Ba
             Err(bad) => {
                 let id = match &bad {
                     Bad::Invalid { id, .. } => id.as_deref(),
-                    Bad::Json(_) => None,
+                    Bad::Json(_) | Bad::Unanswerable => None,
                 };
                 batch.said.push(Fault::from(&bad).to_bytes(id));
                 continue;
@@ -457,22 +458,6 @@ pub fn stopping() -> Fault {
         scope: None,
     };
     Fault::internal("the gateway is stopping; try again when it is back", data)
-}
-
-/// The answer to what its client did not take back, but can no longer be heard of.
-pub fn session_ended() -> Fault {
-    let data = Data {
-        reason: "session_ended",
-        fault: Blame::Gateway,
-        server: None,
-        retry: false,
-        uri: None,
-        scope: None,
-    };
-    Fault::internal(
-        "the session ended before the call did; send `initialize` to begin a new one",
-        data,
-    )
 }
 
 /// The way of a request to one upstream.

@@ -14,11 +14,11 @@ use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    credential,
+    beside, credential,
     dialects::{REFUSAL_MAX, has_forgotten},
     event_stream::{Refused, StreamLeg},
     messages::{Kindred, Messages, Read, Unreadable, kindred, read, read_whole},
-    opening::is_answer_to,
+    opening::{call_error, is_answer_to},
     remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
     remote_stream::{Events, StreamError},
@@ -29,7 +29,7 @@ use crate::{
     aside::{Aside, IN_PLACE_MAX, aside},
     egress::{Begun, Body, EgressError},
     upstream::{
-        CallError, Exit, Reason,
+        CallError, Reason,
         attribution::Client,
         breaker::{Outcome, Pass},
         dialogue::InCall,
@@ -37,7 +37,6 @@ use crate::{
         inbox::Listening,
         link::Sending,
         places::Place,
-        status::StateWord,
     },
     wire::{Bad, Frame, Kind, message},
 };
@@ -78,7 +77,7 @@ async fn deliver(
             _ => session
                 .open(&remote, stale.as_ref())
                 .await
-                .map_err(|exit| opening_error(&remote, exit))?,
+                .map_err(|exit| call_error(&remote, exit))?,
         };
         let Outgoing { id, client, message, is_sent } = outgoing.clone();
         is_sent.store(false, Ordering::Relaxed);
@@ -142,39 +141,6 @@ async fn deliver(
                 };
             }
         }
-    }
-}
-
-fn opening_error(remote: &Remote, exit: Exit) -> CallError {
-    let server = remote.server.clone();
-    if exit.reason == Reason::Incompatible {
-        // No session of it will be opened again, whosever it is.
-        remote.signals.suspect.notify_one();
-    }
-    match exit.reason {
-        Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },
-        Reason::Unauthorized => {
-            remote.signals.unauthorized.notify_one();
-            CallError::unauthorized(server)
-        }
-        Reason::TokenFailed => {
-            let why = exit.detail.unwrap_or_default().into();
-            CallError::NoToken { server, why }
-        }
-        Reason::Throttled => {
-            let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
-            CallError::Throttled { server, after }
-        }
-        // The call itself has not even begun.
-        Reason::ConnectFailed | Reason::ConnectTimeout => {
-            CallError::NotSent { server, detail: exit.detail }
-        }
-        reason => CallError::Unavailable {
-            server,
-            state: StateWord::Starting,
-            reason,
-            detail: exit.detail,
-        },
     }
 }
 
@@ -269,6 +235,9 @@ impl RemoteLeg {
         if let Ok(Heard::Reply(reply)) = &advanced {
             self.is_answered = true;
             self.call.session.dialogue.end(self.call.outgoing.id, reply);
+            if let Part::Messages(messages) = &mut self.call.part {
+                beside::hear_behind(&remote, &self.call.session, messages.ready());
+            }
         }
         advanced.unwrap_or_else(|error| Heard::Failed(self.call.as_it_was(error)))
     }
@@ -423,7 +392,7 @@ impl Call {
             Ok(frame) => frame,
             Err(error) if whole => return Err(self.bad(&error.to_string())),
             Err(error) => {
-                tracing::debug!(server = %self.remote.server, %error, "it is no message");
+                beside::refuse(&self.remote, &self.session, &error);
                 return Ok(None);
             }
         };
