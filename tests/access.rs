@@ -210,6 +210,12 @@ async fn health_is_public_and_metrics_are_not() {
     };
     assert_eq!(get("/health", None).await.status(), StatusCode::OK);
     assert_eq!(get("/ready", None).await.status(), StatusCode::OK);
+    for path in ["/health", "/ready"] {
+        let head = gateway.http.head(format!("{}{path}", gateway.base)).send().await;
+        let head = head.expect("an answer");
+        assert_eq!(head.status(), StatusCode::OK, "{path} is asked so by some monitors");
+        assert_eq!(head.text().await.expect("no body"), "");
+    }
     assert_eq!(get("/metrics", None).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(get("/metrics", Some(&key)).await.status(), StatusCode::FORBIDDEN);
     let metrics = get("/metrics", Some(ADMIN_KEY)).await;

@@ -329,15 +329,19 @@ async fn an_upstream_that_pings_is_answered_and_one_that_asks_for_roots_is_refus
     let gateway = TestGateway::start().await;
     gateway.stdio("ping", &python("ping_me.py", &[])).await;
     let client = gateway.client_of(&["ping"]).await;
-    let answers = wait_until("both answers", SOON, async || {
+    let answers = wait_until("all answers", SOON, async || {
         let answers: Vec<Value> =
             serde_json::from_str(&client.text_of("ping__answers", json!({})).await).ok()?;
-        (answers.len() == 2).then_some(answers)
+        (answers.len() == 4).then_some(answers)
     })
     .await;
     let to = |id: Value| answers.iter().find(|answer| answer["id"] == id).expect("an answer");
     assert_eq!(to(json!("are-you-there"))["result"], json!({}));
     assert!(to(json!(77))["error"]["code"].is_i64(), "{answers:?}");
+    // One for each of those that have no id which an answer could have.
+    let unnamed = answers.iter().filter(|answer| answer["id"].is_null());
+    let codes: Vec<&Value> = unnamed.map(|answer| &answer["error"]["code"]).collect();
+    assert_eq!(codes, [-32600, -32600], "{answers:?}");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ mod host_limits;
 mod imports;
 mod inspector;
 mod journal;
+mod leaving;
 mod lists;
 mod logs;
 mod metamcp_faults;

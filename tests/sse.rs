@@ -86,6 +86,13 @@ async fn a_message_needs_the_stream_that_it_belongs_to() {
     };
     let unknown = format!("{}/metamcp/all/message?sessionId=no-such-session", gateway.base);
     assert_eq!(post(&unknown, Some(&key)).await, StatusCode::NOT_FOUND);
+    let twice = format!("{}&sessionId=another", client.message_url);
+    let request = gateway.http.post(&twice).header("content-type", "application/json");
+    let refused = request.body(ping.clone()).bearer_auth(&key).send().await.expect("an answer");
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    let refused = refused.text().await.expect("a body");
+    let refused: Value = serde_json::from_str(&refused).expect("an error of the protocol");
+    assert_eq!(refused["error"]["code"], -32600, "{refused}");
     let other_key = gateway.key("other").await;
     assert_eq!(post(&client.message_url, Some(&other_key)).await, StatusCode::NOT_FOUND);
     assert_eq!(post(&client.message_url, None).await, StatusCode::UNAUTHORIZED);

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, TestGateway,
+    Client, SOON, TestGateway,
     client::call,
     gateway::Start,
     scripted::{Said, Scripted, Then, answer},
@@ -102,6 +102,21 @@ const CASES: &[Case] = cases! {
     "its id as a text", BAD, |id| json(good(&format!("\"{id}\"")));
     "neither a result nor an error", BAD,
         |id| json(format!(r#"{{"jsonrpc":"2.0","id":{id}}}"#));
+    "a result that is null", BAD,
+        |id| json(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":null}}"#));
+    "a result that is a text", BAD,
+        |id| json(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"s"}}"#));
+    "a result that is a list, as an event", BAD,
+        |id| events(format!("data: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":[]}}\n\n"));
+    "an error that is null", BAD,
+        |id| json(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":null}}"#));
+    "an error that says nothing", BAD,
+        |id| json(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{}}}}"#));
+    "an error without an id that says nothing", BAD,
+        |_| json(r#"{"jsonrpc":"2.0","id":null,"error":{}}"#);
+    "an error that is of other types", BAD, |id| json(format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":"x","message":5}}}}"#
+    ));
     "a log message", BAD, |_| json(
         r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"x"}}"#
     );
@@ -206,6 +221,36 @@ async fn what_is_no_answer_has_its_word_and_fails_its_own_call_once() {
     let server = gateway.server("s").await;
     let (state, restarts) = (&server["runtime"]["state"], &server["runtime"]["restarts"]);
     assert_eq!((state, restarts), (&json!("READY"), &json!(0)), "{server}");
+}
+
+/// It is heard or counted, whether or not the length of all of it was said.
+#[tokio::test]
+async fn what_stands_behind_an_answer_is_heard_as_what_it_is() {
+    let gateway = TestGateway::start().await;
+    let server = Scripted::start(|asked| {
+        let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"behind"}}"#;
+        let (once, again) = (good(&asked.id), good("987654321"));
+        let body = format!("{once}\n{note}\n{again}\n{{\"no\":\"message\"}}\n");
+        match asked.arguments["case"] == 0 {
+            true => json(body),
+            false => chunked(&format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())),
+        }
+    });
+    let row =
+        json!({"name": "s", "type": "STREAMABLE_HTTP", "url": server.url, "isolation": "SESSION"});
+    gateway.create("mcp-servers", row).await;
+    let client = gateway.client_of(&["s"]).await;
+    let mut standing = client.listen().await;
+    for case in 0..2 {
+        let said = only_answer(&client, case).await;
+        assert_eq!(outcome(&said), Ok(()), "{said}");
+        let heard = standing.events.expect("the log message", SOON).await.json();
+        assert_eq!(heard["params"]["data"], "behind", "{heard}");
+        let times = Some(case as f64 + 1.0);
+        let unknown = gateway.metric("metamcpd_upstream_unknown_replies_total").await;
+        let noise = gateway.metric("metamcpd_upstream_noise_total").await;
+        assert_eq!((unknown, noise), (times, times), "case {case}");
+    }
 }
 
 /// What the upstream said is for operators at most: it may quote what is no client's business.

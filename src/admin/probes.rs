@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 use actix_web::{
     HttpRequest, HttpResponse, get,
     http::StatusCode,
+    route,
     web::{Data, Json},
 };
 use serde::Serialize;
@@ -40,8 +41,14 @@ pub struct Readiness {
 }
 
 /// The process lives.
-#[utoipa::path(tag = "probes", security(()), responses((status = 200, body = Health)))]
-#[get("/health", wrap = "private()")]
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "probes",
+    security(()),
+    responses((status = 200, body = Health))
+)]
+#[route("/health", method = "GET", method = "HEAD", wrap = "private()")]
 pub async fn health(state: Data<AdminState>) -> Json<Health> {
     failpoint::pass("health");
     Json(Health { status: "ok", run: state.conductor.run })
@@ -49,6 +56,8 @@ pub async fn health(state: Data<AdminState>) -> Json<Health> {
 
 /// The daemon can serve.
 #[utoipa::path(
+    get,
+    path = "/ready",
     tag = "probes",
     security(()),
     responses(
@@ -56,7 +65,7 @@ pub async fn health(state: Data<AdminState>) -> Json<Health> {
         (status = 503, description = "Not yet, or no longer", body = Readiness),
     )
 )]
-#[get("/ready", wrap = "private()")]
+#[route("/ready", method = "GET", method = "HEAD", wrap = "private()")]
 pub async fn ready(state: Data<AdminState>) -> HttpResponse {
     failpoint::pass("ready");
     let mut missing = Vec::new();

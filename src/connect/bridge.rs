@@ -151,7 +151,7 @@ impl Bridge {
             Err(bad) => {
                 let id = match &bad {
                     crate::wire::Bad::Invalid { id, .. } => id.clone(),
-                    crate::wire::Bad::Json(_) => None,
+                    crate::wire::Bad::Json(_) | crate::wire::Bad::Unanswerable => None,
                 };
                 return self.say(Fault::from(&bad).to_bytes(id.as_deref())).await;
             }

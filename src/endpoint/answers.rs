@@ -52,7 +52,7 @@ impl From<Bad> for Refusal {
     fn from(bad: Bad) -> Self {
         let id = match &bad {
             Bad::Invalid { id, .. } => id.as_deref(),
-            Bad::Json(_) => None,
+            Bad::Json(_) | Bad::Unanswerable => None,
         };
         Self::new(StatusCode::BAD_REQUEST, Fault::from(&bad), id)
     }

@@ -23,18 +23,19 @@ pub struct Askings {
     /// Our ids of what was asked, those that have their outcome among them.
     asked: Vec<u64>,
     abandoned: CancellationToken,
-    can_ask: bool,
+    /// Why there is no way to ask.
+    deaf: Option<&'static str>,
 }
 
 impl Askings {
     pub fn new(session: Arc<Session>, patience: Duration) -> Self {
         let abandoned = CancellationToken::new();
-        Self { session, patience, open: None, asked: Vec::new(), abandoned, can_ask: true }
+        Self { session, patience, open: None, asked: Vec::new(), abandoned, deaf: None }
     }
 
     /// From now on there is no way to ask.
-    pub fn refuse_all(&mut self) {
-        self.can_ask = false;
+    pub fn refuse_all(&mut self, why: &'static str) {
+        self.deaf = Some(why);
     }
 
     /// What is asked just now is given up, as nobody is there to answer; our ids of it.
@@ -47,9 +48,8 @@ impl Askings {
 
     /// What the client is to be sent, if it can be asked.
     pub fn begin(&mut self, question: Question) -> Option<Bytes> {
-        if !self.can_ask {
-            question
-                .refuse("the client takes no stream of events, so it cannot be asked", "unheard");
+        if let Some(why) = self.deaf {
+            question.refuse(why, "unheard");
             return None;
         }
         let asking = relay::ask(&self.session, question, self.patience, self.abandoned.clone());

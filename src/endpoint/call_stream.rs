@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     answers::{self, Accepts, stream_of},
     containing::panicked,
-    conversation::{Heard, Underway},
+    conversation::Heard,
+    leaving::Call,
 };
 use crate::{
     conductor::relay,
@@ -30,7 +31,7 @@ use crate::{
 /// Answers one call.
 pub async fn reply(
     session: &Arc<Session>,
-    mut call: Box<Underway>,
+    mut call: Call,
     accepts: Accepts,
     heartbeat: Duration,
 ) -> HttpResponse {
@@ -45,19 +46,19 @@ pub async fn reply(
         Ok(Heard::Event(event)) => vec![event],
         Err(_elapsed) => vec![],
     };
-    stream(session, vec![*call], first, heartbeat)
+    stream(session, vec![call], first, heartbeat)
 }
 
 /// Answers a batch: what was answered already, and the calls that are under way.
 pub async fn reply_to_batch(
     session: &Arc<Session>,
-    mut calls: Vec<Underway>,
+    mut calls: Vec<Call>,
     mut said: Vec<Bytes>,
     accepts: Accepts,
     heartbeat: Duration,
 ) -> HttpResponse {
     if !accepts.events {
-        calls.iter_mut().for_each(Underway::hears_only_the_answer);
+        calls.iter_mut().for_each(Call::hears_only_the_answer);
     }
     let until = Instant::now() + heartbeat;
     loop {
@@ -97,7 +98,7 @@ pub fn one(answer: Bytes, accepts: Accepts) -> HttpResponse {
 }
 
 /// JSON for who can read nothing else; what comes before the answer is left out.
-async fn whole(mut call: Box<Underway>) -> HttpResponse {
+async fn whole(mut call: Call) -> HttpResponse {
     loop {
         match call.next().await {
             Heard::Event(_) => {}
@@ -108,7 +109,7 @@ async fn whole(mut call: Box<Underway>) -> HttpResponse {
 }
 
 /// What any of the calls says next; `None` when all of them are over.
-async fn next_of(calls: &mut Vec<Underway>) -> Option<Heard> {
+async fn next_of(calls: &mut Vec<Call>) -> Option<Heard> {
     let (heard, place) = match &mut calls[..] {
         [] => return None,
         [call] => (call.next().await, 0),
@@ -128,7 +129,7 @@ async fn next_of(calls: &mut Vec<Underway>) -> Option<Heard> {
 /// Makes the rest a stream, which begins with what was `said` already.
 fn stream(
     session: &Arc<Session>,
-    calls: Vec<Underway>,
+    calls: Vec<Call>,
     said: Vec<Bytes>,
     heartbeat: Duration,
 ) -> HttpResponse {
@@ -147,22 +148,18 @@ pub fn read(reader: Reader, heartbeat: Duration) -> HttpResponse {
     answers::events().streaming(stream_of(tail, async |tail| tail.next().await))
 }
 
-async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Underway>, said: Vec<Bytes>) {
+async fn collect(session: Arc<Session>, stream: u64, mut calls: Vec<Call>, said: Vec<Bytes>) {
     let heard = AssertUnwindSafe(hear_out(&session, stream, &mut calls, said));
     if heard.catch_unwind().await.is_err() {
-        for call in &calls {
-            session.say_last(stream, panicked().to_bytes(Some(call.id())));
+        for call in &mut calls {
+            session.say_last(stream, panicked().to_bytes(call.id()));
+            call.fail();
         }
     }
     session.end_call_stream(stream);
 }
 
-async fn hear_out(
-    session: &Arc<Session>,
-    stream: u64,
-    calls: &mut Vec<Underway>,
-    said: Vec<Bytes>,
-) {
+async fn hear_out(session: &Arc<Session>, stream: u64, calls: &mut Vec<Call>, said: Vec<Bytes>) {
     failpoint::pass("collect");
     for message in said {
         tell(session, stream, message).await;
@@ -173,7 +170,7 @@ async fn hear_out(
             biased;
             heard = next_of(calls) => heard,
             () = &mut absence => {
-                for question in calls.iter_mut().flat_map(Underway::gives_up_asking) {
+                for question in calls.iter_mut().flat_map(Call::gives_up_asking) {
                     session.take_back(stream, question, relay::deserted(question));
                 }
                 absence = Box::pin(session.unread(stream));
@@ -184,7 +181,8 @@ async fn hear_out(
         match heard {
             // A client that reads hardly anything does not hold a call for longer than it may take.
             Heard::Event(event) => {
-                let last = calls.iter().map(Underway::ends_by).max().unwrap_or_else(Instant::now);
+                let last =
+                    calls.iter().filter_map(Call::ends_by).max().unwrap_or_else(Instant::now);
                 if timeout_at(last, tell(session, stream, event)).await.is_err() {
                     metrics::counter!("metamcpd_session_messages_dropped_total").increment(1);
                 }

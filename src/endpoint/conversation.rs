@@ -14,7 +14,10 @@ use uuid::Uuid;
 use super::{
     EndpointState,
     asking::Askings,
-    fitting, older, rewriting,
+    containing::session_ended,
+    fitting,
+    leaving::Call,
+    older, rewriting,
     routing::{self, Asked, settled},
     subscribing,
     tasks::{self, Way},
@@ -45,7 +48,7 @@ pub enum Turn {
     /// The request is answered by this.
     Answer(Bytes),
     /// A call has begun; its outcome is still to come.
-    Call(Box<Underway>),
+    Call(Call),
     /// There is nothing to answer: it was a notification or an answer of the client's.
     Nothing,
     /// The request was cancelled by its client before it had an outcome.
@@ -100,9 +103,14 @@ impl Underway {
         self.course.ends_by()
     }
 
-    /// The client takes one answer and nothing else, so nothing can be asked of it.
-    pub fn hears_only_the_answer(&mut self) {
-        self.askings.refuse_all();
+    /// From now on nothing can be asked of the client.
+    pub fn asks_nothing(&mut self, why: &'static str) {
+        self.askings.refuse_all(why);
+    }
+
+    /// Takes it back from its server, whatever its client wants. It is not to be asked any more.
+    pub fn give_up(&mut self, why: &str) {
+        self.course.give_up(why);
     }
 
     /// The client has been away for too long to be waited for with what it is asked just now; our ids of
@@ -214,7 +222,7 @@ pub fn note_all(session: &Arc<Session>, messages: Vec<Result<Frame, Bad>>) -> Ba
             Err(bad) => {
                 let id = match &bad {
                     Bad::Invalid { id, .. } => id.as_deref(),
-                    Bad::Json(_) => None,
+                    Bad::Json(_) | Bad::Unanswerable => None,
                 };
                 batch.said.push(Fault::from(&bad).to_bytes(id));
                 continue;
@@ -428,7 +436,7 @@ async fn call(
                 by_prefix: asked == Asked::Resource && is_reworded,
                 published,
             };
-            Turn::Call(Box::new(underway))
+            Turn::Call(Call::new(underway))
         }
         Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),
         Err(CallError::Cancelled) => Turn::Cancelled,
@@ -450,22 +458,6 @@ pub fn stopping() -> Fault {
         scope: None,
     };
     Fault::internal("the gateway is stopping; try again when it is back", data)
-}
-
-/// The answer to what its client did not take back, but can no longer be heard of.
-pub fn session_ended() -> Fault {
-    let data = Data {
-        reason: "session_ended",
-        fault: Blame::Gateway,
-        server: None,
-        retry: false,
-        uri: None,
-        scope: None,
-    };
-    Fault::internal(
-        "the session ended before the call did; send `initialize` to begin a new one",
-        data,
-    )
 }
 
 /// The way of a request to one upstream.

@@ -12,6 +12,7 @@ pub mod edge;
 mod fitting;
 mod guard;
 mod introduction;
+mod leaving;
 mod older;
 pub mod paging;
 mod paths;

@@ -5,7 +5,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest, HttpResponse, ResponseError as _,
+    HttpRequest, HttpResponse,
     http::StatusCode,
     web::{Data, Payload, Query},
 };
@@ -101,7 +101,9 @@ pub async fn post(
 ) -> HttpResponse {
     let query = match Query::<MessageQuery>::from_query(request.query_string()) {
         Ok(query) => query.into_inner(),
-        Err(error) => return error.error_response(),
+        Err(error) => {
+            return Refusal::invalid(StatusCode::BAD_REQUEST, error.to_string()).response();
+        }
     };
     failpoint::pass("older-post");
     let admitted = match admit_request(&state.conductor, request, name) {

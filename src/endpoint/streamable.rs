@@ -117,7 +117,7 @@ async fn respond_to_batch(
     for turn in join_all(turns).await {
         match turn {
             Turn::Answer(answer) => said.push(answer),
-            Turn::Call(call) => calls.push(*call),
+            Turn::Call(call) => calls.push(call),
             Turn::Nothing | Turn::Cancelled => {}
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{
     EndpointState,
+    containing::session_ended,
     conversation::{self, Turn},
     older,
     routing::{self, Asked},
@@ -130,9 +131,7 @@ impl Subscribing {
                      unsubscribe from some of them first"
                 )))
             }
-            Err(CallError::Cancelled) if in_flight.is_orphaned() => {
-                fail(conversation::session_ended())
-            }
+            Err(CallError::Cancelled) if in_flight.is_orphaned() => fail(session_ended()),
             Err(CallError::Cancelled) => Turn::Cancelled,
             Err(error) => fail(error.fault()),
         }

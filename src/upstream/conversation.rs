@@ -221,6 +221,9 @@ impl Conversation {
     /// What of an answer is the client's: its id, and what it calls its tasks.
     fn edits_of(&self, frame: &Frame) -> Result<Vec<(Span, Bytes)>, CallError> {
         let bad = |why| CallError::BadAnswer { server: self.facts.name.clone(), why };
+        if let Some(why) = frame.wrong() {
+            return Err(bad(why.into()));
+        }
         let (Some(span), Some(id)) = (frame.id_span(), self.request.id_span()) else {
             return Err(bad("it has no id".into()));
         };

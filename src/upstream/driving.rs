@@ -48,6 +48,17 @@ impl Course {
         }
     }
 
+    /// Takes it back.
+    pub fn give_up(&mut self, why: &str) {
+        match self {
+            Self::Plain(conversation) => conversation.give_up(why),
+            Self::Driven(driving) => match driving.task {
+                Some(_) => driving.give_up(),
+                None => driving.creation.give_up(why),
+            },
+        }
+    }
+
     /// When it has ended at the latest.
     pub fn ends_by(&self) -> Instant {
         match self {
@@ -259,7 +270,13 @@ impl Driving {
                 self.task.as_mut()?.result = None;
                 self.failed(error)
             }
-            Step::End(Ok(answer)) => Some(Step::End(Ok(answer))),
+            Step::End(Ok(answer)) => {
+                // Or its place would be held for as long as a call may take.
+                if let Some(mut poll) = self.task.as_mut()?.poll.take() {
+                    poll.give_up("the task is over");
+                }
+                Some(Step::End(Ok(answer)))
+            }
             other => self.hear(other),
         }
     }

@@ -108,7 +108,7 @@ async fn call(port: &Port, session: &str) -> Result<Bytes, CallError> {
 }
 
 fn answers(pipe: &Arc<Pipe>, said: &str) {
-    let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":"{said}"}}"#);
+    let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"said":"{said}"}}}}"#);
     drop(pipe.hear(Frame::parse(answer.into(), 16).unwrap()));
 }
 
@@ -123,8 +123,8 @@ async fn the_same_id_of_two_clients_goes_to_two_processes_and_comes_back_to_each
         answers(&started[0].0, "of a");
     };
     let (a, b, ()) = tokio::join!(call(&port, "a"), call(&port, "b"), answering);
-    assert_eq!(a.unwrap(), r#"{"jsonrpc":"2.0","id":"same","result":"of a"}"#);
-    assert_eq!(b.unwrap(), r#"{"jsonrpc":"2.0","id":"same","result":"of b"}"#);
+    assert_eq!(a.unwrap(), r#"{"jsonrpc":"2.0","id":"same","result":{"said":"of a"}}"#);
+    assert_eq!(b.unwrap(), r#"{"jsonrpc":"2.0","id":"same","result":{"said":"of b"}}"#);
 }
 
 #[actix::test]
@@ -145,7 +145,7 @@ async fn who_has_a_process_is_served_while_the_upstreams_own_is_down_and_who_has
     port.close(Outlook::Down(absence));
     let answering = async {
         tokio::task::yield_now().await;
-        let answer = Bytes::from_static(br#"{"jsonrpc":"2.0","id":2,"result":"second"}"#);
+        let answer = Bytes::from_static(br#"{"jsonrpc":"2.0","id":2,"result":{"said":"second"}}"#);
         drop(started.lock().unwrap()[0].0.hear(Frame::parse(answer, 16).unwrap()));
     };
     tokio::join!(call(&port, "a"), answering).0.unwrap();
@@ -176,7 +176,7 @@ async fn a_call_that_finds_its_process_closed_is_sent_to_the_next_and_only_there
         answers(&started.lock().unwrap()[1].0, "second");
     };
     let (answer, ()) = tokio::join!(call(&port, "a"), ending);
-    assert_eq!(answer.unwrap(), r#"{"jsonrpc":"2.0","id":"same","result":"second"}"#);
+    assert_eq!(answer.unwrap(), r#"{"jsonrpc":"2.0","id":"same","result":{"said":"second"}}"#);
     let mut started = started.lock().unwrap();
     let read =
         |lines: &mut mpsc::Receiver<Bytes>| std::iter::from_fn(|| lines.try_recv().ok()).count();

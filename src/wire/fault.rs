@@ -125,7 +125,7 @@ impl From<&Bad> for Fault {
     fn from(bad: &Bad) -> Self {
         let code = match bad {
             Bad::Json(_) => codes::PARSE_ERROR,
-            Bad::Invalid { .. } => codes::INVALID_REQUEST,
+            Bad::Invalid { .. } | Bad::Unanswerable => codes::INVALID_REQUEST,
         };
         Self { code, message: bad.to_string(), data: None }
     }

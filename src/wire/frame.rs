@@ -9,6 +9,11 @@ use bytes::Bytes;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::{
+    depth,
+    form::{is_id, wrong_error, wrong_result},
+};
+
 /// What a message is, by the members it has (JSON-RPC 2.0, sections 4 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -31,6 +36,7 @@ pub struct Frame {
     bytes: Bytes,
     kind: Kind,
     spans: Spans,
+    wrong: Option<&'static str>,
 }
 
 /// Where the members that matter lie. A member that is absent, or has no use here, is `None`.
@@ -57,6 +63,9 @@ pub enum Bad {
     /// JSON, and no message. `id` is there when it could be read, to be echoed.
     #[error("the message is not a JSON-RPC 2.0 request, notification or response: {why}")]
     Invalid { why: String, id: Option<Bytes> },
+    /// A request, whose answer can only be one without an id.
+    #[error("the `id` of a request must be a string or an integer")]
+    Unanswerable,
 }
 
 impl Frame {
@@ -66,7 +75,7 @@ impl Frame {
     /// `data:` field of an event. A raw control character within a string is [`Bad::Json`].
     pub fn parse(bytes: Bytes, depth_max: usize) -> Result<Self, Bad> {
         let text = std::str::from_utf8(&bytes).map_err(|error| Bad::Json(error.to_string()))?;
-        if depth_exceeds(text.as_bytes(), depth_max) {
+        if depth::exceeds(text.as_bytes(), depth_max) {
             let why = format!("it is nested deeper than {depth_max}");
             return Err(Bad::Invalid { why, id: None });
         }
@@ -77,8 +86,10 @@ impl Frame {
                 Bad::Json(error.to_string())
             }
         })?;
+        let wrong = envelope.result.and_then(wrong_result);
+        let wrong = wrong.or_else(|| envelope.error.and_then(wrong_error));
         let (kind, spans) = envelope.judge(text)?;
-        Ok(Self { bytes: one_line(bytes), kind, spans })
+        Ok(Self { bytes: one_line(bytes), kind, spans, wrong })
     }
 
     pub fn kind(&self) -> Kind {
@@ -111,6 +122,11 @@ impl Frame {
     /// The whole `error`, as it was written.
     pub fn error(&self) -> Option<Bytes> {
         self.spans.error.map(|span| self.slice(span))
+    }
+
+    /// What is amiss with a response that is one by its members only.
+    pub fn wrong(&self) -> Option<&'static str> {
+        self.wrong.filter(|_| matches!(self.kind, Kind::Result | Kind::Error))
     }
 
     /// `params.name`: of a tool or a prompt.
@@ -188,43 +204,6 @@ fn id_of(text: &str) -> Option<Bytes> {
     is_id(id).then(|| Bytes::copy_from_slice(id.as_bytes()))
 }
 
-/// Whether an id is one that MCP allows: a string or an integer (basic, "Requests").
-fn is_id(raw: &str) -> bool {
-    let integer = raw.strip_prefix('-').unwrap_or(raw);
-    raw.starts_with('"') || integer.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A count of brackets is a bound on the depth, and is all that most messages need.
-fn depth_exceeds(bytes: &[u8], depth_max: usize) -> bool {
-    opened_in(bytes) > depth_max && depth_of(bytes) > depth_max
-}
-
-/// How many `{` and `[` there are. They differ in one bit, and counted in bytes they are counted many at once.
-fn opened_in(bytes: &[u8]) -> usize {
-    let opened = |byte: &u8| u8::from(byte | 0x20 == b'{');
-    let pieces = bytes.chunks(usize::from(u8::MAX));
-    pieces.map(|piece| usize::from(piece.iter().map(opened).sum::<u8>())).sum()
-}
-
-fn depth_of(bytes: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
-    for byte in bytes {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 /// Only newlines between tokens are left in valid JSON, and there a blank means the same.
 fn one_line(bytes: Bytes) -> Bytes {
     if memchr::memchr2(b'\n', b'\r', &bytes).is_none() {
@@ -292,7 +271,8 @@ impl Envelope<'_> {
             // JSON-RPC lets an error answer a request whose id could not be read.
             Kind::Error if id_is_missing => {}
             Kind::Notification => {}
-            Kind::Request | Kind::Result | Kind::Error if readable_id.is_none() => {
+            Kind::Request if readable_id.is_none() => return Err(Bad::Unanswerable),
+            Kind::Result | Kind::Error if readable_id.is_none() => {
                 return Err(invalid("`id` must be a string or an integer"));
             }
             Kind::Request | Kind::Result | Kind::Error => {}

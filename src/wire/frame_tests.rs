@@ -37,10 +37,6 @@ fn what_is_no_message_is_told_apart_from_what_is_no_json() {
     for text in [
         r#"{"id":1,"method":"ping"}"#,
         r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
-        r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":5}"#,
         r#"{"jsonrpc":"2.0","id":1}"#,
         r#"{"jsonrpc":"2.0","result":{}}"#,
@@ -68,6 +64,31 @@ fn what_is_no_message_is_told_apart_from_what_is_no_json() {
         assert!(matches!(parse(text), Err(Bad::Json(_))), "{text}");
     }
     assert!(matches!(Frame::parse(Bytes::from_static(b"{\"\xff\":1}"), 9), Err(Bad::Json(_))));
+}
+
+#[test]
+fn a_request_whose_id_is_none_is_known_for_one() {
+    for id in ["null", "1.5", "{}", "true", "[1]"] {
+        let bad = parse(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#));
+        assert!(matches!(bad, Err(Bad::Unanswerable)), "{id}: {bad:?}");
+    }
+    let answer = parse(r#"{"jsonrpc":"2.0","id":1.5,"result":{}}"#);
+    assert!(matches!(answer, Err(Bad::Invalid { .. })), "{answer:?}");
+}
+
+#[test]
+fn a_response_tells_what_is_amiss_with_it() {
+    for (members, is_wrong) in [
+        (r#""result":{}"#, false),
+        (r#""error":{"code":1,"message":"no"}"#, false),
+        (r#""result":null"#, true),
+        (r#""error":{}"#, true),
+        // Of a request that is no business of anybody's.
+        (r#""method":"x","result":null"#, false),
+    ] {
+        let frame = parse(&format!(r#"{{"jsonrpc":"2.0","id":1,{members}}}"#)).unwrap();
+        assert_eq!(frame.wrong().is_some(), is_wrong, "{members}");
+    }
 }
 
 #[test]

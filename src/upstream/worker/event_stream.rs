@@ -34,7 +34,7 @@ use crate::{
         handshake::{self, excerpt},
         pipe::{Pipe, PipeLeg},
     },
-    wire::{Frame, capabilities::ClientCapabilities, message, sse},
+    wire::{Bad, Fault, Frame, capabilities::ClientCapabilities, message, sse},
 };
 
 /// One stream. When this value is dropped, the stream is closed.
@@ -335,7 +335,11 @@ impl Reading {
             let frame = match parse(event.data, remote.frames().depth_max).await {
                 Ok(frame) => frame,
                 Err(error) => {
+                    metrics::counter!("metamcpd_upstream_noise_total").increment(1);
                     tracing::debug!(%server, %error, "an event is no message");
+                    if let Bad::Unanswerable = error {
+                        pipe.say(Fault::from(&error).to_bytes(None));
+                    }
                     continue;
                 }
             };

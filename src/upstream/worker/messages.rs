@@ -97,6 +97,11 @@ impl Messages {
         (ready.len() > 1).then(|| Self { body: None, reader: Reader::Documents(reader), ready })
     }
 
+    /// What came with the messages that were looked at, and was not.
+    pub fn ready(&mut self) -> impl Iterator<Item = Bytes> {
+        self.ready.drain(..)
+    }
+
     /// The next message, or nothing at the end. Safe to be dropped while it waits.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Unreadable> {
         loop {

@@ -5,6 +5,7 @@
 
 mod authorizing;
 mod belonging;
+mod beside;
 mod credential;
 mod dialects;
 mod event_stream;

@@ -22,9 +22,10 @@ use super::{
 use crate::{
     egress::{Body, EgressError},
     upstream::{
-        Exit, Reason,
+        CallError, Exit, Reason,
         exchange::own_id,
         handshake::{self, excerpt},
+        status::StateWord,
     },
     wire::{Frame, capabilities::ClientCapabilities, message},
 };
@@ -75,6 +76,40 @@ pub async fn open(remote: &Arc<Remote>, session: &RemoteSession) -> Result<Estab
     let (first, second) = (first.as_str(), second.as_str());
     let detail = format!("as {first}: {why}; as {second}: {why_not}; see whether `url` is right");
     Err(Exit::new(reason, detail))
+}
+
+/// What a call hears whose session was not opened.
+pub fn call_error(remote: &Remote, exit: Exit) -> CallError {
+    let server = remote.server.clone();
+    if exit.reason == Reason::Incompatible {
+        // No session of it will be opened again, whosever it is.
+        remote.signals.suspect.notify_one();
+    }
+    match exit.reason {
+        Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },
+        Reason::Unauthorized => {
+            remote.signals.unauthorized.notify_one();
+            CallError::unauthorized(server)
+        }
+        Reason::TokenFailed => {
+            let why = exit.detail.unwrap_or_default().into();
+            CallError::NoToken { server, why }
+        }
+        Reason::Throttled => {
+            let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
+            CallError::Throttled { server, after }
+        }
+        // The call itself has not even begun.
+        Reason::ConnectFailed | Reason::ConnectTimeout => {
+            CallError::NotSent { server, detail: exit.detail }
+        }
+        reason => CallError::Unavailable {
+            server,
+            state: StateWord::Starting,
+            reason,
+            detail: exit.detail,
+        },
+    }
 }
 
 async fn attempt(

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
+    beside,
     event_stream::{Refused, StreamLeg},
     messages::{Kindred, Messages, Read, Unreadable, kindred, read, read_whole},
     opening::is_answer_to,
@@ -127,6 +128,9 @@ impl RemoteLeg {
         if let Ok(Heard::Reply(reply)) = &advanced {
             self.is_answered = true;
             self.call.session.dialogue.end(self.call.outgoing.id, reply);
+            if let Part::Messages(messages) = &mut self.call.part {
+                beside::hear_behind(&remote, &self.call.session, messages.ready());
+            }
         }
         advanced.unwrap_or_else(|error| Heard::Failed(self.call.as_it_was(error)))
     }
@@ -281,7 +285,7 @@ impl Call {
             Ok(frame) => frame,
             Err(error) if whole => return Err(self.bad(&error.to_string())),
             Err(error) => {
-                tracing::debug!(server = %self.remote.server, %error, "it is no message");
+                beside::refuse(&self.remote, &self.session, &error);
                 return Ok(None);
             }
         };

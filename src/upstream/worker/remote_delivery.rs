@@ -14,7 +14,7 @@ use super::{
     credential,
     dialects::{REFUSAL_MAX, has_forgotten},
     event_stream::StreamLeg,
-    opening::is_answer_to,
+    opening::{call_error, is_answer_to},
     remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
     standing,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     egress::{Begun, Body},
-    upstream::{CallError, Exit, Reason, attribution::Client, status::StateWord},
+    upstream::{CallError, attribution::Client},
     wire::Frame,
 };
 
@@ -62,7 +62,7 @@ pub async fn deliver(
             _ => session
                 .open(&remote, stale.as_ref())
                 .await
-                .map_err(|exit| opening_error(&remote, exit))?,
+                .map_err(|exit| call_error(&remote, exit))?,
         };
         let Outgoing { id, client, message, is_sent } = outgoing.clone();
         is_sent.store(false, Ordering::Relaxed);
@@ -126,38 +126,5 @@ pub async fn deliver(
                 };
             }
         }
-    }
-}
-
-fn opening_error(remote: &Remote, exit: Exit) -> CallError {
-    let server = remote.server.clone();
-    if exit.reason == Reason::Incompatible {
-        // No session of it will be opened again, whosever it is.
-        remote.signals.suspect.notify_one();
-    }
-    match exit.reason {
-        Reason::InsufficientScope => CallError::InsufficientScope { server, scope: exit.scope },
-        Reason::Unauthorized => {
-            remote.signals.unauthorized.notify_one();
-            CallError::unauthorized(server)
-        }
-        Reason::TokenFailed => {
-            let why = exit.detail.unwrap_or_default().into();
-            CallError::NoToken { server, why }
-        }
-        Reason::Throttled => {
-            let after = remote.belonging.breaker.throttled_for().unwrap_or_default();
-            CallError::Throttled { server, after }
-        }
-        // The call itself has not even begun.
-        Reason::ConnectFailed | Reason::ConnectTimeout => {
-            CallError::NotSent { server, detail: exit.detail }
-        }
-        reason => CallError::Unavailable {
-            server,
-            state: StateWord::Starting,
-            reason,
-            detail: exit.detail,
-        },
     }
 }

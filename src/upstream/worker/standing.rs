@@ -17,18 +17,13 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    messages::parse,
+    beside,
     remote::Remote,
     remote_session::{Established, RemoteSession},
     resubscription,
     trail::Trail,
 };
-use crate::{
-    egress::Body,
-    failpoint,
-    upstream::exchange::SessionKey,
-    wire::{Kind, sse},
-};
+use crate::{egress::Body, failpoint, upstream::exchange::SessionKey, wire::sse};
 
 /// The rest before a standing stream that has ended is opened again, which doubles up to the last.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -134,15 +129,7 @@ async fn read(
         let Ok(events) = reader.push(&chunk) else { return };
         for event in events {
             let Some(data) = place.trail.follow(event) else { continue };
-            let Ok(frame) = parse(data, frames.depth_max).await else { continue };
-            let is_progress = frame.method().as_deref() == Some("notifications/progress");
-            match frame.kind() {
-                Kind::Notification if is_progress => {
-                    let aside = session.dialogue.progress(frame);
-                    remote.carry_out(session, aside);
-                }
-                _ => remote.hear(session, frame),
-            }
+            beside::hear(remote, session, data).await;
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         status::Output,
     },
     wire::{
-        Bad, Frame,
+        Bad, Fault, Frame,
         lines::{Line, Lines, without_lead},
         torn::Torn,
     },
@@ -175,9 +175,14 @@ impl Hearer<'_> {
         let frame = match frame {
             Ok(frame) => frame,
             Err(no_message) => {
-                // Whoever waits for this answer would wait for one that never comes.
-                if let Some(id) = spoilt_answer(line) {
-                    self.pipe.refuse(id, &no_message.to_string());
+                match (&no_message, spoilt_answer(line)) {
+                    // Or it would wait for its answer, and whatever it asks for with it.
+                    (Bad::Unanswerable, _) => {
+                        self.pipe.say(Fault::from(&no_message).to_bytes(None));
+                    }
+                    // Whoever waits for this answer would wait for one that never comes.
+                    (_, Some(id)) => self.pipe.refuse(id, &no_message.to_string()),
+                    (_, None) => {}
                 }
                 return self.noise(&beginning(line));
             }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use metamcpd::wire::{Bad, Frame, Kind, Span, batch as batches};
 use serde_json::value::RawValue;
 
-use super::json::{depth, member, object, string};
+use super::json::{depth, member, members, object, string};
 
 const DEPTH_MAX: usize = 12;
 const BATCH_MAX: usize = 6;
@@ -48,6 +48,15 @@ fn expected(text: &str) -> Option<Expected<'_>> {
     is_message.then_some(Expected { kind, envelope, params, meta })
 }
 
+/// An object with one code, which is an integer, and one message, which is a text.
+fn is_error(raw: &str) -> bool {
+    let members = members(raw).unwrap_or_default();
+    let all = |wanted| members.iter().filter(move |(key, _)| key == wanted).map(|(_, raw)| *raw);
+    let (codes, messages): (Vec<_>, Vec<_>) = (all("code").collect(), all("message").collect());
+    let is_integer = |raw: &str| is_id(raw) && !raw.starts_with('"');
+    matches!((&codes[..], &messages[..]), ([code], [said]) if is_integer(code) && said.starts_with('"'))
+}
+
 /// As it leaves: on one line.
 fn blanked(text: &str) -> String {
     text.replace(['\n', '\r'], " ")
@@ -62,7 +71,7 @@ pub fn frame(bytes: &[u8]) {
             exchange(&frame);
         }
         (Err(Bad::Invalid { id: Some(id), .. }), None) => {
-            let envelope = text.and_then(super::json::members).unwrap_or_default();
+            let envelope = text.and_then(members).unwrap_or_default();
             let ids: Vec<&str> =
                 envelope.iter().filter(|(key, _)| key == "id").map(|(_, raw)| *raw).collect();
             assert_eq!(ids.iter().map(|id| id.as_bytes()).collect::<Vec<_>>(), [&id[..]]);
@@ -85,6 +94,14 @@ fn compare(frame: &Frame, text: &str, expected: &Expected<'_>) {
     );
     assert_eq!(frame.result().as_deref(), envelope("result").as_deref().map(str::as_bytes));
     assert_eq!(frame.error().as_deref(), envelope("error").as_deref().map(str::as_bytes));
+
+    let raw = |key| member(&expected.envelope, key).unwrap_or_default();
+    let is_wrong = match expected.kind {
+        Kind::Result => !raw("result").starts_with('{'),
+        Kind::Error => !is_error(raw("error")),
+        Kind::Request | Kind::Notification => false,
+    };
+    assert_eq!(frame.wrong().is_some(), is_wrong, "{text:?}");
 
     let param = |key| member(&expected.params, key).map(blanked);
     let at =
