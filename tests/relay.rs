@@ -262,11 +262,18 @@ async fn who_comes_back_too_late_to_answer_sees_that_and_no_question_that_it_was
     assert_eq!(rest[1]["params"]["requestId"], question["id"]);
     assert!(rest[2]["result"].is_object(), "{rest:?}");
 
+    let now = gateway.scratch().join("now");
     let mut late = elicit("never seen");
-    late["delay"] = json!(1.0);
+    late["until"] = json!(now);
     let mut exchange = client.open(&call(json!(2), "asking__ask_noting", late)).await;
     let begin = first_id(&mut exchange).await;
+    let mut witness = client.open(&call(json!(3), "asking__ask_noting", elicit("witness"))).await;
+    witness.events.find("the question", SOON, asked).await;
     drop(exchange);
+    drop(witness);
+    // A reader that went no sooner has been gone for as long as it may be, so the other has too.
+    noted("witness").await;
+    std::fs::write(&now, "").expect("a file");
     noted("never seen").await;
     let rest = rest_after(&begin).await;
     assert_eq!(rest.len(), 1, "{rest:?}");

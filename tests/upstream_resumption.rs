@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{
     Client, SOON, TestGateway,
@@ -82,17 +82,23 @@ async fn an_upstream_that_no_longer_knows_the_event_fails_the_call_at_once() {
 
 const CHANGED: &str = "notifications/tools/list_changed";
 
-/// A remote upstream whose standing stream has ids, and that has said something by it.
-async fn standing() -> (TestGateway, Remote) {
+/// A remote upstream whose standing stream is open, and that has said something by it.
+async fn standing(knobs: Knobs) -> (TestGateway, Remote) {
     let settings = "[lists]\ndebounce = \"10ms\"\nrefresh_rest = \"10ms\"\nrefresh_every = \"0s\"";
     let gateway = Start::new().settings(settings).run().await;
-    let remote = Remote::start(Knobs { stream_ids: true, ..Knobs::default() });
+    let remote = Remote::start(knobs);
     gateway.remote("remote", &remote.url).await;
     gateway.ready("remote").await;
+    let before = remote.seen_of("tools/list").len();
+    heard(&remote).await;
+    listed(&remote, before + 1).await;
+    (gateway, remote)
+}
+
+/// Announces a change once somebody hears it.
+async fn heard(remote: &Remote) {
     wait_until("the stream to be open", SOON, async || (remote.push(CHANGED) > 0).then_some(()))
         .await;
-    listed(&remote, 2).await;
-    (gateway, remote)
 }
 
 async fn listed(remote: &Remote, times: usize) {
@@ -109,41 +115,120 @@ fn gets(remote: &Remote) -> Vec<Option<String>> {
 }
 
 async fn opened(remote: &Remote, times: usize) -> Vec<Option<String>> {
-    wait_until("the stream to be open again", SOON, async || {
+    wait_until("the stream to be asked for again", SOON, async || {
         Some(gets(remote)).filter(|gets| gets.len() >= times)
     })
     .await
 }
 
-#[tokio::test]
-async fn a_standing_stream_that_broke_is_taken_up_where_it_was_and_nothing_is_looked_at_for_that() {
-    let (gateway, remote) = standing().await;
-    let (pushed, lists) = (remote.seen().len(), remote.seen_of("tools/list").len());
-    let last = opened(&remote, 1).await.len();
-    remote.cut_streams();
-    let resumed = opened(&remote, last + 1).await;
-    assert!(resumed[last].as_deref().is_some_and(|id| id.starts_with("said-")), "{resumed:?}");
-    assert!(remote.seen().len() > pushed);
+/// How often the upstream was answered what it asked with this id.
+fn answers(remote: &Remote, id: &str) -> usize {
+    let is_answer = |seen: &Seen| seen.body["id"] == id && seen.body["result"].is_object();
+    remote.seen().into_iter().filter(is_answer).count()
+}
 
-    // What is said while nobody hears it comes after the break, and what was heard before it does not count.
-    remote.cut_streams();
-    assert_eq!(remote.push(CHANGED), 0);
-    listed(&remote, lists + 1).await;
-    assert_eq!(opened(&remote, last + 2).await.len(), last + 2);
-    let duplicates = gateway.metric("metamcpd_upstream_duplicate_events_total").await;
-    assert!(duplicates.is_some_and(|count| count >= 2.0), "{duplicates:?}");
-    // Once for what was said, and not for either break.
-    assert_eq!(remote.seen_of("tools/list").len(), lists + 1);
+async fn answered(remote: &Remote, id: &str) {
+    wait_until("the answer", SOON, async || (answers(remote, id) > 0).then_some(())).await;
+}
+
+fn question(id: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "ping"})
 }
 
 #[tokio::test]
-async fn where_the_rest_of_a_standing_stream_is_not_to_be_had_the_lists_are_looked_at_again() {
-    let (_gateway, remote) = standing().await;
-    let (lists, last) = (remote.seen_of("tools/list").len(), opened(&remote, 1).await.len());
+async fn a_standing_stream_that_broke_is_taken_up_where_it_was_and_no_question_counts_twice() {
+    let (gateway, remote) = standing(Knobs { stream_ids: true, ..Knobs::default() }).await;
+    assert!(remote.push_message(&question("before")) > 0);
+    answered(&remote, "before").await;
+    let last = gets(&remote).len();
+    remote.cut_streams();
+    // What is asked while nobody hears it comes after the break.
+    assert_eq!(remote.push_message(&question("between")), 0);
+    answered(&remote, "between").await;
+    let resumed = opened(&remote, last + 1).await;
+    assert!(resumed[last].as_deref().is_some_and(|id| id.starts_with("said-")), "{resumed:?}");
+    assert_eq!(answers(&remote, "before"), 1, "it came again, and was answered already");
+    let duplicates = gateway.metric("metamcpd_upstream_duplicate_events_total").await;
+    assert_eq!(duplicates, Some(1.0));
+}
+
+#[tokio::test]
+async fn the_lists_are_looked_at_after_every_break_since_no_server_has_to_say_anything_again() {
+    let alike = Knobs { stream_ids_alike: true, ..Knobs::default() };
+    let (gateway, remote) = standing(alike).await;
+    let (last, lists) = (gets(&remote).len(), remote.seen_of("tools/list").len());
+    remote.cut_streams();
+    listed(&remote, lists + 1).await;
+    assert_eq!(opened(&remote, last + 1).await[last].as_deref(), Some("alike"));
+
+    // What is said in the same words, and with the same id, is said all the same.
+    for _ in 0..2 {
+        let lists = remote.seen_of("tools/list").len();
+        heard(&remote).await;
+        listed(&remote, lists + 1).await;
+    }
+    let duplicates = gateway.metric("metamcpd_upstream_duplicate_events_total").await;
+    assert_eq!(duplicates.unwrap_or_default(), 0.0);
+}
+
+#[tokio::test]
+async fn the_lists_are_looked_at_before_a_server_has_anything_to_say_by_its_next_stream() {
+    for stream_ids in [true, false] {
+        let (_gateway, remote) = standing(Knobs { stream_ids, ..Knobs::default() }).await;
+        let lists = remote.seen_of("tools/list").len();
+        remote.turn(|knobs| knobs.stream_delay = Duration::from_secs(600));
+        remote.cut_streams();
+        listed(&remote, lists + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn where_the_rest_of_a_standing_stream_is_not_to_be_had_it_is_begun_anew() {
+    let (_gateway, remote) = standing(Knobs { stream_ids: true, ..Knobs::default() }).await;
+    let (lists, last) = (remote.seen_of("tools/list").len(), gets(&remote).len());
     remote.forget_said();
     remote.cut_streams();
     let anew = opened(&remote, last + 2).await;
     assert!(anew[last].is_some(), "{anew:?}");
     assert_eq!(anew[last + 1], None);
     listed(&remote, lists + 1).await;
+}
+
+#[tokio::test]
+async fn a_standing_stream_that_our_credential_is_refused_for_is_told_as_that() {
+    let (gateway, remote) = standing(Knobs::default()).await;
+    remote.turn(|knobs| knobs.stream_refusal = Some((401, "")));
+    remote.cut_streams();
+    let is_refused = |row: &Value| {
+        let said = row["runtime"]["last_error"].as_str().unwrap_or_default();
+        said.contains("refused our credential") && said.contains("invalid_token")
+    };
+    gateway.server_until("remote", "the refusal", is_refused).await;
+}
+
+/// A standing stream that is refused so, so often, and then no more; and how often a session was begun for that.
+async fn refused(status: u16, words: &'static str, times: usize) -> usize {
+    let (_gateway, remote) = standing(Knobs::default()).await;
+    let (last, begun) = (gets(&remote).len(), remote.seen_of("initialize").len());
+    remote.turn(|knobs| knobs.stream_refusal = Some((status, words)));
+    remote.cut_streams();
+    opened(&remote, last + times).await;
+    remote.turn(|knobs| knobs.stream_refusal = None);
+    heard(&remote).await;
+    let lists = remote.seen_of("tools/list").len();
+    heard(&remote).await;
+    listed(&remote, lists + 1).await;
+    remote.seen_of("initialize").len() - begun
+}
+
+#[tokio::test]
+async fn a_standing_stream_that_is_refused_for_another_reason_is_asked_for_again() {
+    let begun = tokio::join!(
+        refused(403, "", 1),
+        refused(400, "no", 1),
+        refused(400, "Unsupported MCP-Protocol-Version", 1),
+        // It says so of every session.
+        refused(404, "", 2),
+    );
+    assert_eq!(begun, (0, 0, 1, 1));
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What a server said of itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introduction {
     pub version: &'static str,
     pub offers: PerKind<Offer>,

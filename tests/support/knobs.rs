@@ -70,6 +70,12 @@ pub struct Knobs {
     pub streams: bool,
     /// Whether what is said on them has ids, by which they can be resumed.
     pub stream_ids: bool,
+    /// Whether what is said on them has the same id, and none of them is ever taken up again.
+    pub stream_ids_alike: bool,
+    /// How long a GET waits for its head.
+    pub stream_delay: Duration,
+    /// How a GET is refused.
+    pub stream_refusal: Option<(u16, &'static str)>,
     pub tools: Vec<String>,
     /// How long `initialize` takes.
     pub hello_delay: Duration,
@@ -112,6 +118,9 @@ impl Default for Knobs {
             bearers: None,
             streams: true,
             stream_ids: false,
+            stream_ids_alike: false,
+            stream_delay: Duration::ZERO,
+            stream_refusal: None,
             tools,
             hello_delay,
             list_delay,

@@ -155,7 +155,11 @@ impl Remote {
     /// Sends a message on every open stream; how many took it.
     pub fn push_message(&self, message: &Value) -> usize {
         let mut event = event(message);
-        if lock(&self.state.knobs).stream_ids {
+        let knobs = lock(&self.state.knobs).clone();
+        if knobs.stream_ids_alike {
+            event = [b"id: alike\n", &event[..]].concat().into();
+        }
+        if knobs.stream_ids {
             let mut said = lock(&self.state.said);
             event = [format!("id: said-{}\n", said.len() + 1).as_bytes(), &event].concat().into();
             said.push(event.clone());
@@ -223,7 +227,20 @@ async fn serve(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Ht
         let body = json!({"jsonrpc": "2.0", "error": error, "id": null});
         return HttpResponse::BadRequest().content_type("application/json").body(body.to_string());
     }
+    if *request.method() == Method::GET {
+        tokio::time::sleep(knobs.stream_delay).await;
+    }
     match *request.method() {
+        Method::GET if knobs.stream_refusal.is_some() => {
+            let (status, words) = knobs.stream_refusal.unwrap_or_default();
+            let challenge = ("www-authenticate", "Bearer error=\"invalid_token\"");
+            let mut refusal = HttpResponse::build(status_of(status));
+            if status == 401 {
+                refusal.insert_header(challenge);
+            }
+            refusal.body(words)
+        }
+        Method::GET if knobs.stream_ids_alike => standing_stream(&state),
         Method::GET if knobs.stream_ids && last_event.is_some() => {
             said_after(&state, &last_event.unwrap_or_default())
         }

@@ -11,8 +11,7 @@ use crate::{
     wire::{Bad, Fault, Frame, Kind},
 };
 
-/// Hears a message that came by the stream of a session.
-pub async fn hear(remote: &Arc<Remote>, session: &Arc<RemoteSession>, data: Bytes) {
+async fn hear(remote: &Arc<Remote>, session: &Arc<RemoteSession>, data: Bytes) {
     match parse(data, remote.frames().depth_max).await {
         Ok(frame) => take(remote, session, frame),
         Err(bad) => refuse(remote, session, &bad),
@@ -40,7 +39,8 @@ pub fn hear_behind(
     }
 }
 
-fn take(remote: &Arc<Remote>, session: &Arc<RemoteSession>, frame: Frame) {
+/// Hears a message that is no answer to a call.
+pub fn take(remote: &Arc<Remote>, session: &Arc<RemoteSession>, frame: Frame) {
     let is_progress = frame.method().as_deref() == Some("notifications/progress");
     match frame.kind() {
         Kind::Notification if is_progress => {

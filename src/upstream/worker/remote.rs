@@ -177,10 +177,16 @@ impl Remote {
             .session(&SessionKey::Shared, bridged(self.belonging.isolation))
             .map_err(|error| Exit::new(Reason::HandshakeFailed, error.to_string()))?;
         let introduction = session.open(self, None).await?.introduction.clone();
-        for (kind, announces) in self.signals.announces.iter() {
-            announces.store(introduction.offers[kind].announces, Ordering::Relaxed);
-        }
+        self.hears_announcements(Some(&introduction));
         Ok(introduction)
+    }
+
+    /// Takes note that announcements are heard of what it says so of; or of nothing.
+    pub fn hears_announcements(&self, introduction: Option<&Introduction>) {
+        for (kind, announces) in self.signals.announces.iter() {
+            let is_heard = introduction.is_some_and(|said| said.offers[kind].announces);
+            announces.store(is_heard, Ordering::Relaxed);
+        }
     }
 
     /// Takes note of the lists that it does not say any more that it announces changes of. Whether

@@ -16,7 +16,7 @@ use super::{
     event_stream::StreamLeg,
     opening::{call_error, is_answer_to},
     remote::{Remote, TELL_PATIENCE},
-    remote_session::{Established, RemoteSession},
+    remote_session::{Established, RemoteSession, Sake},
     standing,
     throttling::asked_rest,
 };
@@ -35,6 +35,19 @@ pub struct Outgoing {
     pub message: Bytes,
     /// Whether the upstream may have received it, and has not said that it did nothing.
     pub is_sent: Begun,
+}
+
+impl Outgoing {
+    /// What a session is opened for where it is opened for this. All that we ask of our own accord, but
+    /// whether it is still there, is for its lists.
+    fn sake(&self, depth_max: usize) -> Sake {
+        let is_ping = |frame: &Frame| frame.method().as_deref() == Some("ping");
+        let is_ours = self.client.is_none();
+        match Frame::parse(self.message.clone(), depth_max) {
+            Ok(frame) if is_ours && !is_ping(&frame) => Sake::Listing,
+            Ok(_) | Err(_) => Sake::Other,
+        }
+    }
 }
 
 /// What came of sending it.
@@ -60,7 +73,7 @@ pub async fn deliver(
         let established = match session.established() {
             Some(established) if stale.is_none() && !established.is_over() => established,
             _ => session
-                .open(&remote, stale.as_ref())
+                .open_for(&remote, stale.as_ref(), outgoing.sake(remote.frames().depth_max))
                 .await
                 .map_err(|exit| call_error(&remote, exit))?,
         };
@@ -126,5 +139,21 @@ pub async fn deliver(
                 };
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message;
+
+    #[test]
+    fn a_session_is_opened_for_a_list_where_the_gateway_asks_for_one() {
+        let sake = |method, client| {
+            let message = message::request(1, method, b"{}");
+            Outgoing { id: 1, client, message, is_sent: Begun::default() }.sake(16)
+        };
+        assert_eq!(sake("tools/list", None), Sake::Listing);
+        assert_eq!(sake("ping", None), Sake::Other);
     }
 }

@@ -26,8 +26,9 @@ use crate::{
     },
 };
 
-/// How often the lists of one whose sessions have to be begun anew are looked at for that.
-const RELIST_REST: Duration = Duration::from_secs(30);
+/// The rest between two looks at the lists of one whose sessions have to be begun anew, which doubles up to
+/// the last where that goes on.
+const RELIST_REST: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
 
 /// What is said of a credential that was good for as long as the session was open.
 const REFUSED: &str = "the upstream refused our credential";
@@ -230,23 +231,50 @@ async fn watch(assignment: &Assignment, remote: &Arc<Remote>, link: &Link) -> Ex
     }
 }
 
+/// When the lists of one whose sessions are begun anew are looked at.
+struct Pace {
+    looked: Option<Instant>,
+    rest: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { looked: None, rest: RELIST_REST.0 }
+    }
+
+    /// Not before this.
+    fn next(&self, now: Instant) -> Instant {
+        self.looked.map_or(now, |at| at + self.rest)
+    }
+
+    /// They are looked at now.
+    fn look(&mut self, now: Instant) {
+        self.rest = match self.looked.map(|at| now - at) {
+            Some(since) if since <= self.rest * 2 => (self.rest * 2).min(RELIST_REST.1),
+            // It had been good for long, or was never bad.
+            Some(_) | None => RELIST_REST.0,
+        };
+        self.looked = Some(now);
+    }
+}
+
 /// Takes what begins its sessions anew for another version of itself: what it said of itself holds at once, and
 /// its lists are looked at again, though never at a pace at which one that forgets every session would be listed
 /// for ever.
 async fn follow(assignment: &Assignment, remote: &Arc<Remote>) -> Infallible {
-    let mut looked = None;
+    let mut pace = Pace::new();
     let mut is_due = false;
     loop {
         let rest = async {
-            match (is_due, looked) {
-                (true, Some(at)) => sleep_until(at + RELIST_REST).await,
-                (true, None) => {}
-                (false, _) => std::future::pending().await,
+            match is_due {
+                true => sleep_until(pace.next(Instant::now())).await,
+                false => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            () = remote.signals.reopened.notified() => {
+            () = remote.signals.reopened.notified() => is_due = true,
+            () = remote.signals.reintroduced.notified() => {
                 let session = remote.known_session(&SessionKey::Shared);
                 if let Some(established) = session.and_then(|session| session.established()) {
                     reintroduce(assignment, remote, &established.introduction);
@@ -257,7 +285,8 @@ async fn follow(assignment: &Assignment, remote: &Arc<Remote>) -> Infallible {
                 for kind in Kind::ALL {
                     assignment.board.refresh[kind].ask();
                 }
-                (looked, is_due) = (Some(Instant::now()), false);
+                pace.look(Instant::now());
+                is_due = false;
             }
         }
     }
@@ -274,5 +303,27 @@ async fn sweep(assignment: &Assignment, remote: &Arc<Remote>) -> Infallible {
     loop {
         sleep(idle / 4).await;
         remote.forget_idle(idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_whose_sessions_are_begun_anew_for_ever_is_looked_at_ever_less_often() {
+        let mut pace = Pace::new();
+        let mut now = Instant::now();
+        assert_eq!(pace.next(now), now, "the first time at once");
+        for seconds in [30, 60, 120, 240, 300, 300] {
+            pace.look(now);
+            let next = pace.next(now);
+            assert_eq!(next - now, Duration::from_secs(seconds));
+            now = next;
+        }
+        now += Duration::from_secs(3600);
+        assert_eq!(pace.next(now).max(now), now);
+        pace.look(now);
+        assert_eq!(pace.next(now) - now, RELIST_REST.0, "it had been good for long");
     }
 }

@@ -46,6 +46,33 @@ pub struct RemoteSession {
     is_over: AtomicBool,
 }
 
+/// What a session is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sake {
+    /// A look at the lists, which are the present ones then.
+    Listing,
+    Other,
+}
+
+/// What may have become another when a session was begun anew.
+#[derive(Debug, PartialEq, Eq)]
+enum Suspicion {
+    /// What it said of itself to the gateway, and so its lists.
+    Itself,
+    Lists,
+}
+
+/// What is to be looked at after a session was begun anew, in which it says the same of itself as in the one
+/// before or not.
+fn suspicion(is_own: bool, is_same: bool, sake: Sake) -> Option<Suspicion> {
+    match (is_own, is_same, sake) {
+        (true, false, _) => Some(Suspicion::Itself),
+        // One that ends its sessions soon would be listed for ever, since it was listed.
+        (_, _, Sake::Listing) => None,
+        (_, _, Sake::Other) => Some(Suspicion::Lists),
+    }
+}
+
 /// A session as the upstream gave it.
 pub struct Established {
     pub introduction: Introduction,
@@ -137,8 +164,18 @@ impl RemoteSession {
         remote: &Arc<Remote>,
         stale: Option<&Arc<Established>>,
     ) -> Result<Arc<Established>, Exit> {
+        self.open_for(remote, stale, Sake::Other).await
+    }
+
+    /// The same, for this.
+    pub async fn open_for(
+        self: &Arc<Self>,
+        remote: &Arc<Remote>,
+        stale: Option<&Arc<Established>>,
+        sake: Sake,
+    ) -> Result<Arc<Established>, Exit> {
         let (session, stale, server) = (self.clone(), stale.cloned(), remote.clone());
-        let opening = async move { session.open_now(&server, stale.as_ref()).await };
+        let opening = async move { session.open_now(&server, stale.as_ref(), sake).await };
         let opened = actix::spawn(remote.tasks.track_future(opening)).await;
         opened.unwrap_or_else(|error| {
             Err(Exit::new(Reason::Panicked, format!("the session was not opened: {error}")))
@@ -149,6 +186,7 @@ impl RemoteSession {
         self: &Arc<Self>,
         remote: &Arc<Remote>,
         stale: Option<&Arc<Established>>,
+        sake: Sake,
     ) -> Result<Arc<Established>, Exit> {
         let _one_at_a_time = self.opening.lock().await;
         let current = self.established();
@@ -171,8 +209,8 @@ impl RemoteSession {
             remote.tell(Some(&established), level.request(remote.next_id())).await;
         }
         self.established.store(Some(established.clone()));
-        if current.is_some() {
-            remote.signals.reopened.notify_one();
+        if let Some(current) = &current {
+            self.tell_of_another(remote, current, &established, sake);
         }
         // What came to be wanted while it was told could not be told by whoever wants it.
         if let Some(level) = wanted().filter(|_| wanted() != told) {
@@ -190,6 +228,22 @@ impl RemoteSession {
         Ok(established)
     }
 
+    /// Has the upstream looked at where it may be another since the session was begun anew.
+    fn tell_of_another(
+        &self,
+        remote: &Remote,
+        before: &Established,
+        now: &Established,
+        sake: Sake,
+    ) {
+        let is_same = before.introduction == now.introduction;
+        match suspicion(self.key == SessionKey::Shared, is_same, sake) {
+            Some(Suspicion::Itself) => remote.signals.reintroduced.notify_one(),
+            Some(Suspicion::Lists) => remote.signals.reopened.notify_one(),
+            None => {}
+        }
+    }
+
     /// Tells the upstream that the session has ended. One that does not care answers 405.
     pub async fn end(&self, remote: &Remote) {
         self.dialogue.close();
@@ -203,6 +257,27 @@ impl RemoteSession {
         let deletion = remote.send(Method::DELETE, "*/*", Some(&established), Bytes::new());
         if timeout(DELETE_PATIENCE, deletion).await.is_err() {
             tracing::debug!(server = %remote.server, "the upstream took no notice of a DELETE");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_the_lists_brings_about_no_other_unless_there_is_something_new() {
+        use Suspicion::{Itself, Lists};
+        for (is_own, is_same, sake, expected) in [
+            (true, true, Sake::Other, Some(Lists)),
+            (true, true, Sake::Listing, None),
+            (true, false, Sake::Other, Some(Itself)),
+            (true, false, Sake::Listing, Some(Itself)),
+            // What a client was told of it says nothing of what the gateway was.
+            (false, true, Sake::Other, Some(Lists)),
+            (false, false, Sake::Other, Some(Lists)),
+        ] {
+            assert_eq!(suspicion(is_own, is_same, sake), expected, "{is_own} {is_same} {sake:?}");
         }
     }
 }

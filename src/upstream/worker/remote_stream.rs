@@ -15,7 +15,7 @@ use super::{
     messages::{Kindred, kindred},
     remote::Remote,
     remote_session::RemoteSession,
-    trail::Trail,
+    trail::{Said, Trail},
 };
 use crate::{
     egress::{Begun, Body},
@@ -79,7 +79,8 @@ impl Events {
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         let events = self.reader.push(chunk).map_err(StreamError::TooLarge)?;
-        self.ready.extend(events.into_iter().filter_map(|event| self.trail.follow(event)));
+        let said = events.into_iter().filter_map(|event| self.trail.follow(event));
+        self.ready.extend(said.filter_map(Said::once));
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! What calls to a remote upstream tell its worker, and the worker them.
 
 use std::{
-    sync::{Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,8 +21,10 @@ const DOUBT_MAX: Duration = Duration::from_secs(1);
 pub struct Signals {
     /// The upstream says that a list of it has changed.
     pub changed: Announcements,
-    /// A session with it was begun anew, so that it may have become another meanwhile.
+    /// A session with it was begun anew, and not for the sake of a list, so that it may have other lists.
     pub reopened: Notify,
+    /// The gateway's own session was begun anew, and it says something else of itself.
+    pub reintroduced: Notify,
     /// It could not be reached, or broke off.
     pub suspect: Notify,
     /// Since when it is being found out whether it can be reached at all.
@@ -37,6 +42,11 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// Whether there is a list that is looked at only when it says so.
+    pub fn relies_on_announcements(&self) -> bool {
+        self.announces.iter().any(|(_, announces)| announces.load(Ordering::Relaxed))
+    }
+
     /// It refused our credential, and said this of it.
     pub fn note_challenge(&self, challenge: Option<Challenge>) {
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = challenge;

@@ -3,7 +3,8 @@
 //! That of the gateway's own session is held as long as the worker lives. That of a client's session
 //! is held while the client can hear what comes by it: while a call of it is under way or it listens,
 //! and for a moment longer, so that one call after another does not open one each. One that broke off is
-//! taken up where it was, if its events had ids.
+//! taken up where it was, if its events had ids. No server has to say then what it has said meanwhile, and
+//! none says whether it does: so the lists are looked at after every break.
 
 use std::{
     convert::Infallible,
@@ -17,13 +18,21 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    beside,
-    remote::Remote,
+    authorizing::{NoToken, SendError},
+    beside, credential,
+    dialects::{REFUSAL_MAX, has_forgotten},
+    messages::parse,
+    remote::{Remote, TELL_PATIENCE},
     remote_session::{Established, RemoteSession},
     resubscription,
     trail::Trail,
 };
-use crate::{egress::Body, failpoint, upstream::exchange::SessionKey, wire::sse};
+use crate::{
+    egress::Body,
+    failpoint,
+    upstream::exchange::SessionKey,
+    wire::{Kind, sse},
+};
 
 /// The rest before a standing stream that has ended is opened again, which doubles up to the last.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -36,7 +45,10 @@ const LINGER: Duration = Duration::from_secs(5);
 
 enum Opened {
     Stream(Box<Body>),
+    /// By nobody, and never.
     NotOffered,
+    /// For a reason that may be this session's, or be gone another time.
+    Refused,
     Forgotten,
     Failed,
 }
@@ -47,18 +59,44 @@ async fn open(
     established: &Established,
     last_event: Option<HeaderValue>,
 ) -> Opened {
+    let is_resumption = last_event.is_some();
     let sent = remote.listen(Some(established), last_event, None).await;
-    let Ok(response) = sent else { return Opened::Failed };
+    let response = match sent {
+        Ok(response) => response,
+        Err(error) => {
+            if let SendError::Token(NoToken::GivenUp(_)) = error {
+                remote.signals.unauthorized.notify_one();
+            }
+            return Opened::Failed;
+        }
+    };
     match response.status() {
         StatusCode::OK => Opened::Stream(Box::new(response.into_body())),
+        StatusCode::UNAUTHORIZED => {
+            remote.signals.note_challenge(credential::challenge(response.headers()));
+            remote.signals.unauthorized.notify_one();
+            Opened::Failed
+        }
         StatusCode::NOT_FOUND | StatusCode::GONE if established.is_named() => Opened::Forgotten,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            Opened::NotOffered
+        }
         // Not now is not never: some have no second stream while they take the first for whole.
         StatusCode::REQUEST_TIMEOUT
         | StatusCode::CONFLICT
         | StatusCode::TOO_EARLY
         | StatusCode::TOO_MANY_REQUESTS => Opened::Failed,
         status if status.is_server_error() => Opened::Failed,
-        _not_offered => Opened::NotOffered,
+        // It may be about the event.
+        _refused if is_resumption => Opened::Refused,
+        status => {
+            let reading = response.into_body().collect(REFUSAL_MAX);
+            let body = timeout(TELL_PATIENCE, reading).await.ok().and_then(Result::ok);
+            match has_forgotten(status, &body.unwrap_or_default(), established.is_named()) {
+                true => Opened::Forgotten,
+                false => Opened::Refused,
+            }
+        }
     }
 }
 
@@ -67,11 +105,14 @@ struct Place {
     /// The session that it is of: another one has another stream.
     established: Weak<Established>,
     trail: Trail,
+    /// The one that was opened since the stream of the one before was not to be had, until it has a stream.
+    renewed: Weak<Established>,
 }
 
 impl Place {
     fn new(remote: &Remote) -> Self {
-        Self { established: Weak::new(), trail: Trail::new(remote.limits.resume) }
+        let trail = Trail::new(remote.limits.resume);
+        Self { established: Weak::new(), trail, renewed: Weak::new() }
     }
 
     fn is_of(&mut self, established: &Arc<Established>) {
@@ -81,11 +122,11 @@ impl Place {
         }
     }
 
-    /// Opens the stream where it is; and whether nothing was lost in between.
-    async fn open(&mut self, remote: &Remote, established: &Arc<Established>) -> (Opened, bool) {
+    /// Opens the stream where it is.
+    async fn open(&mut self, remote: &Remote, established: &Arc<Established>) -> Opened {
         self.is_of(established);
         let Some(last_event) = self.trail.last_event() else {
-            return (open(remote, established, None).await, false);
+            return open(remote, established, None).await;
         };
         self.trail.attempts += 1;
         let opened = open(remote, established, Some(last_event)).await;
@@ -94,18 +135,18 @@ impl Place {
                 metrics::counter!("metamcpd_upstream_streams_resumed_total").increment(1);
                 self.trail.resumed();
                 self.trail.attempts = 0;
-                (opened, true)
+                opened
             }
-            // It does not know the event, or is tried in vain for too long.
-            Opened::NotOffered => {
+            // It does not know the event.
+            Opened::NotOffered | Opened::Refused => {
                 self.trail.lose();
-                (open(remote, established, None).await, false)
+                open(remote, established, None).await
             }
             Opened::Failed | Opened::Forgotten => {
                 if self.trail.is_exhausted() {
                     self.trail.lose();
                 }
-                (opened, false)
+                opened
             }
         }
     }
@@ -128,8 +169,18 @@ async fn read(
     while let Some(Ok(chunk)) = body.chunk().await {
         let Ok(events) = reader.push(&chunk) else { return };
         for event in events {
-            let Some(data) = place.trail.follow(event) else { continue };
-            beside::hear(remote, session, data).await;
+            let Some(said) = place.trail.follow(event) else { continue };
+            let parsed = parse(said.data.clone(), frames.depth_max).await;
+            let is_notification =
+                parsed.as_ref().is_ok_and(|frame| frame.kind() == Kind::Notification);
+            // A notification that is heard twice does no harm, and one that is like another may be news.
+            if !is_notification && said.once().is_none() {
+                continue;
+            }
+            match parsed {
+                Ok(frame) => beside::take(remote, session, frame),
+                Err(bad) => beside::refuse(remote, session, &bad),
+            }
         }
     }
 }
@@ -143,11 +194,13 @@ pub async fn listen(remote: &Arc<Remote>) -> Infallible {
     let mut is_again = false;
     loop {
         let began = Instant::now();
-        if let Held::NotOffered = hold_own(remote, &mut place, is_again).await {
-            for (_, announces) in remote.signals.announces.iter() {
-                announces.store(false, Ordering::Relaxed);
+        match hold_own(remote, &mut place, is_again).await {
+            Held::NotOffered => {
+                remote.hears_announcements(None);
+                return std::future::pending().await;
             }
-            return std::future::pending().await;
+            Held::Refused => remote.hears_announcements(None),
+            Held::Ended => {}
         }
         if began.elapsed() > REST.1 {
             rest = REST.0;
@@ -160,32 +213,46 @@ pub async fn listen(remote: &Arc<Remote>) -> Infallible {
 
 enum Held {
     NotOffered,
+    Refused,
     Ended,
 }
 
 async fn hold_own(remote: &Arc<Remote>, place: &mut Place, is_again: bool) -> Held {
     let Some(session) = remote.known_session(&SessionKey::Shared) else { return Held::Ended };
     let Some(established) = session.established() else { return Held::Ended };
-    let (opened, is_whole) = place.open(remote, &established).await;
-    if is_again && !is_whole {
-        // What was announced in between is lost, so the lists are looked at again.
+    if is_again && remote.signals.relies_on_announcements() {
+        // What was announced in between may be lost. It may be long until there is a stream: some servers
+        // answer only when there is something to say.
         remote.signals.changed.presume_all();
     }
-    match opened {
+    match place.open(remote, &established).await {
         Opened::Stream(mut body) => {
+            place.renewed = Weak::new();
+            if is_again {
+                remote.hears_announcements(Some(&established.introduction));
+                remote.signals.changed.presume_all();
+            }
             read(remote, &session, &mut body, place).await;
             remote.signals.suspect.notify_one();
             Held::Ended
         }
+        // It says so of whatever stream it is asked for, rather than of a session.
+        Opened::Forgotten if std::ptr::eq(place.renewed.as_ptr(), Arc::as_ptr(&established)) => {
+            Held::Refused
+        }
         Opened::Forgotten => {
             // One stands in line to make it anew.
-            if let Err(exit) = session.open(remote, Some(&established)).await {
-                tracing::debug!(server = %remote.server, ?exit, "the session was not made anew");
-                remote.signals.suspect.notify_one();
+            match session.open(remote, Some(&established)).await {
+                Ok(renewed) => place.renewed = Arc::downgrade(&renewed),
+                Err(exit) => {
+                    tracing::debug!(server = %remote.server, ?exit, "the session was not made anew");
+                    remote.signals.suspect.notify_one();
+                }
             }
             Held::Ended
         }
         Opened::Failed => Held::Ended,
+        Opened::Refused => Held::Refused,
         Opened::NotOffered => Held::NotOffered,
     }
 }
@@ -217,7 +284,7 @@ pub async fn open_before_a_call(
         Ok(Opened::NotOffered) => {
             return remote.signals.has_no_streams.store(true, Ordering::Relaxed);
         }
-        Ok(Opened::Forgotten | Opened::Failed) => return,
+        Ok(Opened::Refused | Opened::Forgotten | Opened::Failed) => return,
         // Some servers answer only when there is something to say. No other call waits for that.
         Err(_elapsed) => {
             remote.signals.has_slow_streams.store(true, Ordering::Relaxed);
@@ -258,13 +325,13 @@ async fn hold_while_wanted(
             if body.is_none()
                 && let Some(established) = session.established()
             {
-                match place.open(remote, &established).await.0 {
+                match place.open(remote, &established).await {
                     Opened::Stream(opened) => body = Some(opened),
                     // Nobody may call for long, and what was subscribed to is not heard of until then.
                     Opened::Forgotten if remote.belonging.subscriptions.has(&session.key) => {
                         resubscription::open_again(remote, session, &established).await;
                     }
-                    Opened::Forgotten | Opened::NotOffered | Opened::Failed => {}
+                    _not_now => {}
                 }
             }
             let began = Instant::now();

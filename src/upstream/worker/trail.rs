@@ -43,7 +43,26 @@ pub struct Trail {
     /// How often in a row the rest was asked for and nothing came.
     pub attempts: u32,
     known: Known,
-    is_resumed: bool,
+    /// Whether what comes may have come before: a resumed stream begins with that.
+    is_repeating: bool,
+}
+
+/// The message of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Said {
+    pub data: Bytes,
+    /// Whether it came before, in the same words and with the same id.
+    pub is_repeated: bool,
+}
+
+impl Said {
+    /// What was said, unless it came before.
+    pub fn once(self) -> Option<Bytes> {
+        if self.is_repeated {
+            metrics::counter!("metamcpd_upstream_duplicate_events_total").increment(1);
+        }
+        Some(self.data).filter(|_| !self.is_repeated)
+    }
 }
 
 /// Which events have come, by their ids and what they say: some servers give the same id to all.
@@ -74,18 +93,24 @@ impl Known {
 impl Trail {
     pub fn new(options: ResumeOptions) -> Self {
         let known = Known::default();
-        Self { options, last_event: None, retry: None, attempts: 0, known, is_resumed: false }
+        Self { options, last_event: None, retry: None, attempts: 0, known, is_repeating: false }
     }
 
-    /// The message of an event. `None` where it has come before, or says nothing but where the stream is.
-    pub fn follow(&mut self, event: sse::Event) -> Option<Bytes> {
-        if let Some(id) = event.id.as_deref().filter(|id| !id.is_empty()) {
-            if self.is_resumed && self.known.has(id, &event.data) {
-                metrics::counter!("metamcpd_upstream_duplicate_events_total").increment(1);
-                return None;
-            }
+    /// The message of an event. `None` where it says nothing but where the stream is.
+    pub fn follow(&mut self, event: sse::Event) -> Option<Said> {
+        let id = event.id.as_deref().filter(|id| !id.is_empty());
+        let is_repeated = self.is_repeating && id.is_some_and(|id| self.known.has(id, &event.data));
+        if let Some(id) = id.filter(|_| !is_repeated) {
             self.known.remember(id, &event.data);
         }
+        if is_repeated {
+            // Behind what came after it, where it is itself is no news.
+            return Some(Said { data: event.data, is_repeated })
+                .filter(|said| !said.data.is_empty());
+        }
+        // Some servers give the same id to all, or count anew with each stream. What is repeated is at the
+        // beginning, behind what may say where the stream is: all else is new, whatever it is like.
+        self.is_repeating &= event.data.is_empty();
         self.attempts = 0;
         if let Some(id) = event.id {
             // An empty id takes the last one back (WHATWG HTML, section 9.2.6).
@@ -95,7 +120,7 @@ impl Trail {
             let longest = self.options.retry_max.max(RETRY_MIN);
             self.retry = Some(Duration::from_millis(retry).clamp(RETRY_MIN, longest));
         }
-        Some(event.data).filter(|data| !data.is_empty())
+        Some(Said { data: event.data, is_repeated }).filter(|said| !said.data.is_empty())
     }
 
     /// After which event the rest is to be asked for, if it can be.
@@ -118,9 +143,9 @@ impl Trail {
         self.retry.unwrap_or(self.options.retry)
     }
 
-    /// From now on comes the rest, and perhaps some of what has come.
+    /// From now on comes the rest, and before it perhaps some of what has come.
     pub fn resumed(&mut self) {
-        self.is_resumed = true;
+        self.is_repeating = true;
     }
 
     /// The rest is not to be had: the stream begins anew.
@@ -145,6 +170,11 @@ mod tests {
         sse::Event { id: id.map(str::to_owned), data: data.into(), ..Default::default() }
     }
 
+    /// What is heard of an event for the first time.
+    fn news(trail: &mut Trail, id: Option<&str>, data: &'static str) -> Option<Bytes> {
+        trail.follow(event(id, data)).and_then(Said::once)
+    }
+
     #[test]
     fn an_event_has_come_before_where_its_id_and_its_words_have() {
         let mut known = Known::default();
@@ -162,25 +192,47 @@ mod tests {
     #[test]
     fn the_rest_begins_after_the_last_event_that_had_an_id() {
         let mut trail = Trail::new(OPTIONS);
-        assert_eq!(trail.follow(event(None, "a")).unwrap(), "a");
+        assert_eq!(news(&mut trail, None, "a").unwrap(), "a");
         assert_eq!(trail.last_event(), None, "it cannot be asked for");
-        assert_eq!(trail.follow(event(Some("1"), "")), None, "it says where the stream is");
-        assert_eq!(trail.follow(event(None, "b")).unwrap(), "b");
+        assert_eq!(news(&mut trail, Some("1"), ""), None, "it says where the stream is");
+        assert_eq!(news(&mut trail, None, "b").unwrap(), "b");
         assert_eq!(trail.last_event().unwrap(), "1");
-        assert_eq!(trail.follow(event(Some("2"), "c")).unwrap(), "c");
+        assert_eq!(news(&mut trail, Some("2"), "c").unwrap(), "c");
         trail.resumed();
-        assert_eq!(trail.follow(event(Some("2"), "c")), None, "it has come before");
-        assert_eq!(trail.follow(event(Some("3"), "c")).unwrap(), "c");
+        assert_eq!(news(&mut trail, Some("2"), "c"), None, "it has come before");
+        assert_eq!(news(&mut trail, Some("3"), "c").unwrap(), "c");
         trail.follow(event(Some(""), "d"));
         assert_eq!(trail.last_event(), None, "it was taken back");
         trail.follow(event(Some("4"), "e"));
         trail.lose();
         assert_eq!(trail.last_event(), None);
-        assert_eq!(trail.follow(event(Some("4"), "e")).unwrap(), "e", "it is another stream");
+        assert_eq!(news(&mut trail, Some("4"), "e").unwrap(), "e", "it is another stream");
         let never = Trail::new(ResumeOptions { attempts_max: 0, ..OPTIONS });
         let mut never = never;
         never.follow(event(Some("1"), "a"));
         assert_eq!(never.last_event(), None);
+    }
+
+    #[test]
+    fn only_what_comes_first_after_a_break_can_have_come_before() {
+        // One that gives the same id to all, and one that counts anew with each stream.
+        for ids in [["1", "1", "1"], ["1", "2", "3"]] {
+            let mut trail = Trail::new(OPTIONS);
+            let mut say = |id, data| news(&mut trail, Some(id), data).is_some();
+            assert!(
+                say(ids[0], "changed") && say(ids[1], "changed"),
+                "{ids:?}: it is no repetition"
+            );
+            trail.resumed();
+            let mut say = |id, data| news(&mut trail, Some(id), data).is_some();
+            assert!(!say("primed", ""));
+            assert!(
+                !say(ids[0], "changed") && !say(ids[1], "changed"),
+                "{ids:?}: the server repeats"
+            );
+            assert!(say(ids[2], "other"));
+            assert!(say(ids[0], "changed") && say(ids[1], "changed"), "{ids:?}: it is said again");
+        }
     }
 
     #[test]
