@@ -40,6 +40,10 @@ supervision = { backoff_min = "10ms", backoff_max = "50ms", failures_burst = 100
 
 const EVERY: Duration = Duration::from_millis(10);
 
+/// How often all of them are made. An attack is short, so that one stall of the machine beside it is a good
+/// part of a round; the round in the middle counts.
+const ROUNDS: usize = 3;
+
 /// The most memory that the daemon had since this was begun, more than it had then.
 struct Peak {
     pid: u32,
@@ -92,34 +96,45 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
         ("200 MB in a gzip", "remote", Fault::GzipBomb(Bytes(200_000_000))),
         ("arrays in a million arrays, over HTTP", "remote", Fault::Deep(1_000_000)),
     ];
-    let (mut accepted, mut misjudged, mut beside) = (0, 0, Vec::new());
-    for (what, server, fault) in &attacks {
-        let peak = Peak::begin(daemon.pid())?;
-        let arguments = json!({"nonce": "n", "fault": fault.to_string()});
-        let tool = format!("{server}__echo");
-        let began = Instant::now();
-        let mut attack = Box::pin(client.call(&tool, &arguments));
-        // The calls of others meanwhile, for as long as it takes.
-        let reply = loop {
-            let lasts = Duration::from_millis(200);
-            tokio::select! {
-                reply = &mut attack => break reply?,
-                times = paced(&mut healthy, "well__echo", EVERY, lasts) => beside.extend(times?),
+    let (mut accepted, mut misjudged) = (0, 0);
+    let (mut grown, mut ratios) = (vec![0; attacks.len()], Vec::new());
+    for round in 1..=ROUNDS {
+        let mut beside = Vec::new();
+        for ((what, server, fault), grown) in attacks.iter().zip(&mut grown) {
+            let peak = Peak::begin(daemon.pid())?;
+            let arguments = json!({"nonce": "n", "fault": fault.to_string()});
+            let tool = format!("{server}__echo");
+            let began = Instant::now();
+            let mut attack = Box::pin(client.call(&tool, &arguments));
+            // The calls of others meanwhile, for as long as it takes.
+            let reply = loop {
+                let lasts = Duration::from_millis(200);
+                tokio::select! {
+                    reply = &mut attack => break reply?,
+                    times = paced(&mut healthy, "well__echo", EVERY, lasts) => beside.extend(times?),
+                }
+            };
+            drop(attack);
+            *grown = peak.grown()?.max(*grown);
+            accepted += usize::from(matches!(reply, Reply::Text(_)));
+            // Whose answer a line is that never ends cannot be told.
+            let cause = if *server == "endless" { "call_timeout" } else { "upstream_bad_answer" };
+            misjudged += usize::from(!matches!(&reply, Reply::Error(code) if code == cause));
+            if round == ROUNDS {
+                report.note(format!("{what}: {reply:?} in {:.1?}", began.elapsed()));
             }
-        };
-        drop(attack);
-        judge(report, what, peak.grown()?, MESSAGE_MAX);
-        accepted += usize::from(matches!(reply, Reply::Text(_)));
-        // Whose answer a line is that never ends cannot be told.
-        let cause = if *server == "endless" { "call_timeout" } else { "upstream_bad_answer" };
-        misjudged += usize::from(!matches!(&reply, Reply::Error(code) if code == cause));
-        report.note(format!("{what}: {reply:?} in {:.1?}", began.elapsed()));
-        // A request that was given up with its connection leaves this client without one.
-        healthy[0].connection.close();
-        admin.until_ready(server).await?;
+            // A request that was given up with its connection leaves this client without one.
+            healthy[0].connection.close();
+            admin.until_ready(server).await?;
+        }
+        let (alone, beside) = (percentile(&alone, 0.99), percentile(&beside, 0.99));
+        ratios.push(beside.as_secs_f64() / alone.as_secs_f64());
     }
-    report.never("answers over a limit that were passed on", accepted, attacks.len());
-    report.never("refusals with another cause than theirs", misjudged, attacks.len());
+    for ((what, ..), grown) in attacks.iter().zip(grown) {
+        judge(report, what, grown, MESSAGE_MAX);
+    }
+    report.never("answers over a limit that were passed on", accepted, ROUNDS * attacks.len());
+    report.never("refusals with another cause than theirs", misjudged, ROUNDS * attacks.len());
 
     let tools = plan.size(100_000, 1_000_000) as u64;
     let peak = Peak::begin(daemon.pid())?;
@@ -147,8 +162,9 @@ async fn take(plan: &Plan, report: &mut Report) -> Outcome<()> {
     report.never("packed requests that were let in", usize::from(let_in), 1);
     report.note(format!("a gzip from a client: {status:?}"));
 
-    let (alone, beside) = (percentile(&alone, 0.99), percentile(&beside, 0.99));
-    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
-    report.at_most("p99 of others meanwhile, of that alone", ratio, 2.0, "x");
+    ratios.sort_unstable_by(f64::total_cmp);
+    let middle = ratios.get(ratios.len() / 2).copied().unwrap_or(f64::INFINITY);
+    report.at_most("p99 of others meanwhile, of that alone", middle, 2.0, "x");
+    report.note(format!("p99 of others in each of the rounds, of that alone: {ratios:.2?}"));
     Ok(())
 }
