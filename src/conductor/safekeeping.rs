@@ -40,7 +40,7 @@ impl TokenKeeper for Safekeeping {
         Box::pin(async move {
             match sealed {
                 Ok(sealed) => {
-                    journal.is_recorded(Record::OAuthTokens { session: grant, sealed })
+                    journal.try_record(Record::OAuthTokens { session: grant, sealed })
                         && journal.flush(wait).await
                 }
                 Err(error) => {

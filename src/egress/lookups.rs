@@ -51,11 +51,18 @@ struct Shared {
 /// What is known of a name.
 #[derive(Debug)]
 struct Name {
-    /// The lookup that is under way, and since when.
+    /// The lookup that was begun last, and since when.
     asking: Option<(Instant, watch::Receiver<Option<Found>>)>,
     hangs: bool,
     good: Option<(Instant, Arc<[SocketAddr]>)>,
     wanted: Instant,
+}
+
+impl Name {
+    /// The lookup that is under way. One whose task has ended is not.
+    fn under_way(&self) -> Option<&(Instant, watch::Receiver<Option<Found>>)> {
+        self.asking.as_ref().filter(|(_, asking)| asking.has_changed().is_ok())
+    }
 }
 
 impl Failure {
@@ -128,10 +135,7 @@ impl Lookups {
         let (tell, told) = watch::channel(None);
         let Some(known) = names.get_mut(name) else { return (now, told) };
         known.wanted = now;
-        // One whose task has ended is under way no more.
-        if let Some((since, asking)) = &known.asking
-            && asking.has_changed().is_ok()
-        {
+        if let Some((since, asking)) = known.under_way() {
             return (*since, asking.clone());
         }
         known.asking = Some((now, told.clone()));
@@ -140,14 +144,14 @@ impl Lookups {
         (now, told)
     }
 
-    /// Forgets the name that was wanted the longest ago, where there are too many.
+    /// Forgets the names that were wanted the longest ago, where there are too many.
     fn make_room(&self, names: &mut HashMap<String, Name>) {
-        if names.len() < self.0.names_max.max(1) {
-            return;
+        while names.len() >= self.0.names_max.max(1) {
+            let free = names.iter().filter(|(_, known)| known.under_way().is_none());
+            let oldest = free.min_by_key(|(_, known)| known.wanted).map(|(name, _)| name.clone());
+            let Some(oldest) = oldest else { return };
+            names.remove(&oldest);
         }
-        let free = names.iter().filter(|(_, known)| known.asking.is_none());
-        let oldest = free.min_by_key(|(_, known)| known.wanted).map(|(name, _)| name.clone());
-        oldest.map(|name| names.remove(&name));
     }
 
     async fn look_up(&self, name: String, hangs: bool, tell: watch::Sender<Option<Found>>) {

@@ -119,11 +119,11 @@ impl Journal {
     /// Never waits for the database. What finds neither the queue nor the file with room for it, or
     /// both closed, is dropped and counted.
     pub fn record(&self, record: Record) {
-        self.is_recorded(record);
+        self.try_record(record);
     }
 
     /// The same for who has to know; false where it was dropped.
-    pub fn is_recorded(&self, record: Record) -> bool {
+    pub fn try_record(&self, record: Record) -> bool {
         // Held until it has its place, so that what is recorded later never stands before it.
         let mut spill = self.spill.lock();
         let record = Box::new(record);

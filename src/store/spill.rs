@@ -102,8 +102,8 @@ impl Spill {
         Some(begin.filter(is_true).unwrap_or(FIRST))
     }
 
-    /// Not synced, so that it is never on the disk before what the database has taken is: by a crash of the
-    /// whole machine some may be read once more, and none is left out.
+    /// Not synced, as the database's own commits are not: it is for a daemon that is killed. By a crash of the
+    /// whole machine either may reach the disk without the other.
     fn note(&self) {
         if self.noted().is_none() {
             return;
